@@ -1,0 +1,7 @@
+"""Connection state recovery for Socket.IO clusters in Python, on Redis Streams."""
+
+from .errors import PublishTimeout, RedisUnavailable, SessionGone
+from .manager import AsyncRedisStreamsManager, offset_for
+
+__all__ = ["AsyncRedisStreamsManager", "PublishTimeout", "RedisUnavailable", "SessionGone", "offset_for"]
+__version__ = "0.1.0"

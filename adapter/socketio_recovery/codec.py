@@ -1,0 +1,356 @@
+"""Entries of the log: to stream fields, from stream fields, and to the packets that clients receive.
+
+No I/O here. Three forms of one event:
+
+* *stream fields*: ``head`` (JSON: kind, namespace, who gets it) and ``data`` (the arguments, already in
+  the clients' serialisation), then ``0``, ``1``, ... for binary attachments as raw bytes;
+* :class:`Entry`: the same, in memory;
+* *packet*: what an Engine.IO MESSAGE carries. It is the stored data with a few bytes put around it
+  (packet type, namespace, offset): nothing is parsed or serialised again, for any number of clients.
+
+Packet formats: the Socket.IO protocol, revision 5, "Packet encoding" and "Custom parser".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from socketio.packet import Packet
+
+#: A room: its name, or any other JSON scalar that an application uses for one. ``None`` is everybody.
+Room = str | int | float | bool | None
+
+EVENT: Final = "event"
+ENTER: Final = "enter"
+LEAVE: Final = "leave"
+CLOSE: Final = "close"
+DISCONNECT: Final = "disconnect"
+EVICT: Final = "evict"
+CALLBACK: Final = "callback"
+EPOCH: Final = "epoch"
+
+JSON, MSGPACK = "j", "m"
+
+
+class Position(NamedTuple):
+    """A place in the log: the epoch (int, ms since 1970 when it began) and the entry's gapless number."""
+
+    epoch: int
+    n: int
+
+    def __str__(self) -> str:
+        """The offset as clients see it: an opaque string."""
+        return f"{self.epoch:x}-{self.n:x}"
+
+
+_OFFSET = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,13})", re.ASCII)
+
+
+def parse_offset(text: object) -> Position | None:
+    """The position that an offset sent by a client names, or ``None`` if it is not one of ours."""
+    match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
+    return Position(int(match[1], 16), int(match[2], 16)) if match else None
+
+
+class Payload(NamedTuple):
+    """Arguments in a clients' serialisation."""
+
+    format: str  # JSON or MSGPACK
+    data: bytes
+    attachments: Sequence[bytes]  # JSON only; MSGPACK has them inside
+    arity: int  # arguments in data; used by MSGPACK, whose array header is not in data
+
+
+class Entry:
+    """One entry of the log. Which attributes mean something depends on ``kind``.
+
+    ======================  ==========================================================
+    ``event``               namespace, rooms, skip, payload, volatile, callback
+    ``enter``, ``leave``    namespace, sid, room
+    ``close``               namespace, room
+    ``disconnect``          namespace, sid
+    ``evict``               namespace, sid, node, transport
+    ``callback``            node, callback (its id), payload
+    ``epoch``               nothing: a new epoch begins
+    ======================  ==========================================================
+    """
+
+    __slots__ = (
+        "callback",
+        "kind",
+        "ms",
+        "n",
+        "namespace",
+        "node",
+        "payload",
+        "room",
+        "rooms",
+        "sid",
+        "skip",
+        "transport",
+        "volatile",
+    )
+
+    def __init__(self, kind: str, n: int = 0, ms: int = 0) -> None:
+        self.kind = kind
+        self.n = n
+        self.ms = ms
+        self.namespace = ""
+        self.rooms: Sequence[Room] = ()  # EVENT: empty means everybody
+        self.skip: Sequence[str] = ()
+        self.payload: Payload | None = None
+        self.volatile = False
+        #: EVENT: (node, id) of who waits for the acknowledgement. CALLBACK: (node, id) of who waited.
+        self.callback: tuple[str, int] | None = None
+        self.sid = ""
+        self.room: Room = None
+        self.node = ""
+        self.transport = ""
+
+    @property
+    def replayed(self) -> bool:
+        """Whether a client that missed this event gets it on recovery."""
+        return self.kind == EVENT and not self.volatile and self.callback is None
+
+    @property
+    def size(self) -> int:
+        """Bytes this entry takes in a window, roughly."""
+        size = 400
+        if self.payload:
+            size += len(self.payload.data) + sum(len(a) + 60 for a in self.payload.attachments)
+        return size
+
+
+def check_room(room: object) -> Room:
+    """``room`` itself, if it can be a room.
+
+    :raises TypeError: for anything but a JSON scalar: rooms are shared between processes.
+    """
+    if room is None or isinstance(room, (str, int, float)):
+        return room
+    raise TypeError(f"a room must be a str or a number to be shared between nodes, not {type(room).__name__}: {room!r}")
+
+
+# -- to and from the stream -------------------------------------------------------------------------
+
+
+def event_head(
+    namespace: str,
+    rooms: Sequence[Room],
+    skip: Sequence[str],
+    payload: Payload,
+    volatile: bool = False,
+    callback: tuple[str, int] | None = None,
+) -> str:
+    options: dict[str, Any] = {}
+    if payload.format != JSON:
+        options["f"] = [payload.format, payload.arity]
+    if volatile:
+        options["v"] = 1
+    if callback:
+        options["cb"] = callback
+    head: list[Any] = [EVENT, namespace]
+    if rooms or skip or options:
+        head.append(rooms)
+    if skip or options:
+        head.append(skip)
+    if options:
+        head.append(options)
+    return dump(head)
+
+
+def callback_head(node: str, callback_id: int, payload: Payload) -> str:
+    return dump([CALLBACK, node, callback_id, [payload.format, payload.arity]])
+
+
+def control_head(kind: str, *arguments: object) -> str:
+    return dump([kind, *arguments])
+
+
+def dump(value: object) -> str:
+    """JSON of the log's own: compact, and independent of the ``json`` module the application chose."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def payload_fields(payload: Payload) -> list[str | bytes]:
+    fields: list[str | bytes] = ["data", payload.data]
+    for i, attachment in enumerate(payload.attachments):
+        fields += (str(i), attachment)
+    return fields
+
+
+def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
+    """The entry in a stream's ``fields``: name, value, name, value, ... without the epoch.
+
+    :raises ValueError: for fields that this library did not write.
+    """
+    if fields[0] != b"head":
+        raise ValueError(f"entry {n} of the log has no head: something else writes to this stream")
+    head = json.loads(fields[1])
+    kind = head[0]
+    entry = Entry(kind, n, ms)
+    if kind == EVENT:
+        entry.namespace = head[1]
+        format, count = JSON, 0
+        if len(head) > 2:
+            entry.rooms = head[2]
+            if len(head) > 3:
+                entry.skip = head[3]
+                if len(head) > 4:
+                    options = head[4]
+                    format, count = options.get("f", (JSON, 0))
+                    entry.volatile = "v" in options
+                    if "cb" in options:
+                        entry.callback = tuple(options["cb"])
+        entry.payload = Payload(format, fields[3], fields[5::2], count)
+    elif kind == CALLBACK:
+        entry.callback = (head[1], head[2])
+        format, count = head[3]
+        entry.payload = Payload(format, fields[3], fields[5::2], count)
+    elif kind in (ENTER, LEAVE):
+        entry.namespace, entry.sid, entry.room = head[1:4]
+    elif kind == CLOSE:
+        entry.namespace, entry.room = head[1:3]
+    elif kind == DISCONNECT:
+        entry.namespace, entry.sid = head[1:3]
+    elif kind == EVICT:
+        entry.namespace, entry.sid, entry.node, entry.transport = head[1:5]
+    elif kind != EPOCH:
+        raise ValueError(f"entry {n} of the log is of an unknown kind {kind!r}: are all nodes of one version?")
+    return entry
+
+
+# -- to and from the clients' serialisation ---------------------------------------------------------
+
+
+class JsonModule(Protocol):
+    """What python-socketio asks of a ``json`` module."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str: ...
+
+    def loads(self, s: str) -> Any: ...
+
+
+class Codec(Protocol):
+    """One serialisation of the clients: python-socketio's ``serializer``."""
+
+    format: str
+
+    def encode(self, arguments: Iterable[Any]) -> Payload:
+        """Serialises the arguments of an event (its name first) or of an acknowledgement."""
+
+    def decode(self, payload: Payload) -> list[Any]:
+        """The arguments again."""
+
+    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
+        """What Engine.IO sends for an event, as one or more messages.
+
+        :param offset: appended as the last argument, for clients that can use it.
+        :param id: asks the client for an acknowledgement of that number.
+        """
+
+
+class JsonCodec:
+    """The default serialisation: JSON text, binary attachments beside it."""
+
+    format = JSON
+
+    def __init__(self, module: JsonModule = json, packet_class: type[Packet] = Packet) -> None:
+        self.json = module
+        self.packet_class = packet_class
+
+    def encode(self, arguments: Iterable[Any]) -> Payload:
+        data: Any = list(arguments)
+        attachments: Sequence[bytes] = ()
+        if self.packet_class.data_is_binary(data):
+            data, found = self.packet_class.deconstruct_binary(data)
+            attachments = [bytes(a) for a in found]
+        text = self.json.dumps(data, separators=(",", ":"))
+        return Payload(JSON, text.strip().encode(), attachments, 0)
+
+    def decode(self, payload: Payload) -> list[Any]:
+        data = self.json.loads(payload.data.decode())
+        if payload.attachments:
+            data = self.packet_class.reconstruct_binary(data, payload.attachments)
+        return list(data)
+
+    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
+        text = payload.data.decode()
+        if offset is not None:
+            text = f'{text[:-1]},"{offset}"]'
+        where = "" if namespace == "/" else namespace + ","
+        number = "" if id is None else id
+        if not payload.attachments:
+            return [f"2{where}{number}{text}"]
+        return [f"5{len(payload.attachments)}-{where}{number}{text}", *payload.attachments]
+
+
+class MsgpackCodec:
+    """``serializer="msgpack"``: the whole packet is one MessagePack map."""
+
+    format = MSGPACK
+
+    def __init__(self, packet_class: Any) -> None:
+        import msgpack  # an optional dependency of python-socketio
+
+        self.msgpack = msgpack
+        self.packet_class = packet_class
+
+    def encode(self, arguments: Iterable[Any]) -> Payload:
+        packer = self.msgpack.Packer(default=self.packet_class.dumps_default, autoreset=False)
+        count = 0
+        for argument in arguments:
+            packer.pack(argument)
+            count += 1
+        return Payload(MSGPACK, packer.bytes(), (), count)
+
+    def decode(self, payload: Payload) -> list[Any]:
+        unpacker = self.msgpack.Unpacker(ext_hook=self.packet_class.ext_hook)
+        unpacker.feed(payload.data)
+        return list(unpacker)
+
+    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
+        packer = self.msgpack.Packer(autoreset=False)
+        packer.pack_map_header(3 if id is None else 4)
+        packer.pack("type")
+        packer.pack(2)
+        packer.pack("nsp")
+        packer.pack(namespace)
+        if id is not None:
+            packer.pack("id")
+            packer.pack(id)
+        packer.pack("data")
+        packer.pack_array_header(payload.arity + (offset is not None))
+        head = packer.bytes() + payload.data
+        return [head if offset is None else head + self.msgpack.packb(offset)]
+
+
+def codec_for(packet_class: Any, module: JsonModule) -> Codec:
+    """The codec that fits a python-socketio server.
+
+    :param packet_class: the server's ``packet_class``.
+    :param module: the ``json`` module for ``serializer="default"``.
+    :raises ValueError: for a serializer of the application's own: its wire format is not known here.
+    """
+    if issubclass(packet_class, Packet):
+        if packet_class.uses_binary_events:
+            return JsonCodec(module, packet_class)
+        if hasattr(packet_class, "dumps_default"):
+            return MsgpackCodec(packet_class)
+    raise ValueError(
+        f"serializer {packet_class.__name__} is not supported: use 'default', 'msgpack' or a subclass of theirs"
+    )
+
+
+def converted(payload: Payload, codec: Codec, codecs: Sequence[Codec]) -> Payload:
+    """``payload`` in ``codec``'s serialisation, which is that of this node's clients.
+
+    Differs only when a process without a server (``write_only``) serialises otherwise.
+    """
+    if payload.format == codec.format:
+        return payload
+    source = next(c for c in codecs if c.format == payload.format)
+    return codec.encode(source.decode(payload))

@@ -1,0 +1,268 @@
+"""Redis: URLs, dedicated connections, and scripts.
+
+Two habits of client libraries do harm here, so commands do not go through their connection pools:
+
+* redis-py 8 repeats a command by itself when its reply is lost, which stores an entry twice;
+* its default ``socket_timeout`` of 5 s ends a reader that waits for a quiet stream.
+
+A :class:`Link` is one connection used by one task. It sends a command once; whether to send it again is
+for the caller to say, who knows what is safe. A pool's limits and locks play no part either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module, resources
+from typing import Any
+from urllib.parse import urlparse
+
+from .errors import RedisUnavailable
+
+Argument = str | bytes | int | float
+
+#: Replies that mean "not now" rather than "no"; clients cut the code off where they have a class for it.
+_NOT_NOW_CLASSES = {"BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"}
+_NOT_NOW_CODES = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "UNBLOCKED")
+
+
+class Script:
+    """A Lua script of this package, with what it shares with others put in front of it."""
+
+    def __init__(self, name: str) -> None:
+        folder = resources.files(__package__) / "lua"
+        parts = ("_log", "_rooms", name)
+        self.name = name
+        self.source = "\n".join((folder / f"{part}.lua").read_text() for part in parts)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+#: A script, its keys, its arguments.
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+
+
+class Backoff:
+    """Waiting times that double from ``first`` to ``most`` seconds, each with jitter."""
+
+    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
+        self.first = first
+        self.most = most
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self.first
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
+        self._next = min(self._next * 2, self.most)
+
+
+def client_for(url: str, options: dict[str, Any], service: str) -> Any:
+    """A client for a URL, in the forms that python-socketio's ``AsyncRedisManager`` takes.
+
+    :param url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, ``valkeys://``, or
+        ``redis+sentinel://[user:password@]host:port,host:port/db/service`` (or ``valkey+sentinel://``).
+    :param options: keyword arguments for ``Redis.from_url()``, or for ``Sentinel()``.
+    :param service: the Sentinel service, if the URL names none.
+    :raises ValueError: for another URL.
+    :raises RuntimeError: if the package the URL needs is not installed.
+    """
+    scheme = urlparse(url).scheme.lower()
+    family = "valkey" if scheme.startswith("valkey") else "redis"
+    if scheme not in ("redis", "rediss", "unix", "valkey", "valkeys", "redis+sentinel", "valkey+sentinel"):
+        raise ValueError(
+            f"unsupported Redis URL scheme {scheme!r}: use redis://, rediss://, unix://, valkey://, valkeys://, "
+            "redis+sentinel:// or valkey+sentinel://"
+        )
+    try:
+        module = import_module(family + ".asyncio")
+    except ImportError:
+        raise RuntimeError(f"{url.split(':')[0]}:// needs the package {family}: pip install {family}") from None
+    if not scheme.endswith("+sentinel"):
+        return getattr(module, family.capitalize()).from_url(url, **options)
+    from socketio.redis_manager import parse_redis_sentinel_url
+
+    hosts, name, connection = parse_redis_sentinel_url(url)
+    sentinel = import_module(family + ".asyncio.sentinel").Sentinel(hosts, **{**options, **connection})
+    return sentinel.master_for(name or service)
+
+
+class Link:
+    """One Redis connection of its own, taken from where ``client`` connects to.
+
+    :param client: an asyncio client of redis-py, valkey-py or fakeredis. Its pool is not used.
+    :param timeout: how long a command may take, in seconds.
+    """
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        pool = getattr(client, "connection_pool", None)
+        if pool is None or not hasattr(pool, "make_connection"):
+            raise TypeError(
+                f"{type(client).__name__} can't be used: pass a redis.asyncio.Redis, a valkey.asyncio.Valkey, or a URL"
+            )
+        self._pool = pool
+        self._timeout = timeout
+        self._connection: Any = None
+
+    async def call(self, *command: Argument, timeout: float | None = None) -> Any:
+        """One command and its reply, undecoded.
+
+        :raises RedisUnavailable: if there is no connection or no reply; the command may have been executed.
+        """
+        return raised((await self._exchange([command], timeout or self._timeout))[0])
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Runs a script, as :meth:`call`. See https://redis.io/docs/latest/commands/evalsha/."""
+        return raised((await self.run_many([(script, keys, arguments)]))[0])
+
+    async def run_many(self, calls: Sequence[Call]) -> list[Any]:
+        """Runs scripts one after the other in one round trip. Replies may be exceptions.
+
+        A script that the server does not know is loaded and then run, after the others.
+        """
+        commands = [("EVALSHA", s.sha, len(keys), *keys, *arguments) for s, keys, arguments in calls]
+        replies = await self._exchange(commands, self._timeout)
+        unknown = [i for i, reply in enumerate(replies) if _is(reply, {"NoScriptError"}, ("NOSCRIPT",))]
+        if unknown:
+            commands = [("EVAL", calls[i][0].source, *commands[i][2:]) for i in unknown]
+            for i, reply in zip(unknown, await self._exchange(commands, self._timeout), strict=True):
+                replies[i] = reply
+        return replies
+
+    async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:
+        try:
+            async with asyncio.timeout(timeout):
+                if self._connection is None:
+                    self._connection = await self._connect()
+                connection = self._connection
+                if len(commands) == 1:
+                    await connection.send_command(*commands[0], check_health=False)
+                else:
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                replies = []
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(disable_decoding=True))
+                    except Exception as error:
+                        if not _is_reply(error):
+                            raise
+                        replies.append(error)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
+            if isinstance(error, OSError) or _is_library(error):
+                raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
+            raise
+        for reply in replies:
+            if _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
+                await self.close()  # perhaps another server is the one to ask now
+                raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
+        return replies
+
+    async def _connect(self) -> Any:
+        connection = self._pool.make_connection()
+        if getattr(connection, "retry", None) is not None:
+            backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
+            connection.retry = type(connection.retry)(backoff, 0)
+        connection.socket_timeout = None  # each exchange has its own
+        await connection.connect()
+        return connection
+
+    async def close(self) -> None:
+        """Closes the connection; the next command opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # it is of no further use either way
+                await connection.disconnect(nowait=True)
+
+
+def _is_library(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in ("redis", "valkey")
+
+
+def _is_reply(error: Exception) -> bool:
+    """Whether the error is an answer of the server, so that the connection is still in step."""
+    return _is_library(error) and any(c.__name__ == "ResponseError" for c in type(error).__mro__)
+
+
+def _is(reply: Any, classes: set[str], codes: tuple[str, ...]) -> bool:
+    return isinstance(reply, Exception) and (type(reply).__name__ in classes or str(reply).startswith(codes))
+
+
+def raised(reply: Any) -> Any:
+    """``reply``, unless it is an exception."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+class Calls:
+    """Script calls of many tasks over one link: what waits is sent together, in one round trip.
+
+    For scripts that may be run again when their reply was lost. Unlike a pool, it has no limit to exceed:
+    a thousand clients that return at once are a few round trips.
+
+    :param link: used by this object alone.
+    :param most: calls in one round trip, at most.
+    """
+
+    def __init__(self, link: Link, most: int = 500) -> None:
+        self._link = link
+        self._most = most
+        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], timeout: float) -> Any:
+        """Runs a script, again if its reply was lost.
+
+        :raises RedisUnavailable: if there was no reply within ``timeout`` seconds.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(((script, keys, arguments), future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="socketio_recovery calls")
+        try:
+            async with asyncio.timeout(timeout):
+                return raised(await future)
+        except TimeoutError:
+            raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
+
+    async def _work(self) -> None:
+        backoff = Backoff()
+        try:
+            while self._waiting:
+                batch: list[tuple[Call, asyncio.Future[Any]]] = []
+                while self._waiting and len(batch) < self._most:
+                    call = self._waiting.popleft()
+                    if not call[1].done():  # nobody waits for it any more
+                        batch.append(call)
+                if not batch:
+                    continue
+                try:
+                    replies = await self._link.run_many([call for call, _ in batch])
+                except RedisUnavailable:
+                    self._waiting.extendleft(reversed(batch))
+                    await backoff.wait()
+                    continue
+                except Exception as error:
+                    replies = [error] * len(batch)
+                backoff.reset()
+                for (_, future), reply in zip(batch, replies, strict=True):
+                    if not future.done():
+                        future.set_result(reply)
+        finally:
+            self._worker = None
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        for _, future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        await self._link.close()

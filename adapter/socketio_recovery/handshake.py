@@ -1,0 +1,516 @@
+"""Connecting and leaving.  The only file that touches private parts of python-socketio and python-engineio.
+
+python-socketio asks its client manager for little more than a ``sid`` when a client connects, and does not
+tell it why one leaves. Recovery needs the client's ``pid`` and offset, a word in the ``CONNECT`` packet,
+and the difference between a client that left and a transport that was lost. So a few methods of the server
+*instance* are wrapped here, each around the original, which still does its work. What is wrapped:
+
+==========================  ============================================================================
+``_handle_connect``         takes ``pid`` and offset out of ``auth``; looks once more when it is over
+``_send_packet``            puts ``pid`` into ``CONNECT``; forgets the session before ``DISCONNECT``
+``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``
+``_handle_disconnect``      remembers which connection a ``sid`` means, since two may have it
+``disconnect``              the same
+``save_session``            stores the data in the session's record
+``emit``                    knows ``volatile``
+Engine.IO ``connect``       watches the pings of the transport
+Engine.IO ``disconnect``    marks what follows as a loss, not a leave
+==========================  ============================================================================
+
+Closing a transport so that its client comes back must not send an Engine.IO CLOSE or a Socket.IO
+DISCONNECT: JavaScript clients do not come back from the latter, and from the former only after seconds.
+
+Protocol: https://socket.io/docs/v4/socket-io-protocol/ ("Connection to a namespace"; ``pid`` and ``offset``
+are those of connection state recovery, https://socket.io/docs/v4/connection-state-recovery).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from engineio.packet import PING
+from socketio.packet import CONNECT, DISCONNECT
+
+from . import membership
+from .codec import Position, parse_offset
+from .delivery import Connection, Delivery, Message
+from .errors import RedisUnavailable, SessionGone
+from .sessions import Pid, Record, Refused, Sessions, seen_by, start_of
+from .tasks import Ordered
+
+
+class Attempt:
+    """One client's try to connect to a namespace."""
+
+    def __init__(self, pid: Pid | None, offset: Position | None, reason: str | None) -> None:
+        self.pid = pid
+        self.offset = offset
+        self.reason = reason  # why it can't be recovered, as far as is known
+        self.connection: Connection | None = None
+        self.over = False
+
+
+#: The attempt under way in this task; the connection whose handler runs in it; whether its transport was lost.
+_attempt: ContextVar[Attempt | None] = ContextVar("socketio_recovery_attempt", default=None)
+_current: ContextVar[Connection | None] = ContextVar("socketio_recovery_connection", default=None)
+_lost: ContextVar[bool] = ContextVar("socketio_recovery_lost", default=False)
+
+
+@contextmanager
+def _set(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _attempted(connection: Connection) -> bool:
+    """Whether the connection's handshake is what this task does."""
+    attempt = _attempt.get()
+    return attempt is not None and not attempt.over and attempt.connection is connection
+
+
+def take_recovery(auth: Any) -> tuple[Attempt, Any]:
+    """Takes ``pid`` and ``offset`` out of what the client sent.
+
+    :returns: the attempt, and what is left for the application; ``None`` if nothing is.
+
+    A ``pid`` that is not of our shape is the application's own and stays, with ``offset``.
+    """
+    if not isinstance(auth, dict) or auth.get("pid") is None:
+        return Attempt(None, None, "new"), auth
+    pid = Pid.parse(auth["pid"])
+    if pid is None:
+        return Attempt(None, None, "malformed"), auth
+    rest = {key: value for key, value in auth.items() if key not in ("pid", "offset")}
+    offset = None
+    if auth.get("offset") is not None:
+        offset = parse_offset(auth["offset"])
+        if offset is None:
+            return Attempt(None, None, "malformed"), rest or None
+    return Attempt(pid, offset, None), rest or None
+
+
+def abort(socket: Any, tasks: Ordered) -> None:
+    """Closes an Engine.IO socket so that its client comes back, at once and on either transport."""
+
+    async def close() -> None:
+        socket.queue.put_nowait(None)  # ends the WebSocket's writer: the client need not wait for handlers
+        await socket.close(wait=False, abort=True, reason=socket.server.reason.TRANSPORT_CLOSE)
+        socket.queue.put_nowait(None)  # ends a poll that waits
+
+    tasks.start(("transport", socket.sid), close)
+
+
+class Handshake:
+    """Takes clients in and sees them off.
+
+    :param skip_connect_handler: whether the ``connect`` handler is left out on recovery.
+    :param offset_for: whether a client, given by its ``environ``, can use a ``pid`` and offsets.
+    :param request_disconnect: disconnects a session on whatever node it is; called with sid, namespace.
+    :param timeout: how long a client's handshake may wait for this node to follow the log, in seconds.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        sessions: Sessions,
+        delivery: Delivery,
+        tasks: Ordered,
+        request_disconnect: Callable[[str, str], Awaitable[None]],
+        *,
+        skip_connect_handler: bool,
+        offset_for: Callable[[dict[str, Any]], bool],
+        timeout: float,
+        logger: logging.Logger,
+    ) -> None:
+        self.server = server
+        self.sessions = sessions
+        self.delivery = delivery
+        self.tasks = tasks
+        self.request_disconnect = request_disconnect
+        self.skip_connect_handler = skip_connect_handler
+        self.offset_for = offset_for
+        self.timeout = timeout
+        self.logger = logger
+        self.draining = False
+        #: How attempts ended: "recovered", or why not.
+        self.outcomes: Counter[str] = Counter()
+
+        self._connect = server._handle_connect
+        self._send = server._send_packet
+        self._trigger = server._trigger_event
+        self._leave = server._handle_disconnect
+        self._disconnect = server.disconnect
+        self._save = server.save_session
+        self._emit = server.emit
+        self._transport_connect = server.eio.handlers["connect"]
+        self._transport_disconnect = server.eio.handlers["disconnect"]
+        server._handle_connect = self.handle_connect
+        server._send_packet = self.send_packet
+        server._trigger_event = self.trigger_event
+        server._handle_disconnect = self.handle_disconnect
+        server.disconnect = self.disconnect
+        server.save_session = self.save_session
+        server.emit = self.emit
+        server.eio.on("connect", self.transport_connected)
+        server.eio.on("disconnect", self.transport_lost)
+
+    # -- which connection a sid means ---------------------------------------------------------------
+
+    def find(self, namespace: str, sid: str | None) -> Connection | None:
+        """The connection of this node that ``sid`` means here: in a handler of its own, the handler's."""
+        current = _current.get()
+        if current is not None and not current.gone and (current.namespace, current.sid) == (namespace, sid):
+            return current
+        return self.delivery.by_sid(namespace, sid)
+
+    # -- connecting ---------------------------------------------------------------------------------
+
+    async def handle_connect(self, transport: str, namespace: str | None, data: Any) -> None:
+        namespace = namespace or "/"
+        if self.draining:
+            self._abort(transport)
+            return
+        attempt, auth = take_recovery(data)
+        try:
+            with _set(_attempt, attempt):
+                await self._connect(transport, namespace, auth)
+        except RedisUnavailable as error:
+            self.logger.warning("a client could not connect, it will try again: %s", error)
+            await self._give_up(attempt, transport)
+        except Exception:  # of the connect handler: the client must not wait for ever
+            await self._give_up(attempt, transport)
+            raise
+        finally:
+            attempt.over = True
+        connection = attempt.connection
+        if connection is not None and not connection.gone:
+            await self._look_again(connection)
+
+    async def pre_connect(self, transport: str, namespace: str) -> str | None:
+        """Finds the session a client returns to, or gives it a new one.
+
+        :returns: its ``sid``; ``None`` if the transport is connected to the namespace already.
+        """
+        attempt = _attempt.get()
+        if attempt is None or attempt.over:
+            attempt = Attempt(None, None, "new")
+        before = self.delivery.by_transport(transport).get(namespace)
+        if before is not None:
+            if not before.closing:
+                return None
+            until = asyncio.get_running_loop().time() + self.timeout
+            while not before.gone:  # the client left, and is back before its handler is done
+                if asyncio.get_running_loop().time() > until:
+                    return None
+                await asyncio.sleep(0.01)
+        socket = self.server.eio.sockets.get(transport)
+        if socket is None:
+            return None
+        capable = self.offset_for(self.server.environ.get(transport, {}))
+        connection = None
+        if attempt.pid is not None and capable:
+            connection = await self._recover(attempt, transport, namespace, socket)
+        if connection is None:
+            connection = await self._create(attempt, transport, namespace, socket, capable)
+        attempt.connection = connection
+        self.outcomes["recovered" if connection.recovered else connection.reason or ""] += 1
+        self.logger.info(
+            "%s connects to %s: %s",
+            *(
+                connection.sid,
+                namespace,
+                "recovered" if connection.recovered else f"not recovered ({connection.reason})",
+            ),
+        )
+        return connection.sid
+
+    async def _recover(self, attempt: Attempt, transport: str, namespace: str, socket: Any) -> Connection | None:
+        """The session that the client shows a ``pid`` for; ``None``, and why, if it can't go on."""
+        pid = attempt.pid
+        assert pid is not None
+        token = uuid.uuid4().hex
+        record = await self.sessions.claim(pid, namespace, token, transport)
+        if isinstance(record, Refused):
+            attempt.reason = record.reason
+            return None
+        try:
+            connection = await self._resume(attempt, record, Connection(pid.sid, namespace, transport, socket, token))
+        except BaseException:
+            await self._release(pid.sid, token, record.deadline)
+            raise
+        if connection is None:
+            await self._release(pid.sid, token, record.deadline)
+            return None
+        connection.pid = str(pid)
+        socket.session[namespace] = record.data
+        return connection
+
+    async def _resume(self, attempt: Attempt, record: Record, connection: Connection) -> Connection | None:
+        """Proves that this node can give the client everything it missed; see the theory in sessions.py."""
+        seen = seen_by(record, attempt.offset)
+        if seen is None:
+            attempt.reason = "offset"
+            return None
+        start = start_of(record, seen)
+        await self._follow_to(record.last)
+        if not await self.delivery.reach_back(start):
+            attempt.reason = "limit" if self.delivery.window.full else "trimmed"
+            return None
+        self._check_epoch(record.last)
+        window = self.delivery.window
+        connection.rooms = membership.rooms_at(record.stays, record.last.n)
+        if membership.forward(window, connection.namespace, connection.sid, connection.rooms, record.last.n):
+            attempt.reason = "unknown"  # disconnected by the application since it was claimed
+            return None
+        connection.behind_rooms = membership.rooms_at(record.stays, start)
+        connection.position = start
+        connection.sent = seen
+        connection.fence = record.fence
+        connection.deadline = record.deadline
+        connection.recovered = connection.offsets = True
+        connection.epoch = record.last.epoch
+        self.delivery.add(connection)
+        return connection
+
+    async def _create(self, attempt: Attempt, transport: str, namespace: str, socket: Any, capable: bool) -> Connection:
+        sid = self.server.eio.generate_id()
+        pid = Pid.new(sid) if capable else None
+        connection = Connection(sid, namespace, transport, socket, uuid.uuid4().hex)
+        birth = await self.sessions.create(sid, pid, namespace, connection.token, transport)
+        try:
+            await self._follow_to(birth)
+            self._check_epoch(birth)
+        except BaseException:
+            await self.sessions.forget(sid, connection.token)
+            raise
+        connection.pid = str(pid) if pid else None
+        connection.offsets = capable
+        connection.reason = attempt.reason if capable else "client"
+        connection.position = connection.sent = birth.n
+        connection.epoch = birth.epoch
+        self.delivery.add(connection)
+        return connection
+
+    async def _follow_to(self, position: Position) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self.delivery.reached(position)
+        except TimeoutError:
+            raise RedisUnavailable(f"this node is more than {self.timeout:g} s behind the log") from None
+
+    def _check_epoch(self, position: Position) -> None:
+        if self.delivery.cursor < position or self.delivery.cursor.epoch != position.epoch:
+            raise RedisUnavailable("the log was begun anew just now")
+
+    async def go_live(self, connection: Connection) -> None:
+        """The client has its ``CONNECT``: it gets what it missed, then what comes."""
+        try:
+            missed = await self.delivery.catch_up(connection)
+        except LookupError:
+            raise RedisUnavailable("the log was trimmed past a client while it caught up") from None
+        connection.announced = True
+        if connection.recovered:
+            self.logger.info("%s caught up on %d events", connection.sid, missed)
+
+    async def _give_up(self, attempt: Attempt, transport: str) -> None:
+        """The handshake failed: the client is to try again; a session it had is kept for that."""
+        connection = attempt.connection
+        if connection is not None and not connection.gone:
+            if connection.announced:
+                await self._look_again(connection)
+            else:
+                await self.leave(connection)
+        self._abort(transport)
+
+    async def _look_again(self, connection: Connection) -> None:
+        """What python-socketio leaves open: the client may be gone, or disconnected, since it came."""
+        socket = connection.socket
+        if socket.closed or socket.closing:
+            with _set(_lost, True):
+                if connection.announced:
+                    await self.handle_disconnect(
+                        connection.transport, connection.namespace, self.server.reason.TRANSPORT_CLOSE
+                    )
+                else:
+                    await self.leave(connection)
+        elif connection.disconnected and not connection.closing:
+            await self.disconnect(connection.sid, connection.namespace, ignore_queue=True)
+
+    def _abort(self, transport: str) -> None:
+        socket = self.server.eio.sockets.get(transport)
+        if socket is not None:
+            abort(socket, self.tasks)
+
+    async def send_packet(self, transport: str, packet: Any) -> None:
+        if packet.packet_type == CONNECT:
+            connection = self.delivery.by_transport(transport).get(packet.namespace or "/")
+            if connection is not None and _attempted(connection):
+                if connection.pid is not None:
+                    packet.data = {**packet.data, "pid": connection.pid}
+                # Not by AsyncSocket.send: it logs what it sends, and the pid is a secret.
+                connection.socket.queue.put_nowait(Message(packet.encode()))
+                return
+        elif packet.packet_type == DISCONNECT:
+            connection = self.delivery.by_transport(transport).get(packet.namespace or "/")
+            if connection is not None and not _attempted(connection) and not await self._forget(connection):
+                # It has just been claimed by another connection, which is meant as well.
+                await self.request_disconnect(connection.sid, connection.namespace)
+        await self._send(transport, packet)
+
+    async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        if event == "connect" and self.skip_connect_handler:
+            connection = self.find(namespace, args[0])
+            if connection is not None and connection.recovered and _attempted(connection):
+                return None
+        return await self._trigger(event, namespace, *args)
+
+    # -- leaving ------------------------------------------------------------------------------------
+
+    async def transport_lost(self, transport: str, reason: str) -> None:
+        with _set(_lost, True):
+            for namespace in list(self.delivery.by_transport(transport)):
+                try:
+                    await self.handle_disconnect(transport, namespace, reason)
+                except Exception:  # of one namespace's handler; the others have theirs
+                    self.logger.exception("disconnect handler error in namespace %s", namespace)
+            await self._transport_disconnect(transport, reason)
+
+    async def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:
+        connection = self.delivery.by_transport(transport).get(namespace or "/")
+        if connection is None or connection.closing or not connection.announced:
+            return  # in its handshake: handle_connect looks again when that is over
+        with _set(_current, connection):
+            if not _lost.get():
+                await self._forget(connection)
+            try:
+                await self._leave(transport, connection.namespace, reason)
+            finally:
+                if not connection.gone:
+                    await self.leave(connection)
+
+    async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
+        """Disconnects a client; on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
+        with _set(_current, self.find(namespace or "/", sid)), _set(_lost, False), _set(_attempt, None):
+            await self._disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
+
+    def start_disconnect(self, connection: Connection) -> None:
+        """The application disconnected the session, on any node."""
+
+        async def disconnect() -> None:
+            if not connection.closing:
+                await self.disconnect(connection.sid, connection.namespace, ignore_queue=True)
+
+        self.tasks.start((connection.namespace, connection.sid), disconnect)
+
+    def pre_disconnect(self, connection: Connection) -> None:
+        """Its ``disconnect`` handler is about to run."""
+        connection.closing = True
+        self.delivery.mute(connection)
+
+    async def leave(self, connection: Connection) -> None:
+        """The end of a connection on this node; what becomes of its session depends on how it ended."""
+        try:
+            if not connection.announced or _attempted(connection):  # refused, or the handshake failed
+                if connection.recovered:
+                    await self._release(connection.sid, connection.token, connection.deadline)
+                else:
+                    await self._forget(connection)
+            elif _lost.get() and connection.pid is not None and not connection.forgotten:
+                await self._release(connection.sid, connection.token)
+            else:
+                await self._forget(connection)
+        finally:
+            self.delivery.remove(connection)
+
+    async def _release(self, sid: str, token: str, deadline: str = "") -> None:
+        try:
+            await self.sessions.detach(sid, token, deadline)
+        except RedisUnavailable as error:  # its deadline stands
+            self.logger.warning("session %s could not be detached: %s", sid, error)
+
+    async def _forget(self, connection: Connection) -> bool:
+        """The session is over: its ``pid`` is of no use from now on. False if it is another connection's."""
+        if connection.forgotten:
+            return True
+        connection.forgotten = True
+        try:
+            return await self.sessions.forget(connection.sid, connection.token)
+        except RedisUnavailable as error:  # it ends when its time is over
+            self.logger.warning("session %s could not be forgotten: %s", connection.sid, error)
+            return True
+
+    # -- the rest -----------------------------------------------------------------------------------
+
+    async def save_session(self, sid: str, session: Any, namespace: str | None = None) -> None:
+        """Stores the session's data, here and in its record. See ``AsyncServer.save_session``.
+
+        :raises TypeError: for what JSON can't hold; names the key. Nothing is stored.
+        :raises SessionGone: if the session has another owner by now.
+        """
+        connection = self.find(namespace or "/", sid)
+        if connection is not None and connection.pid is not None and not connection.forgotten:
+            try:
+                await self.sessions.save(sid, connection.token, session)
+            except SessionGone:
+                if not connection.closing and not connection.muted:
+                    raise
+                self.logger.info("session %s has gone on elsewhere; its old data is not stored", sid)
+        await self._save(sid, session, namespace=namespace)
+
+    async def emit(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Any = None,
+        ignore_queue: bool = False,
+        volatile: bool = False,
+    ) -> None:
+        """``AsyncServer.emit``, with ``volatile``: an event that is not worth replaying to who missed it."""
+        if not volatile:
+            await self._emit(event, data, to, room, skip_sid, namespace, callback, ignore_queue)
+            return
+        await self.server.manager.emit(
+            *(event, data, namespace or "/"),
+            room=to or room,
+            skip_sid=skip_sid,
+            callback=callback,
+            ignore_queue=ignore_queue,
+            volatile=True,
+        )
+
+    async def transport_connected(self, transport: str, environ: dict[str, Any]) -> Any:
+        result = await self._transport_connect(transport, environ)
+        socket = self.server.eio.sockets.get(transport)
+        if socket is not None:
+            self._watch(socket)
+        return result
+
+    def _watch(self, socket: Any) -> None:
+        """Notes what was sent before each ping: when its pong comes, all that has arrived."""
+        send, schedule_ping = socket.send, socket.schedule_ping
+
+        async def watched_send(packet: Any) -> None:
+            if packet.packet_type == PING:
+                self.delivery.pinged(socket.sid)
+            await send(packet)
+
+        def watched_schedule_ping() -> None:  # called when a pong comes
+            if socket.last_ping:
+                self.delivery.ponged(socket.sid)
+            schedule_ping()
+
+        socket.send, socket.schedule_ping = watched_send, watched_schedule_ping

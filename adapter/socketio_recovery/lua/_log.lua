@@ -1,0 +1,52 @@
+-- What every script that writes to the log shares; the library puts it in front of each script.
+--
+-- An entry's stream id is <ms>-<n>: <ms> is Redis's time (never going back), <n> the gapless number
+-- of the entry in its epoch. So the id is the position, and trimming by id is trimming by time.
+-- Only the epoch has to be stored beside it.
+
+local function integer(x) return string.format('%.0f', x) end
+
+local function clock()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+local function add(log, ...)
+  log.n = log.n + 1
+  redis.call('XADD', log.key, integer(log.ms) .. '-' .. integer(log.n), 'epoch', log.epoch, ...)
+  return log.n
+end
+
+-- The state of the log. A log that does not exist (the first node; a wiped Redis) begins a new epoch,
+-- which every follower learns from an entry.
+local function open(key, meta)
+  local state = redis.call('HMGET', meta, 'epoch', 'n', 'ms', 'retention')
+  local now = clock()
+  local log = {key = key, meta = meta, now = now, ms = now, n = 0}
+  if state[1] then
+    log.epoch = state[1]
+    log.n = tonumber(state[2])
+    log.ms = math.max(now, tonumber(state[3]))
+    log.retention = tonumber(state[4])
+    return log
+  end
+  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
+  if last[1] then
+    log.ms = math.max(now, tonumber(string.match(last[1][1], '^%d+')) + 1)
+  end
+  log.epoch = integer(log.ms)
+  add(log, 'head', '["epoch"]')
+  redis.call('HSET', meta, 'epoch', log.epoch, 'n', integer(log.n), 'ms', integer(log.ms))
+  return log
+end
+
+local function close(log)
+  redis.call('HSET', log.meta, 'n', integer(log.n), 'ms', integer(log.ms))
+end
+
+-- The number of the oldest entry still stored, less one.
+local function floor(log)
+  local first = redis.call('XRANGE', log.key, '-', '+', 'COUNT', 1)
+  if not first[1] then return log.n end
+  return tonumber(string.match(first[1][1], '%d+$')) - 1
+end

@@ -1,0 +1,86 @@
+-- Appends a batch of entries, each with its effect on a session's record, in one step.
+--
+-- KEYS  log, meta, producer, closes, then the session records the batch touches
+-- ARGV  sequence  number of the first entry among this producer's; those already stored are skipped
+--       retention (ms) used when no node has set one; max_length (entries, 0 = no cap)
+--       count     entries that follow, each as:
+--         fields (a count), then that many names and values for the stream
+--         action  '' | 'enter' | 'leave' | 'close' | 'forget'
+--           enter, leave: record (index in KEYS), namespace, room, room's record (index in KEYS, 0 = none)
+--           close:        namespace, room
+--           forget:       record (index in KEYS)
+-- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
+--   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change
+
+local log = open(KEYS[1], KEYS[2])
+local stored = tonumber(redis.call('GET', KEYS[3]) or 0)
+local sequence, count = tonumber(ARGV[1]), tonumber(ARGV[4])
+local retention, max_length = log.retention or tonumber(ARGV[2]), tonumber(ARGV[3])
+local closes = KEYS[4]
+local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, forget = 1}
+local reply = {log.epoch, 0}
+
+local function note_close(field, n)
+  local list = redis.call('HGET', closes, field)
+  redis.call('HSET', closes, field, list and (list .. ' ' .. n) or n)
+  -- What the log no longer reaches was settled in every living record long ago.
+  redis.call('PEXPIRE', closes, integer(retention * 2))
+  if redis.call('HLEN', closes) % 512 == 0 then
+    local oldest = floor(log)
+    local all = redis.call('HGETALL', closes)
+    for i = 1, #all, 2 do
+      if tonumber(string.match(all[i + 1], '%d+$')) <= oldest then redis.call('HDEL', closes, all[i]) end
+    end
+  end
+end
+
+-- Enters or leaves a room; returns why not, if refused. ARGV[first..last] are the entry's fields.
+local function move(action, first, last)
+  local session, namespace, room = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3], ARGV[last + 4]
+  local room_record = KEYS[tonumber(ARGV[last + 5])]
+  if redis.call('HGET', session, 'ns') ~= namespace then return 'unknown' end
+  if room_record and redis.call('HGET', room_record, 'ns') == namespace then return 'sid' end
+  local entered = present(session, closes, namespace, room)
+  if (action == 'enter') == (entered ~= nil) then return 'same' end
+  local n = integer(add(log, unpack(ARGV, first, last)))
+  if action == 'enter' then
+    redis.call('HSET', session, 'r:' .. room, n)
+  else
+    end_stay(session, room, entered, n)
+    sweep(session, floor(log))
+  end
+end
+
+local function apply(i, first, last)
+  local action = ARGV[last + 1]
+  if action == 'enter' or action == 'leave' then
+    local refused = move(action, first, last)
+    if refused then
+      reply[#reply + 1] = i
+      reply[#reply + 1] = refused
+    end
+    return
+  end
+  local n = add(log, unpack(ARGV, first, last))
+  if action == 'close' then
+    note_close(ARGV[last + 2] .. '\n' .. ARGV[last + 3], integer(n))
+  elseif action == 'forget' then
+    redis.call('DEL', KEYS[tonumber(ARGV[last + 2])])
+  end
+end
+
+local had = log.n
+local at = 5
+for i = 1, count do
+  local last = at + tonumber(ARGV[at])
+  if sequence + i > stored + 1 then apply(i, at + 1, last) end
+  at = last + 2 + arguments[ARGV[last + 1]]
+end
+close(log)
+redis.call('SET', KEYS[3], integer(math.max(stored, sequence + count - 1)), 'PX', integer(retention))
+if log.n > had then
+  redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention))
+  if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
+end
+reply[2] = integer(log.n)
+return reply

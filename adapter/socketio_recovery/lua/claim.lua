@@ -1,0 +1,37 @@
+-- Makes a connection the owner of a session, atomically. Asked again with the same token, it answers
+-- the same. If another connection may still hold the session, an 'evict' entry tells its node.
+--
+-- KEYS  session, log, meta, closes
+-- ARGV  namespace, hash of the secret, token, holder (node and transport, as JSON without brackets),
+--       the head of an 'evict' entry, but for the old holder and the closing bracket
+-- Returns 'ok', epoch, n of the last entry of the log (K), then the record's fields and values;
+--      or 'unknown' | 'expired' | 'epoch', epoch, K
+
+local session = KEYS[1]
+local log = open(KEYS[2], KEYS[3])
+local record = {}
+local fields = redis.call('HGETALL', session)
+for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
+
+local function refuse(why) return {why, log.epoch, integer(log.n)} end
+
+if record.hash ~= ARGV[2] or record.hash == '' or record.ns ~= ARGV[1] then return refuse('unknown') end
+if record.token ~= ARGV[3] then
+  if log.now > tonumber(record.deadline) then return refuse('expired') end
+  if record.epoch ~= log.epoch then return refuse('epoch') end
+  if record.token ~= '' then
+    add(log, 'head', ARGV[5] .. ',' .. record.holder .. ']')
+    close(log)
+  end
+  redis.call('HSET', session, 'token', ARGV[3], 'holder', ARGV[4])
+  redis.call('HINCRBY', session, 'fence', 1)
+end
+for field in pairs(record) do
+  local room = string.match(field, '^r:(.*)$')
+  if room then present(session, KEYS[4], ARGV[1], room) end
+end
+local reply = redis.call('HGETALL', session)
+table.insert(reply, 1, integer(log.n))
+table.insert(reply, 1, log.epoch)
+table.insert(reply, 1, 'ok')
+return reply

@@ -1,0 +1,122 @@
+"""Who is in which room at position n: a pure function of the log.  No I/O.
+
+Entering, leaving and closing a room are entries of the log, in one order with the events. So whether a
+client gets event n does not depend on which node it is connected to, or whether it is connected at all:
+it gets it if it was in one of the event's rooms at n. :func:`replay` computes for a client that returns
+exactly what dispatching gave to a twin that never left.
+
+A session is always in two rooms: ``None``, which is everybody in its namespace, and the one named by
+its own ``sid``. They are not written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from .codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Room
+from .window import Window
+
+#: The rooms a session is in, each with the position at which it entered.
+Rooms = dict[Room, int]
+
+
+class Stay(NamedTuple):
+    """A session is in ``room`` at every n with ``entered <= n < left`` (``left`` None: still there)."""
+
+    room: Room
+    entered: int
+    left: int | None = None
+
+
+def rooms_at(stays: Iterable[Stay], n: int) -> Rooms:
+    """The rooms of a session just after entry ``n``."""
+    return {s.room: s.entered for s in stays if s.entered <= n and (s.left is None or n < s.left)}
+
+
+def move(rooms: Rooms, entry: Entry) -> None:
+    """Applies an entry that concerns the session to its rooms: it enters or leaves, or a room closes."""
+    if entry.kind == ENTER:
+        rooms[entry.room] = entry.n  # who is in the room already writes no entry
+    elif entry.kind in (LEAVE, CLOSE):
+        rooms.pop(entry.room, None)
+
+
+class Replay(NamedTuple):
+    """A slice of what a session missed."""
+
+    events: list[Entry]  #: to be sent, in order
+    position: int  #: everything up to here is accounted for
+    done: bool  #: the slice reaches the end of the window, or of the session
+    ended: bool  #: the session was disconnected by the application at ``position``
+
+
+def replay(window: Window, namespace: str, sid: str, rooms: Rooms, position: int, limit: int) -> Replay:
+    """The next events after ``position`` for session ``sid``, which is in ``rooms`` there.
+
+    :param rooms: changed to what they are at the position returned.
+    :param limit: at most this many events.
+    :raises LookupError: if the window no longer reaches back to ``position``.
+
+    Every room has a sorted list of the entries that concern it. They are merged by a heap that holds, for
+    each room, its next entry. When the session enters a room, that room joins the merge there; an entry of
+    a room that it has left meanwhile is passed over.
+    """
+    if position < window.floor:
+        raise LookupError(position)
+
+    heap: list[tuple[int, int, Room]] = []
+
+    def follow(room: Room, after: int) -> tuple[int, int, Room] | None:
+        n = window.after(namespace, room, after)
+        # the id decides between rooms of one entry: rooms themselves need not be comparable
+        return None if n is None else (n, id(room), room)
+
+    heap = [item for room in (None, sid, *rooms) if (item := follow(room, position))]
+    heapify(heap)
+    events: list[Entry] = []
+    done_to = position
+    while heap:
+        n, _, room = heappop(heap)
+        if room is not None and room != sid and room not in rooms:
+            continue  # left meanwhile
+        if item := follow(room, n):
+            heappush(heap, item)
+        if n == done_to:
+            continue  # addressed to two of the session's rooms
+        entry = window[n]
+        assert entry is not None
+        if entry.kind == EVENT:
+            if sid not in entry.skip:
+                if len(events) == limit:
+                    return Replay(events, done_to, False, False)
+                events.append(entry)
+        elif entry.kind == DISCONNECT:
+            return Replay(events, n, True, True)
+        else:
+            entering = entry.kind == ENTER and entry.room not in rooms
+            move(rooms, entry)
+            if entering and (item := follow(entry.room, n)):
+                heappush(heap, item)
+        done_to = n
+    return Replay(events, window.last, True, False)
+
+
+def forward(window: Window, namespace: str, sid: str, rooms: Rooms, position: int) -> bool:
+    """Moves ``rooms`` from ``position`` to the end of the window.
+
+    :returns: whether the application disconnected the session meanwhile.
+
+    As :func:`replay`, without the events: only what concerns the session itself, and closings.
+    """
+    for entry in window.between(namespace, sid, position, window.last):
+        if entry.kind == DISCONNECT:
+            return True
+        move(rooms, entry)
+    for room, entered in list(rooms.items()):
+        for entry in window.between(namespace, room, max(position, entered), window.last):
+            if entry.kind == CLOSE:
+                rooms.pop(room, None)
+                break
+    return False

@@ -1,0 +1,60 @@
+"""Background tasks that do not die silently, and application code in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any
+
+from .connections import Backoff
+
+
+async def supervise(name: str, run: Callable[[], Awaitable[None]], logger: logging.Logger) -> None:
+    """Runs ``run`` for ever: what it raises is logged, and it is started again."""
+    backoff = Backoff(first=0.1, most=5.0)
+    while True:
+        try:
+            await run()
+        except Exception:
+            logger.exception("the %s failed; starting it again", name)
+            await backoff.wait()
+
+
+class Ordered:
+    """Runs coroutines one after the other for each key, and side by side for different keys."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
+        self._last: dict[Hashable, asyncio.Task[None]] = {}
+
+    def start(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Runs ``work`` after what was started before with the same key. What it raises is logged."""
+        before = self._last.get(key)
+
+        async def run() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            try:
+                await work()
+            except Exception:
+                self.logger.exception("application code for %s failed", key)
+            finally:
+                if self._last.get(key) is task:
+                    del self._last[key]
+
+        task = asyncio.create_task(run())
+        self._last[key] = task
+        return task
+
+    async def drained(self) -> None:
+        """Waits until nothing runs."""
+        while self._last:
+            await asyncio.wait(list(self._last.values()))
+
+    async def cancel(self) -> None:
+        """Cancels what runs."""
+        tasks = list(self._last.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

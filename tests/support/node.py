@@ -1,0 +1,164 @@
+"""A node of a cluster under test: a process of its own, with a real server, told by HTTP what to do.
+
+python -m tests.support.node '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from typing import Any
+
+import socketio
+from aiohttp import web
+
+from socketio_recovery import AsyncRedisStreamsManager
+
+NAMESPACES = ("/", "/other")
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format=f"{config['node']} %(levelname)s %(message)s")
+    manager = AsyncRedisStreamsManager(
+        config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {})
+    )
+    sio = socketio.AsyncServer(
+        async_mode="aiohttp",
+        client_manager=manager,
+        logger=logging.getLogger("socketio.test"),
+        namespaces=list(NAMESPACES),
+        cors_allowed_origins="*",
+        **config.get("server", {}),
+    )
+    logging.getLogger("socketio.test").setLevel(logging.WARNING)
+    seen: list[dict[str, Any]] = []
+
+    def handlers(namespace: str) -> None:
+        async def connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
+            seen.append(
+                {
+                    "what": "connect",
+                    "sid": sid,
+                    "namespace": namespace,
+                    "auth": auth,
+                    "recovered": manager.recovered(sid, namespace),
+                    "reason": manager.recovery_reason(sid, namespace),
+                    "rooms": sio.rooms(sid, namespace),
+                    "session": dict(await sio.get_session(sid, namespace)),
+                }
+            )
+            if isinstance(auth, dict):
+                if auth.get("refuse") == "recovery" and manager.recovered(sid, namespace):
+                    raise socketio.exceptions.ConnectionRefusedError("not again")
+                if auth.get("refuse") == "all":
+                    return False
+                if auth.get("raise"):
+                    raise ValueError("the connect handler fails")
+                if auth.get("greet"):
+                    await sio.enter_room(sid, "greeted", namespace)
+                    await sio.emit("greeting", "room", to="greeted", namespace=namespace)
+                    await sio.emit("greeting", "sid", to=sid, namespace=namespace)
+                    await sio.emit("greeting", "local", to=sid, namespace=namespace, ignore_queue=True)
+                    await manager.emit("greeting", "volatile", namespace, room=sid, volatile=True)
+            return None
+
+        async def disconnect(sid: str, reason: str) -> None:
+            entry = {"what": "disconnect", "sid": sid, "namespace": namespace, "reason": reason}
+            entry["session"] = dict(await sio.get_session(sid, namespace))
+            entry["rooms"] = sio.rooms(sid, namespace)
+            seen.append(entry)
+            await asyncio.sleep(config.get("slow_disconnect", 0))
+
+        async def state(sid: str) -> dict[str, Any]:
+            return {
+                "node": config["node"],
+                "sid": sid,
+                "rooms": sorted(map(str, sio.rooms(sid, namespace))),
+                "session": await sio.get_session(sid, namespace),
+                "recovered": manager.recovered(sid, namespace),
+                "reason": manager.recovery_reason(sid, namespace),
+            }
+
+        async def join(sid: str, room: Any) -> None:
+            await sio.enter_room(sid, room, namespace)
+
+        async def leave(sid: str, room: Any) -> None:
+            await sio.leave_room(sid, room, namespace)
+
+        async def save(sid: str, data: Any) -> None:
+            await sio.save_session(sid, data, namespace)
+
+        async def echo(sid: str, *args: Any) -> Any:
+            return args
+
+        async def script(sid: str, steps: list[list[Any]]) -> None:
+            """Several calls in one handler, one after the other; "$me" is the client."""
+            for method, args, kwargs in steps:
+                args = [sid if a == "$me" else a for a in args]
+                kwargs = {k: sid if v == "$me" else v for k, v in kwargs.items()}
+                await getattr(sio, method)(*args, **kwargs)
+
+        for handler in (connect, disconnect, state, join, leave, save, echo, script):
+            sio.on(handler.__name__, handler, namespace=namespace)
+
+    for namespace in NAMESPACES:
+        handlers(namespace)
+
+    async def do(request: web.Request) -> web.Response:
+        """{"on": "sio" | "manager", "calls": [[method, args, kwargs], ...]}: one after the other."""
+        body = await request.json()
+        target = sio if body.get("on", "sio") == "sio" else manager
+        results = []
+        for method, args, kwargs in body["calls"]:
+            args = [_bytes(a) for a in args]
+            try:
+                result = getattr(target, method)
+                if callable(result):
+                    result = result(*args, **kwargs)
+                if asyncio.iscoroutine(result):
+                    result = await result
+                results.append({"result": _plain(result)})
+            except Exception as error:
+                results.append({"error": f"{type(error).__name__}: {error}"})
+        return web.json_response(results)
+
+    async def look(request: web.Request) -> web.Response:
+        return web.json_response({"seen": seen, "outcomes": manager.outcomes, "healthy": manager.healthy})
+
+    async def stop(app: web.Application) -> None:
+        await manager.drain()
+        await manager.close()
+
+    app = web.Application()
+    sio.attach(app)
+    app.router.add_post("/do", do)
+    app.router.add_get("/look", look)
+    app.on_shutdown.append(stop)
+    if config.get("start", True):
+
+        async def start(app: web.Application) -> None:
+            await manager.start()
+
+        app.on_startup.append(start)
+    web.run_app(app, host="127.0.0.1", port=config["port"], print=None, handle_signals=True, shutdown_timeout=1)
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"bytes"}:
+        return bytes.fromhex(value["bytes"])
+    return [_bytes(v) for v in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+if __name__ == "__main__":
+    main()
