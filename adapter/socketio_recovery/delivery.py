@@ -75,6 +75,7 @@ class Connection:
     """
 
     __slots__ = (
+        "accepted",
         "acks",
         "announced",
         "behind_rooms",
@@ -123,6 +124,7 @@ class Connection:
         self.behind_rooms: membership.Rooms = {}  # at ``position``, until live
         self.position = 0  # accounted for up to here, until live
         self.live = False
+        self.accepted = False  # the connect handler took it
         self.announced = False  # CONNECT was sent, and what was missed: python-socketio counts it as connected
         self.closing = False  # a disconnect handler runs, or ran
         self.muted = False  # gets no events any more
@@ -168,7 +170,7 @@ class Delivery:
         self._behind: dict[Connection, None] = {}
         self._waiting: list[tuple[Position, int, Callable[[], None]]] = []
         self._tie = count()
-        self._extending: asyncio.Task[bool] | None = None
+        self._extending: asyncio.Task[str | None] | None = None
         self._wanted = sys.maxsize
         self.backwards: Callable[[int, int, int, Callable[[list[Entry]], bool]], Awaitable[None]]
         self.on_disconnect: Callable[[Connection], None] = lambda connection: None
@@ -431,39 +433,46 @@ class Delivery:
         while self._waiting and self._waiting[0][0] <= self.cursor:
             heappop(self._waiting)[2]()
 
-    async def reach_back(self, n: int) -> bool:
+    async def reach_back(self, n: int) -> str | None:
         """Extends the window backwards, so that it holds everything after ``n``.
 
         All who ask at the same time wait for the same reading of the stream.
 
-        :returns: whether it does now. If not, the log has been trimmed, or the window is full.
+        :returns: ``None`` if it does now; else why not: ``"trimmed"`` (the stream no longer has it) or
+            ``"limit"`` (it does not fit into the window).
         :raises RedisUnavailable: if Redis does not answer.
         """
         while self.window.floor > n:
             self._wanted = min(self._wanted, n)
             if self._extending is None:
                 self._extending = asyncio.create_task(self._extend(), name="socketio_recovery extend")
-            if not await asyncio.shield(self._extending):
-                break
-        return self.window.floor <= n
+            if failed := await asyncio.shield(self._extending):
+                return None if self.window.floor <= n else failed
+        return None
 
-    async def _extend(self) -> bool:
-        """Reads what is wanted of the log before the window; returns whether to ask again."""
-        window, epoch, floor = self.window, self.cursor.epoch, self.window.floor
-        stopped = False  # else the stream was read to its beginning
+    async def _extend(self) -> str | None:
+        """Reads what is wanted of the log before the window; returns why there is no more, if so."""
+        window, epoch = self.window, self.cursor.epoch
+        failed: str | None = "trimmed"  # if the stream is read to its beginning
 
         def take(chunk: list[Entry]) -> bool:
-            nonlocal stopped
+            nonlocal failed
             if self.cursor.epoch != epoch or window.floor != chunk[-1].n:
-                stopped = True  # the window was trimmed, or begun anew, while the stream was read
-            else:
-                window.prepend([self._converted(entry) for entry in chunk])
-                stopped = window.floor <= self._wanted or window.full
-            return not stopped
+                failed = None  # the window was trimmed, or begun anew, meanwhile: ask again
+                return False
+            window.prepend([self._converted(entry) for entry in chunk])
+            if window.full:
+                window.trim()
+                failed = "limit"
+                return False
+            if window.floor <= self._wanted:
+                failed = None
+                return False
+            return True
 
         try:
-            await self.backwards(epoch, floor, window.floor_ms, take)
-            return stopped and not window.full
+            await self.backwards(epoch, window.floor, window.floor_ms, take)
+            return failed
         finally:
             self._extending = None
             self._wanted = sys.maxsize

@@ -194,6 +194,7 @@ class Handshake:
             attempt.over = True
         connection = attempt.connection
         if connection is not None and not connection.gone:
+            connection.accepted = True
             await self._look_again(connection)
 
     async def pre_connect(self, transport: str, namespace: str) -> str | None:
@@ -263,8 +264,8 @@ class Handshake:
             return None
         start = start_of(record, seen)
         await self._follow_to(record.last)
-        if not await self.delivery.reach_back(start):
-            attempt.reason = "limit" if self.delivery.window.full else "trimmed"
+        attempt.reason = await self.delivery.reach_back(start)
+        if attempt.reason is not None:
             return None
         self._check_epoch(record.last)
         window = self.delivery.window
@@ -324,12 +325,8 @@ class Handshake:
 
     async def _give_up(self, attempt: Attempt, transport: str) -> None:
         """The handshake failed: the client is to try again; a session it had is kept for that."""
-        connection = attempt.connection
-        if connection is not None and not connection.gone:
-            if connection.announced:
-                await self._look_again(connection)
-            else:
-                await self.leave(connection)
+        if attempt.connection is not None and not attempt.connection.gone:
+            await self.leave(attempt.connection)
         self._abort(transport)
 
     async def _look_again(self, connection: Connection) -> None:
@@ -420,7 +417,7 @@ class Handshake:
     async def leave(self, connection: Connection) -> None:
         """The end of a connection on this node; what becomes of its session depends on how it ended."""
         try:
-            if not connection.announced or _attempted(connection):  # refused, or the handshake failed
+            if not connection.accepted:  # refused, or the handshake failed
                 if connection.recovered:
                     await self._release(connection.sid, connection.token, connection.deadline)
                 else:

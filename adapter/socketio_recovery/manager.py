@@ -602,7 +602,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
     def get_namespaces(self) -> Iterable[str]:
         """The namespaces that have clients on this node."""
-        return self._delivery.namespaces() if self.server is not None else ()
+        return list(self._delivery.namespaces()) if self.server is not None else ()
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
         """The clients of this node in a room, or in any of a list of rooms: ``(sid, eio_sid)``."""

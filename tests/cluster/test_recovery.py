@@ -116,16 +116,13 @@ async def test_two_namespaces_on_one_connection(start_node: StartNode, clients: 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
 @pytest.mark.parametrize("serializer", ["default", "msgpack"])
-async def test_binary_events(
-    start_node: StartNode, clients: Clients, options: dict[str, Any], serializer: str
-) -> None:
+async def test_binary_events(start_node: StartNode, clients: Clients, options: dict[str, Any], serializer: str) -> None:
     server = {"serializer": serializer}
     a, b = await start_node(server=server), await start_node(server=server)
     parser = {"parser": "msgpack"} if serializer == "msgpack" else {}
     client = await clients.open(a, options={**options, **parser})
     other = await clients.open(b, options={**(POLLING if options is WEBSOCKET else WEBSOCKET), **parser})
     binary = [{"bytes": "00ff10"}, {"bytes": ""}, "text"]
-    assert await client.call("echo", {"bytes": "01"}) == {"bytes": "01"} or True
     await a.emit("live", binary)
     await client.received(1)
     await client.move(b)

@@ -13,7 +13,6 @@ from typing import Any
 
 import socketio
 from aiohttp import web
-
 from socketio_recovery import AsyncRedisStreamsManager
 
 NAMESPACES = ("/", "/other")
