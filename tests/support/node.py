@@ -65,7 +65,7 @@ def main() -> None:
             return None
 
         async def disconnect(sid: str, reason: str) -> None:
-            entry = {"what": "disconnect", "sid": sid, "namespace": namespace, "reason": reason}
+            entry: dict[str, Any] = {"what": "disconnect", "sid": sid, "namespace": namespace, "reason": reason}
             entry["session"] = dict(await sio.get_session(sid, namespace))
             entry["rooms"] = sio.rooms(sid, namespace)
             seen.append(entry)

@@ -1,0 +1,222 @@
+"""The bytes on the wire, over a raw Engine.IO connection; and quiet, slow and hostile clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import redis.asyncio
+
+from tests.cluster.conftest import StartNode
+from tests.cluster.test_recovery import POLLING, WEBSOCKET, settle
+from tests.cluster.test_refusals import quiet
+from tests.support.cluster import Clients, Node, until
+
+
+class Raw:
+    """A WebSocket that speaks Engine.IO by hand."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self.ws = ws
+
+    async def send(self, text: str) -> None:
+        await self.ws.send_str(text)
+
+    async def read(self) -> str:
+        """The next packet but pings."""
+        async with asyncio.timeout(10):
+            while True:
+                message = await self.ws.receive()
+                if message.type != aiohttp.WSMsgType.TEXT:
+                    return f"<{message.type.name}>"
+                if message.data != "2":
+                    return str(message.data)
+                await self.ws.send_str("3")
+
+
+@asynccontextmanager
+async def raw(node: Node, agent: str = "raw") -> AsyncIterator[Raw]:
+    async with aiohttp.ClientSession(headers={"User-Agent": agent}) as http:
+        async with http.ws_connect(node.url + "/socket.io/?EIO=4&transport=websocket") as ws:
+            client = Raw(ws)
+            assert (await client.read()).startswith("0{")
+            yield client
+
+
+def payload(packet: str, prefix: str) -> Any:
+    assert packet.startswith(prefix), packet
+    return json.loads(packet[len(prefix) :])
+
+
+async def test_the_packets_of_a_recovery(start_node: StartNode) -> None:
+    a = await start_node()
+    async with raw(a) as client:
+        await client.send("40")
+        first = payload(await client.read(), "40")
+        assert set(first) == {"sid", "pid"}
+        assert first["pid"].startswith(first["sid"] + ".")
+        await a.emit("e", 1)
+        name, value, offset = payload(await client.read(), "42")
+        assert (name, value) == ("e", 1)
+    await until(lambda: _gone(a))
+    await a.emit("e", 2)
+    await a.emit("e", {"bytes": "00ff"})
+    async with raw(a) as client:
+        await client.send("40" + json.dumps({"pid": first["pid"], "offset": offset}))
+        assert payload(await client.read(), "40") == first
+        name, value, later = payload(await client.read(), "42")
+        assert (name, value) == ("e", 2)
+        assert later != offset
+        placeholder = payload(await client.read(), "451-")
+        assert placeholder[:2] == ["e", {"_placeholder": True, "num": 0}]
+        assert await client.read() == "<BINARY>"
+        await a.emit("e", 3)
+        assert payload(await client.read(), "42")[:2] == ["e", 3]
+
+
+async def _gone(node: Node) -> bool:
+    return any(s["what"] == "disconnect" for s in (await node.look())["seen"])
+
+
+async def test_a_client_that_cannot_recover_gets_neither_pid_nor_offsets(start_node: StartNode) -> None:
+    a = await start_node()
+    async with raw(a, "Python/3.11 aiohttp/3") as client:
+        await client.send("40")
+        assert set(payload(await client.read(), "40")) == {"sid"}
+        await a.emit("e", 1)
+        assert await client.read() == '42["e",1]'
+
+
+async def test_the_same_offset_twice(start_node: StartNode) -> None:
+    """What was not seen is replayed again, as often as a client comes back with the same offset."""
+    a = await start_node()
+    async with raw(a) as client:
+        await client.send("40")
+        pid = payload(await client.read(), "40")["pid"]
+        await a.emit("e", 0)
+        offset = payload(await client.read(), "42")[-1]
+    await a.emit("e", 1)
+    for _ in range(3):
+        async with raw(a) as client:
+            await client.send("40" + json.dumps({"pid": pid, "offset": offset}))
+            assert payload(await client.read(), "40")["pid"] == pid
+            assert payload(await client.read(), "42")[:2] == ["e", 1]
+
+
+async def test_two_that_show_the_same_pid(start_node: StartNode) -> None:
+    """The later one has the session; the other's transport is closed."""
+    a, b = await start_node(), await start_node()
+    async with raw(a) as one:
+        await one.send("40")
+        first = payload(await one.read(), "40")
+        async with raw(b) as two:
+            await two.send("40" + json.dumps({"pid": first["pid"]}))
+            assert payload(await two.read(), "40") == first
+            assert await one.read() in ("<CLOSE>", "<CLOSED>", "<CLOSING>")
+            await a.emit("e", 1, to=first["sid"])
+            assert payload(await two.read(), "42")[:2] == ["e", 1]
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        "{}",
+        "[]",
+        "null",
+        '"text"',
+        "1",
+        '{"pid":{"a":[1]},"offset":[]}',
+        '{"pid":"\\ud800.x","offset":"\\ud800"}',
+        '{"pid":"' + "x" * 200_000 + '"}',
+        "[" * 50 + "]" * 50,
+    ],
+    ids=range(9),
+)
+async def test_any_json_as_auth(start_node: StartNode, auth: str) -> None:
+    a = await start_node()
+    async with raw(a) as client:
+        await client.send("40" + auth)
+        assert set(payload(await client.read(), "40")) == {"sid", "pid"}
+    quiet(a)
+
+
+async def test_acknowledgements_that_nobody_asked_for(start_node: StartNode) -> None:
+    a = await start_node()
+    async with raw(a) as client:
+        await client.send("40")
+        await client.read()
+        for packet in ("431[]", "4399999999999999999999[1]", '431{"a":1}', "43[1]", "431"):
+            await client.send(packet)
+        await client.send('421["echo",1]')
+        assert await client.read() == "431[1]"
+
+
+async def test_a_quiet_client_whose_offset_is_older_than_the_log(
+    start_node: StartNode, clients: Clients, channel: str
+) -> None:
+    """Answered pings show that it has missed nothing for long."""
+    quick: dict[str, Any] = {
+        "manager": {"max_length": 100, "heartbeat_interval": 0.1},
+        "server": {"ping_interval": 0.2, "ping_timeout": 5},
+    }
+    a, b = await start_node(**quick), await start_node(**quick)
+    some = [await clients.open(a, options=options) for options in (WEBSOCKET, POLLING, {})]
+    never = await clients.open(a, options=WEBSOCKET)
+    for client in some:
+        await client.call("join", "quiet")
+    await a.emit("e", 0, to="quiet")
+    for client in some:
+        await client.received(1)
+    await b.do(*[("emit", ["noise", i], {"to": "elsewhere"}) for i in range(500)])
+    store = redis.asyncio.Redis.from_url(a.config["redis"])
+    last = int(await store.hget("{" + channel + "}:meta", "n") or 0)
+    for client in [*some, never]:
+        key = "{" + channel + "}:session:" + client.connects()[0]["sid"]
+
+        async def confirmed(key: str = key) -> bool:
+            return int(await store.hget(key, "confirmed") or 0) >= last
+
+        await until(confirmed)
+        await client.move(b)
+    await store.aclose()
+    a.kill()
+    await b.emit("e", 1, to="quiet")
+    c = await start_node(**quick)
+    for client in [*some, never]:
+        await client.move(c)
+        again = await client.connected(2)
+        assert (again["recovered"], again["sid"]) == (True, client.connects()[0]["sid"])
+    for client in some:
+        assert await settle(c, client) == [("e", 0), ("e", 1)]
+    assert await settle(c, never) == []
+
+
+async def test_a_client_that_does_not_read(start_node: StartNode) -> None:
+    """Its transport is closed before the node's memory is full; it recovers when it reads again."""
+    a = await start_node(manager={"max_queue": 200})
+    big = "x" * 20_000
+    async with raw(a) as client:
+        await client.send("40")
+        first = payload(await client.read(), "40")
+        transport = client.ws._response.connection.transport  # type: ignore[union-attr]
+        assert transport is not None
+        transport.pause_reading()
+        count = 0
+
+        async def closed() -> bool:
+            nonlocal count
+            await a.do(*[("emit", ["e", [count + i, big]]) for i in range(20)])
+            count += 20
+            return await _gone(a)
+
+        await until(closed)
+    async with raw(a) as client:
+        await client.send("40" + json.dumps({"pid": first["pid"]}))
+        assert payload(await client.read(), "40") == first
+        for i in range(count):
+            assert payload(await client.read(), "42")[1][0] == i
