@@ -172,7 +172,7 @@ def control_head(kind: str, *arguments: object) -> str:
 
 def dump(value: object) -> str:
     """JSON of the log's own: compact, and independent of the ``json`` module the application chose."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, separators=(",", ":"))
 
 
 def payload_fields(payload: Payload) -> list[str | bytes]:

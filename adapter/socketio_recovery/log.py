@@ -63,7 +63,13 @@ class Keys:
         return f"{self._tag}:producer:{name}"
 
     def session(self, sid: str) -> str:
-        return f"{self._tag}:session:{sid}"
+        """The key of a session's record.
+
+        :raises ValueError: for what no ``sid`` can be: text that has no UTF-8 form.
+        """
+        key = f"{self._tag}:session:{sid}"
+        key.encode()
+        return key
 
 
 class Action(NamedTuple):
@@ -140,6 +146,7 @@ class Log:
         :returns: ``""``, or why an entry about a room was refused: ``"unknown"`` (no such session),
             ``"sid"`` (the room is a session's own), ``"same"`` (nothing to change).
         :raises PublishTimeout: after ``publish_timeout`` seconds.
+        :raises RuntimeError: if Redis could not store this entry.
         """
         append.future = asyncio.get_running_loop().create_future()
         self._queue.append(append)
@@ -231,7 +238,11 @@ class Log:
         refused = {int(i): why.decode() for i, why in zip(reply[2::2], reply[3::2], strict=True)}
         for i, append in enumerate(batch, 1):
             if append.future and not append.future.done():
-                append.future.set_result((position, refused.get(i, "")))
+                why = refused.get(i, "")
+                if why.startswith("failed"):
+                    append.future.set_exception(RuntimeError(f"Redis could not store the entry; it {why}"))
+                else:
+                    append.future.set_result((position, why))
 
     @property
     def idle(self) -> bool:

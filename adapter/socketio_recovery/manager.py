@@ -272,10 +272,12 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         except TimeoutError:
             raise RedisUnavailable(f"Redis did not answer within {self.publish_timeout:g} s") from None
 
-    async def drain(self, over: float = 0) -> None:
+    async def drain(self, over: float = 0, timeout: float = 30) -> None:
         """Sends this node's clients elsewhere, before it stops: closes their transports, keeps their sessions.
 
         :param over: spreads the closing over this many seconds, so that the other nodes are not hit at once.
+
+        :param timeout: how long to wait for handlers after that, in seconds.
 
         Clients that connect meanwhile are closed too: a load balancer should know by then (:attr:`healthy`).
         Returns when all are gone and their ``disconnect`` handlers are done.
@@ -290,9 +292,13 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             abort(socket, self._tasks)
             if over:
                 await asyncio.sleep(over / len(sockets))
-        while any(True for _ in self._delivery.connections()):
-            await asyncio.sleep(0.01)
-        await self._tasks.drained()
+        try:
+            async with asyncio.timeout(timeout):
+                while any(True for _ in self._delivery.connections()):
+                    await asyncio.sleep(0.01)
+                await self._tasks.drained()
+        except TimeoutError:
+            self._get_logger().warning("draining, handlers are not done after %g s; going on without them", timeout)
 
     async def close(self) -> None:
         """Stores what is still to be stored, and closes the connections to Redis.

@@ -12,8 +12,8 @@ local function clock()
 end
 
 local function add(log, ...)
+  redis.call('XADD', log.key, integer(log.ms) .. '-' .. integer(log.n + 1), 'epoch', log.epoch, ...)
   log.n = log.n + 1
-  redis.call('XADD', log.key, integer(log.ms) .. '-' .. integer(log.n), 'epoch', log.epoch, ...)
   return log.n
 end
 

@@ -10,7 +10,7 @@
 --           close:        namespace, room
 --           forget:       record (index in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
---   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change
+--   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...'
 
 local log = open(KEYS[1], KEYS[2])
 local stored = tonumber(redis.call('GET', KEYS[3]) or 0)
@@ -73,7 +73,14 @@ local had = log.n
 local at = 5
 for i = 1, count do
   local last = at + tonumber(ARGV[at])
-  if sequence + i > stored + 1 then apply(i, at + 1, last) end
+  if sequence + i > stored + 1 then
+    -- What goes wrong with one entry must not leave the others, and the log's own state, half-written.
+    local ok, why = pcall(apply, i, at + 1, last)
+    if not ok then
+      reply[#reply + 1] = i
+      reply[#reply + 1] = 'failed: ' .. tostring(type(why) == 'table' and why.err or why)
+    end
+  end
   at = last + 2 + arguments[ARGV[last + 1]]
 end
 close(log)
