@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from socketio.packet import Packet
 
-#: A room: its name, or any other JSON scalar that an application uses for one. ``None`` is everybody.
-Room = str | int | float | bool | None
+#: A room: its name, or a number that an application uses for one. ``None`` is everybody.
+Room = str | int | None
 
 EVENT: Final = "event"
 ENTER: Final = "enter"
@@ -127,11 +127,11 @@ class Entry:
 def check_room(room: object) -> Room:
     """``room`` itself, if it can be a room.
 
-    :raises TypeError: for anything but a JSON scalar: rooms are shared between processes.
+    :raises TypeError: for anything but a str or an int: rooms are shared between processes.
     """
-    if room is None or isinstance(room, (str, int, float)):
+    if room is None or (isinstance(room, (str, int)) and not isinstance(room, bool)):
         return room
-    raise TypeError(f"a room must be a str or a number to be shared between nodes, not {type(room).__name__}: {room!r}")
+    raise TypeError(f"a room must be a str or an int to be shared between nodes, not {type(room).__name__}: {room!r}")
 
 
 # -- to and from the stream -------------------------------------------------------------------------

@@ -216,12 +216,15 @@ class Calls:
         self._most = most
         self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], timeout: float) -> Any:
         """Runs a script, again if its reply was lost.
 
         :raises RedisUnavailable: if there was no reply within ``timeout`` seconds.
         """
+        if self._closed:
+            raise RedisUnavailable("this manager is closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(((script, keys, arguments), future))
         if self._worker is None:
@@ -250,7 +253,11 @@ class Calls:
                     await backoff.wait()
                     continue
                 except Exception as error:
-                    replies = [error] * len(batch)
+                    if len(batch) > 1:  # an argument that can't be sent must not be the others' trouble
+                        for waiting in batch:
+                            await self._alone(*waiting)
+                        continue
+                    replies = [error]
                 backoff.reset()
                 for (_, future), reply in zip(batch, replies, strict=True):
                     if not future.done():
@@ -258,7 +265,19 @@ class Calls:
         finally:
             self._worker = None
 
+    async def _alone(self, call: Call, future: asyncio.Future[Any]) -> None:
+        try:
+            reply = (await self._link.run_many([call]))[0]
+        except RedisUnavailable:
+            self._waiting.append((call, future))
+            return
+        except Exception as error:
+            reply = error
+        if not future.done():
+            future.set_result(reply)
+
     async def close(self) -> None:
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)

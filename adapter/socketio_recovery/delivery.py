@@ -79,9 +79,12 @@ class Connection:
         "acks",
         "announced",
         "behind_rooms",
+        "catching_up",
+        "claimed",
         "closed_rooms",
         "closing",
         "confirmed",
+        "created",
         "deadline",
         "disconnected",
         "epoch",
@@ -116,6 +119,8 @@ class Connection:
         self.fence = 1
         self.pid: str | None = None  # None: this client can't use one
         self.offsets = False  # whether events carry an offset
+        self.claimed = False  # its session is one that was before
+        self.created = False  # its session is a new one
         self.recovered = False
         self.reason: str | None = None  # why it is not recovered
         self.epoch = 0
@@ -137,6 +142,7 @@ class Connection:
         self.stored_confirmed: tuple[int, int] | None = None
         self.closed_rooms: list[Room] = []  # closed since the last heartbeat
         self.acks: dict[int, tuple[str, int]] = {}  # acknowledgements the client owes: n -> (node, id)
+        self.catching_up: asyncio.Task[None] | None = None
         self.held: list[Entry] = []  # for it, since it is here, but not in the window
 
 
@@ -164,7 +170,7 @@ class Delivery:
         #: Live connections: namespace -> room -> connections. Room ``None`` is everybody.
         self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
         #: All connections of this node, by session (the newest) and by transport.
-        self._by_sid: dict[tuple[str, str], Connection] = {}
+        self._by_sid: dict[str, dict[str, Connection]] = {}
         self._by_transport: dict[str, dict[str, Connection]] = {}
         #: Those that are not live yet.
         self._behind: dict[Connection, None] = {}
@@ -172,6 +178,10 @@ class Delivery:
         self._tie = count()
         self._extending: asyncio.Task[str | None] | None = None
         self._wanted = sys.maxsize
+        #: Positions that clients are about to go on from, so that they are not trimmed away meanwhile.
+        self._pinned: dict[Connection, int] = {}
+        #: Clients with too much to read when the last batch was dispatched.
+        self._over: dict[Connection, None] = {}
         self.backwards: Callable[[int, int, int, Callable[[list[Entry]], bool]], Awaitable[None]]
         self.on_disconnect: Callable[[Connection], None] = lambda connection: None
         self.on_evict: Callable[[Connection], None] = lambda connection: None
@@ -179,19 +189,26 @@ class Delivery:
 
     # -- connections --------------------------------------------------------------------------------
 
-    def add(self, connection: Connection) -> None:
-        """Registers a connection: from now on it follows the log, though it is not live yet."""
-        self._by_sid[connection.namespace, connection.sid] = connection
+    def arrive(self, connection: Connection) -> None:
+        """Registers a connection with its transport: it can be evicted, and no other takes its place."""
         self._by_transport.setdefault(connection.transport, {})[connection.namespace] = connection
+
+    def add(self, connection: Connection) -> None:
+        """Registers a connection with its ``sid``: it follows the log, though it is not live yet."""
+        self._by_sid.setdefault(connection.namespace, {})[connection.sid] = connection
         self._behind[connection] = None
+        self._pinned.pop(connection, None)
 
     def remove(self, connection: Connection) -> None:
         """The end of a connection, here; its session may go on elsewhere."""
         self.mute(connection)
         connection.gone = True
-        key = (connection.namespace, connection.sid)
-        if self._by_sid.get(key) is connection:
-            del self._by_sid[key]
+        self._pinned.pop(connection, None)
+        sids = self._by_sid.get(connection.namespace, {})
+        if sids.get(connection.sid) is connection:
+            del sids[connection.sid]
+            if not sids:
+                del self._by_sid[connection.namespace]
         namespaces = self._by_transport.get(connection.transport, {})
         if namespaces.get(connection.namespace) is connection:
             del namespaces[connection.namespace]
@@ -208,7 +225,7 @@ class Delivery:
                 self._leave(connection, room)
 
     def by_sid(self, namespace: str, sid: str | None) -> Connection | None:
-        return self._by_sid.get((namespace, sid)) if sid is not None else None
+        return self._by_sid.get(namespace, {}).get(sid) if sid is not None else None
 
     def by_transport(self, transport: str) -> dict[str, Connection]:
         """The connections of one transport, by namespace."""
@@ -225,7 +242,7 @@ class Delivery:
 
     def namespaces(self) -> set[str]:
         """The namespaces that have connections on this node."""
-        return {connection.namespace for connection in self.connections()}
+        return set(self._by_sid)
 
     def members(self, namespace: str, rooms: Sequence[Room]) -> Iterable[Connection]:
         """The live connections in any of ``rooms``; each once. No rooms: everybody."""
@@ -282,11 +299,12 @@ class Delivery:
                 self.mute(connection)
                 self.abort(connection.socket)
         # Entries of another epoch won't be read any more; who waits for them must not wait for ever.
-        while self._waiting:
+        while self._waiting and (why != "boot" or self._waiting[0][0] <= position):
             heappop(self._waiting)[2]()
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
         """Takes the next entries of the log, in order."""
+        self._shed()
         for entry in entries:
             try:
                 self._dispatch(self._converted(entry))
@@ -294,7 +312,8 @@ class Delivery:
                 self.logger.exception("entry %d of the log could not be dispatched", entry.n)
             self.window.append(entry)
         self.cursor = Position(self.cursor.epoch, entries[-1].n)
-        self.window.trim()
+        pins = (*self._pinned.values(), *(c.position for c in self._behind))
+        self.window.trim(min(pins, default=sys.maxsize))
         self._release()
 
     def _converted(self, entry: Entry) -> Entry:
@@ -310,10 +329,9 @@ class Delivery:
                 self._hold(entry)
             members = self.members(entry.namespace, entry.rooms)
             if members:
-                for connection in self._send(entry, members):
-                    self._overflow(connection)
+                self._send(entry, members)
         elif kind in (ENTER, LEAVE):
-            moved = self._by_sid.get((entry.namespace, entry.sid))
+            moved = self.by_sid(entry.namespace, entry.sid)
             if moved is not None:
                 membership.move(moved.rooms, entry)
                 if moved.live:
@@ -326,7 +344,7 @@ class Delivery:
                     if connection.live:
                         self._leave(connection, entry.room)
         elif kind == DISCONNECT:
-            leaver = self._by_sid.get((entry.namespace, entry.sid))
+            leaver = self.by_sid(entry.namespace, entry.sid)
             if leaver is not None and leaver.live:  # else it has yet to get what came before
                 self.mute(leaver)
                 self.on_disconnect(leaver)
@@ -351,15 +369,14 @@ class Delivery:
             ):
                 connection.held.append(entry)
 
-    def _send(self, entry: Entry, members: Iterable[Connection]) -> list[Connection]:
-        """Queues an event for its recipients; returns those that do not read fast enough."""
+    def _send(self, entry: Entry, members: Iterable[Connection]) -> None:
+        """Queues an event for its recipients."""
         payload = entry.payload
         assert payload is not None
         ack = None if entry.callback is None else entry.n
         offset = None if ack else f"{self._epoch_text}{entry.n:x}"
         with_offset: list[Message] | None = None
         without: list[Message] | None = None
-        overflow: list[Connection] = []
         for connection in members:
             if entry.skip and connection.sid in entry.skip:
                 continue
@@ -375,22 +392,26 @@ class Delivery:
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
-            if not self._queue(connection, messages):
-                overflow.append(connection)
-        return overflow
+            self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:
         return [Message(data) for data in self.codecs[0].packets(namespace, payload, offset, id)]
 
-    def _queue(self, connection: Connection, messages: Sequence[Message]) -> bool:
-        """Queues a packet; false if the client does not read fast enough."""
-        socket = connection.socket
-        if socket.closed:
-            return True
-        queue = socket.queue
+    def _queue(self, connection: Connection, messages: Sequence[Message]) -> None:
+        if connection.socket.closed:
+            return
+        queue = connection.socket.queue
         for message in messages:
             queue.put_nowait(message)
-        return bool(queue.qsize() <= self.max_queue)
+        if queue.qsize() > self.max_queue and connection.live:
+            self._over[connection] = None
+
+    def _shed(self) -> None:
+        """Parts with clients that still have too much to read, though writers ran since the last batch."""
+        for connection in self._over:
+            if connection.live and connection.socket.queue.qsize() > self.max_queue:
+                self._overflow(connection)
+        self._over.clear()
 
     def _overflow(self, connection: Connection) -> None:
         """A client that does not read: it gets what it missed from the log when it can read again."""
@@ -411,8 +432,7 @@ class Delivery:
         entry = Entry(EVENT, self.cursor.n)
         entry.namespace, entry.rooms, entry.skip, entry.payload = namespace, rooms, skip, payload
         self._hold(entry)
-        for connection in self._send(entry, self.members(namespace, rooms)):
-            self._overflow(connection)
+        self._send(entry, self.members(namespace, rooms))
 
     # -- positions ----------------------------------------------------------------------------------
 
@@ -433,8 +453,8 @@ class Delivery:
         while self._waiting and self._waiting[0][0] <= self.cursor:
             heappop(self._waiting)[2]()
 
-    async def reach_back(self, n: int) -> str | None:
-        """Extends the window backwards, so that it holds everything after ``n``.
+    async def reach_back(self, connection: Connection, n: int) -> str | None:
+        """Extends the window backwards, so that it holds everything after ``n``, and keeps it for a connection.
 
         All who ask at the same time wait for the same reading of the stream.
 
@@ -442,6 +462,7 @@ class Delivery:
             ``"limit"`` (it does not fit into the window).
         :raises RedisUnavailable: if Redis does not answer.
         """
+        self._pinned[connection] = n
         while self.window.floor > n:
             self._wanted = min(self._wanted, n)
             if self._extending is None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,7 +37,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from engineio.packet import PING
-from socketio.packet import CONNECT, DISCONNECT
+from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from . import membership
 from .codec import Position, parse_offset
@@ -44,6 +45,13 @@ from .delivery import Connection, Delivery, Message
 from .errors import RedisUnavailable, SessionGone
 from .sessions import Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
+
+#: How long a client's first packets may wait for its replay, in seconds.
+CATCH_UP_INLINE = 1.0
+
+
+class ClientLeft(Exception):
+    """The client closed its transport, or went on with another, during its handshake."""
 
 
 class Attempt:
@@ -99,6 +107,23 @@ def take_recovery(auth: Any) -> tuple[Attempt, Any]:
     return Attempt(pid, offset, None), rest or None
 
 
+class _NoSecrets(logging.Filter):
+    """Keeps the ``pid`` out of what python-engineio logs of the packets it receives."""
+
+    _pattern = re.compile(r"(pid\W{1,4}[\x21-\x7e]{1,128}?\.)[A-Za-z0-9_-]{32}")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(self._pattern.sub(r"\1***", a) if isinstance(a, str) else a for a in record.args)
+        return True
+
+
+def redact(logger: Any) -> None:
+    """Keeps secrets out of a logger's records."""
+    if hasattr(logger, "addFilter"):
+        logger.addFilter(_NoSecrets())
+
+
 def abort(socket: Any, tasks: Ordered) -> None:
     """Closes an Engine.IO socket so that its client comes back, at once and on either transport."""
 
@@ -152,6 +177,7 @@ class Handshake:
         self._disconnect = server.disconnect
         self._save = server.save_session
         self._emit = server.emit
+        redact(server.eio.logger)
         self._transport_connect = server.eio.handlers["connect"]
         self._transport_disconnect = server.eio.handlers["disconnect"]
         server._handle_connect = self.handle_connect
@@ -168,9 +194,10 @@ class Handshake:
 
     def find(self, namespace: str, sid: str | None) -> Connection | None:
         """The connection of this node that ``sid`` means here: in a handler of its own, the handler's."""
-        current = _current.get()
-        if current is not None and not current.gone and (current.namespace, current.sid) == (namespace, sid):
-            return current
+        attempt = _attempt.get()
+        own = attempt.connection if attempt is not None and not attempt.over else _current.get()
+        if own is not None and not own.gone and (own.namespace, own.sid) == (namespace, sid):
+            return own
         return self.delivery.by_sid(namespace, sid)
 
     # -- connecting ---------------------------------------------------------------------------------
@@ -184,10 +211,13 @@ class Handshake:
         try:
             with _set(_attempt, attempt):
                 await self._connect(transport, namespace, auth)
+        except ClientLeft:
+            self.logger.info("a client left while it connected")
+            await self._give_up(attempt, transport)
         except RedisUnavailable as error:
             self.logger.warning("a client could not connect, it will try again: %s", error)
             await self._give_up(attempt, transport)
-        except Exception:  # of the connect handler: the client must not wait for ever
+        except BaseException:  # of the connect handler: the client must not wait for ever
             await self._give_up(attempt, transport)
             raise
         finally:
@@ -205,102 +235,88 @@ class Handshake:
         attempt = _attempt.get()
         if attempt is None or attempt.over:
             attempt = Attempt(None, None, "new")
-        before = self.delivery.by_transport(transport).get(namespace)
-        if before is not None:
-            if not before.closing:
+        until = asyncio.get_running_loop().time() + self.timeout
+        while (before := self.delivery.by_transport(transport).get(namespace)) is not None:
+            # the client left, and is back before its disconnect handler is done
+            if not before.closing or asyncio.get_running_loop().time() > until:
                 return None
-            until = asyncio.get_running_loop().time() + self.timeout
-            while not before.gone:  # the client left, and is back before its handler is done
-                if asyncio.get_running_loop().time() > until:
-                    return None
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
         socket = self.server.eio.sockets.get(transport)
         if socket is None:
             return None
-        capable = self.offset_for(self.server.environ.get(transport, {}))
-        connection = None
-        if attempt.pid is not None and capable:
-            connection = await self._recover(attempt, transport, namespace, socket)
-        if connection is None:
-            connection = await self._create(attempt, transport, namespace, socket, capable)
+        connection = Connection("", namespace, transport, socket, uuid.uuid4().hex)
         attempt.connection = connection
-        self.outcomes["recovered" if connection.recovered else connection.reason or ""] += 1
-        self.logger.info(
-            "%s connects to %s: %s",
-            *(
-                connection.sid,
-                namespace,
-                "recovered" if connection.recovered else f"not recovered ({connection.reason})",
-            ),
-        )
+        self.delivery.arrive(connection)
+        capable = self.offset_for(self.server.environ.get(transport, {}))
+        if not (attempt.pid is not None and capable and await self._recover(attempt, attempt.pid, connection)):
+            await self._create(attempt, connection, capable)
+        if socket.closed or socket.closing:
+            raise ClientLeft
+        outcome = "recovered" if connection.recovered else connection.reason or ""
+        self.outcomes[outcome] += 1
+        self.logger.info("%s connects to %s: %s", connection.sid, namespace, outcome)
         return connection.sid
 
-    async def _recover(self, attempt: Attempt, transport: str, namespace: str, socket: Any) -> Connection | None:
-        """The session that the client shows a ``pid`` for; ``None``, and why, if it can't go on."""
-        pid = attempt.pid
-        assert pid is not None
-        token = uuid.uuid4().hex
-        record = await self.sessions.claim(pid, namespace, token, transport)
+    async def _recover(self, attempt: Attempt, pid: Pid, connection: Connection) -> bool:
+        """Takes the session that the client shows a ``pid`` for; false, and why, if it can't go on."""
+        connection.sid = pid.sid  # so that the next claim can evict this one
+        record = await self.sessions.claim(pid, connection.namespace, connection.token, connection.transport)
         if isinstance(record, Refused):
             attempt.reason = record.reason
-            return None
-        try:
-            connection = await self._resume(attempt, record, Connection(pid.sid, namespace, transport, socket, token))
-        except BaseException:
-            await self._release(pid.sid, token, record.deadline)
-            raise
-        if connection is None:
-            await self._release(pid.sid, token, record.deadline)
-            return None
+            return False
+        connection.claimed = True
+        connection.deadline = record.deadline
+        if not await self._resume(attempt, record, connection):
+            await self._release(connection)
+            connection.claimed = False
+            return False
         connection.pid = str(pid)
-        socket.session[namespace] = record.data
-        return connection
+        connection.socket.session[connection.namespace] = record.data
+        return True
 
-    async def _resume(self, attempt: Attempt, record: Record, connection: Connection) -> Connection | None:
+    async def _resume(self, attempt: Attempt, record: Record, connection: Connection) -> bool:
         """Proves that this node can give the client everything it missed; see the theory in sessions.py."""
         seen = seen_by(record, attempt.offset)
         if seen is None:
             attempt.reason = "offset"
-            return None
+            return False
         start = start_of(record, seen)
         await self._follow_to(record.last)
-        attempt.reason = await self.delivery.reach_back(start)
+        attempt.reason = await self.delivery.reach_back(connection, start)
         if attempt.reason is not None:
-            return None
-        self._check_epoch(record.last)
-        window = self.delivery.window
-        connection.rooms = membership.rooms_at(record.stays, record.last.n)
-        if membership.forward(window, connection.namespace, connection.sid, connection.rooms, record.last.n):
+            return False
+        self._check(connection, record.last)
+        rooms = membership.rooms_at(record.stays, record.last.n)
+        if membership.forward(self.delivery.window, connection.namespace, connection.sid, rooms, record.last.n):
             attempt.reason = "unknown"  # disconnected by the application since it was claimed
-            return None
+            return False
+        connection.rooms = rooms
         connection.behind_rooms = membership.rooms_at(record.stays, start)
         connection.position = start
         connection.sent = seen
         connection.fence = record.fence
-        connection.deadline = record.deadline
         connection.recovered = connection.offsets = True
         connection.epoch = record.last.epoch
         self.delivery.add(connection)
-        return connection
+        return True
 
-    async def _create(self, attempt: Attempt, transport: str, namespace: str, socket: Any, capable: bool) -> Connection:
-        sid = self.server.eio.generate_id()
-        pid = Pid.new(sid) if capable else None
-        connection = Connection(sid, namespace, transport, socket, uuid.uuid4().hex)
-        birth = await self.sessions.create(sid, pid, namespace, connection.token, transport)
-        try:
-            await self._follow_to(birth)
-            self._check_epoch(birth)
-        except BaseException:
-            await self.sessions.forget(sid, connection.token)
-            raise
+    async def _create(self, attempt: Attempt, connection: Connection, capable: bool) -> None:
+        """Gives the client a new session."""
+        connection.sid = self.server.eio.generate_id()
+        connection.token = uuid.uuid4().hex
+        pid = Pid.new(connection.sid) if capable else None
+        connection.created = True
+        birth = await self.sessions.create(
+            connection.sid, pid, connection.namespace, connection.token, connection.transport
+        )
+        await self._follow_to(birth)
+        self._check(connection, birth)
         connection.pid = str(pid) if pid else None
         connection.offsets = capable
         connection.reason = attempt.reason if capable else "client"
         connection.position = connection.sent = birth.n
         connection.epoch = birth.epoch
         self.delivery.add(connection)
-        return connection
 
     async def _follow_to(self, position: Position) -> None:
         try:
@@ -309,19 +325,46 @@ class Handshake:
         except TimeoutError:
             raise RedisUnavailable(f"this node is more than {self.timeout:g} s behind the log") from None
 
-    def _check_epoch(self, position: Position) -> None:
+    def _check(self, connection: Connection, position: Position) -> None:
+        """The last look before a connection is added; nothing awaits between the two."""
+        if connection.muted:
+            raise ClientLeft  # by another connection, which has claimed the session since
         if self.delivery.cursor < position or self.delivery.cursor.epoch != position.epoch:
             raise RedisUnavailable("the log was begun anew just now")
 
     async def go_live(self, connection: Connection) -> None:
-        """The client has its ``CONNECT``: it gets what it missed, then what comes."""
+        """The client has its ``CONNECT``: it gets what it missed, then what comes.
+
+        While python-engineio waits for this it reads nothing from the client, not even pongs. So when there is
+        much to catch up on, the rest is sent in a task of its own.
+        """
+        connection.catching_up = task = asyncio.create_task(self._catch_up(connection))
+        await asyncio.wait([task], timeout=CATCH_UP_INLINE)
+        connection.announced = True
+        if task.done():
+            connection.catching_up = None
+            task.result()
+        else:
+            task.add_done_callback(lambda _: self._caught_up(connection))
+
+    async def _catch_up(self, connection: Connection) -> None:
         try:
             missed = await self.delivery.catch_up(connection)
         except LookupError:
             raise RedisUnavailable("the log was trimmed past a client while it caught up") from None
-        connection.announced = True
         if connection.recovered:
             self.logger.info("%s caught up on %d events", connection.sid, missed)
+
+    def _caught_up(self, connection: Connection) -> None:
+        task, connection.catching_up = connection.catching_up, None
+        assert task is not None
+        if task.cancelled() or connection.gone:
+            return
+        if error := task.exception():
+            self.logger.warning("%s could not catch up, it will try again: %s", connection.sid, error)
+            self._abort(connection.transport)
+        elif connection.disconnected:
+            self.start_disconnect(connection)
 
     async def _give_up(self, attempt: Attempt, transport: str) -> None:
         """The handshake failed: the client is to try again; a session it had is kept for that."""
@@ -362,6 +405,10 @@ class Handshake:
             if connection is not None and not _attempted(connection) and not await self._forget(connection):
                 # It has just been claimed by another connection, which is meant as well.
                 await self.request_disconnect(connection.sid, connection.namespace)
+        elif packet.packet_type in (ACK, BINARY_ACK):
+            connection = self.delivery.by_transport(transport).get(packet.namespace or "/")
+            if connection is not None and connection.catching_up is not None:
+                await asyncio.wait([connection.catching_up])  # it comes after what was emitted before it
         await self._send(transport, packet)
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
@@ -397,11 +444,17 @@ class Handshake:
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnects a client; on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
-        with _set(_current, self.find(namespace or "/", sid)), _set(_lost, False), _set(_attempt, None):
-            await self._disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
+        connection = self.find(namespace or "/", sid)
+        with _set(_current, connection), _set(_lost, False), _set(_attempt, None):
+            try:
+                await self._disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
+            finally:
+                if connection is not None and connection.closing and not connection.gone:
+                    await self.leave(connection)  # its disconnect handler raised
 
     def start_disconnect(self, connection: Connection) -> None:
-        """The application disconnected the session, on any node."""
+        """The application disconnected the session, on any node: it is forgotten already."""
+        connection.forgotten = True
 
         async def disconnect() -> None:
             if not connection.closing:
@@ -418,22 +471,24 @@ class Handshake:
         """The end of a connection on this node; what becomes of its session depends on how it ended."""
         try:
             if not connection.accepted:  # refused, or the handshake failed
-                if connection.recovered:
-                    await self._release(connection.sid, connection.token, connection.deadline)
-                else:
+                if connection.claimed:
+                    await self._release(connection)
+                elif connection.created:
                     await self._forget(connection)
             elif _lost.get() and connection.pid is not None and not connection.forgotten:
-                await self._release(connection.sid, connection.token)
+                connection.deadline = ""  # counted from now
+                await self._release(connection)
             else:
                 await self._forget(connection)
         finally:
             self.delivery.remove(connection)
 
-    async def _release(self, sid: str, token: str, deadline: str = "") -> None:
+    async def _release(self, connection: Connection) -> None:
+        """The session waits for another connection: until ``connection.deadline``, if it has one."""
         try:
-            await self.sessions.detach(sid, token, deadline)
+            await self.sessions.detach(connection.sid, connection.token, connection.deadline)
         except RedisUnavailable as error:  # its deadline stands
-            self.logger.warning("session %s could not be detached: %s", sid, error)
+            self.logger.warning("session %s could not be detached: %s", connection.sid, error)
 
     async def _forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if it is another connection's."""

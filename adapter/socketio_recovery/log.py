@@ -91,6 +91,9 @@ class Append:
     def __init__(self, head: str, data: Sequence[str | bytes] = (), action: Action = NO_ACTION) -> None:
         self.fields: Sequence[str | bytes] = ("head", head, *data)
         self.size = sum(map(len, self.fields))
+        for argument in action.arguments:
+            if isinstance(argument, str):
+                argument.encode()  # what has no UTF-8 form is an error here, not of the whole batch
         self.action = action
         self.sent = False
         self.future: asyncio.Future[tuple[Position, str]] | None = None
@@ -101,7 +104,7 @@ class Log:
 
     :param keys: where it is.
     :param link: makes a dedicated connection; called with its default timeout in seconds.
-    :param retention: how long entries are kept, in milliseconds, unless nodes have set another.
+    :param retention: how long entries are kept, in milliseconds; 0 leaves it to the nodes.
     :param max_length: how many entries are kept at most, roughly; 0 for no such limit.
     :param publish_timeout: how long :meth:`append` waits, in seconds.
     :param logger: for what an operator should know.
@@ -133,6 +136,8 @@ class Log:
         self._at: Position | None = None
         self._id = ""
         self._broken = False
+        #: Where this node stood when there was more in the log, though it had just read nothing.
+        self._unread: Position | None = None
         #: Whether the last append went well.
         self.writes = True
         #: When the reader last heard from Redis (event loop time, seconds); ``None`` before.
@@ -276,7 +281,7 @@ class Log:
                     assert self._at is not None
                     if self._broken:
                         await link.run(RENEW, [self.keys.log, self.keys.meta], [self._at.epoch])
-                        self._go_on(start, "epoch", *await self.tail(link))
+                        self._go_on(start, "epoch", *await self.tail(link, self.retention))
                         self._broken = False
                     entries = await self._read(link)
                     if not entries:
@@ -319,11 +324,14 @@ class Log:
     async def _still_same(self, link: Link, start: Start) -> None:
         """Nothing was read for a while. A log begun anew with an earlier clock would look just like that."""
         assert self._at is not None
-        tail, ms = await self.tail(link)
+        tail, ms = await self.tail(link, self.retention)
         if tail.epoch != self._at.epoch:
             self._go_on(start, "epoch", tail, ms)
         elif tail.n < self._at.n:
             raise LogBroken(f"it ends at {tail.n}, this node has read {self._at.n}")
+        elif tail.n > self._at.n and self._unread == self._at:
+            raise LogBroken(f"it ends at {tail.n}, but nothing follows {self._at.n}: its clock went back")
+        self._unread = self._at if tail.n > self._at.n else None
 
     def _hand_on(
         self, entries: list[Stamped], start: Start, dispatch: Callable[[Sequence[Entry]], None]
@@ -373,16 +381,17 @@ class Log:
                 chunk: list[Entry] = []
                 for stamped in map(_stamped, reply):
                     if stamped.n > floor:
-                        continue  # ``ms`` was later than that entry
+                        end = f"({stamped.ms}-{stamped.n}"  # ``ms`` was later than that entry
+                        continue
                     if stamped.epoch != epoch or stamped.n != floor - len(chunk):
                         break
                     chunk.append(self._parse(stamped))
                     end = f"({stamped.ms}-{stamped.n}"
-                if not chunk:
+                if not chunk and not (reply and _stamped(reply[-1]).n > floor):
                     return
                 floor -= len(chunk)
                 chunk.reverse()
-                if not take(chunk):
+                if chunk and not take(chunk):
                     return
         finally:
             await link.close()

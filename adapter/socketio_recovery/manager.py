@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, Literal
 
 from socketio import AsyncManager
+from socketio.packet import Packet
 
 from .codec import (
     CLOSE,
@@ -137,8 +138,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self.channel = channel
         self.write_only = write_only
         self.logger = logger
-        if json is not None:
-            self.json = json
+        self.json = json if json is not None else Packet.json
         self.host_id = uuid.uuid4().hex
         self.max_disconnection_duration = max_disconnection_duration
         self.skip_connect_handler = skip_connect_handler
@@ -179,6 +179,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         if self.write_only:
             raise ValueError("a write_only manager can't serve clients: leave write_only out for a server")
         super().set_server(server)
+        self.json = server.packet_class.json
         self._codec = codec_for(server.packet_class, self.json)
         logger = self._get_logger()
         pings = server.eio.ping_interval + server.eio.ping_interval_grace_period
@@ -241,8 +242,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self._started = True
         logger = self._get_logger()
         if self.write_only:
-            retention = _ms(self.max_disconnection_duration * 2)
-            self._log = Log(self._keys, self._link, retention, self.max_length, self.publish_timeout, logger)
+            self._log = Log(self._keys, self._link, 0, self.max_length, self.publish_timeout, logger)
             work = [("writer", self._log.write)]
         else:
             work = [
@@ -285,16 +285,17 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         if not self._started or self.write_only:
             return
         self._handshake.draining = True
-        sockets = list(
-            {connection.transport: connection.socket for connection in self._delivery.connections()}.values()
-        )
-        for socket in sockets:
+        sockets = {connection.transport: connection.socket for connection in self._delivery.connections()}
+        for socket in sockets.values():
             abort(socket, self._tasks)
             if over:
                 await asyncio.sleep(over / len(sockets))
         try:
             async with asyncio.timeout(timeout):
-                while any(True for _ in self._delivery.connections()):
+                while connections := list(self._delivery.connections()):
+                    for connection in connections:  # those that were in their handshake
+                        if not connection.socket.closing:
+                            abort(connection.socket, self._tasks)
                     await asyncio.sleep(0.01)
                 await self._tasks.drained()
         except TimeoutError:
@@ -344,7 +345,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         while True:
             await asyncio.sleep(self.heartbeat_interval)
             self._drop_callbacks()
-            connections = [c for c in self._delivery.connections() if not c.forgotten]
+            connections = [c for c in self._delivery.connections() if c.epoch and not c.forgotten]
             beats = []
             for connection in connections:
                 changed = connection.confirmed != connection.stored_confirmed

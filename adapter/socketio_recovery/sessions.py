@@ -19,6 +19,7 @@ The record is a hash:
 ``confirmed``      the client is known to have received everything up to here ...
 ``sent``           ... and this was the last offset it had been given then
 ``deadline``       when it can no longer be claimed (ms since 1970, Redis's time)
+``was``            the deadline before it was last claimed
 ``data``           the session's data, JSON
 ``r:.. g:..``      rooms, see ``lua/_rooms.lua``
 =================  ===================================================================
@@ -89,7 +90,7 @@ class Record(NamedTuple):
     birth: int
     confirmed: int
     sent: int
-    deadline: str
+    deadline: str  #: before it was claimed
     data: dict[str, Any]
     stays: list[Stay]
 
@@ -125,7 +126,7 @@ def encode_data(data: object) -> str:
     if not isinstance(data, dict):
         raise TypeError(f"session data must be a dict to be recoverable, not {type(data).__name__}")
     try:
-        return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(data, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError):
         raise TypeError(_unserialisable(data)) from None
 
@@ -195,6 +196,7 @@ class Sessions:
             CLAIM,
             [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes],
             *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
+            *(self.ttl, self.GRACE),
         )
         if reply[0] != b"ok":
             return Refused(reply[0].decode())
@@ -213,7 +215,7 @@ class Sessions:
             birth=int(fields[b"birth"]),
             confirmed=int(fields[b"confirmed"]),
             sent=int(fields[b"sent"]),
-            deadline=fields[b"deadline"].decode(),
+            deadline=fields[b"was"].decode(),
             data=json.loads(fields[b"data"]),
             stays=stays,
         )

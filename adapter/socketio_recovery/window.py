@@ -4,7 +4,7 @@ A node reads the whole log anyway. What it keeps of it, indexed by namespace and
 recovery: the cost is what *that* client missed, not what the cluster said meanwhile.
 
 The window holds every entry n with ``floor < n <= last``, without a gap. Entries that no recovery needs
-(volatile events, those with a callback, messages between nodes) keep their place, as ``None``.
+(volatile events, those with a callback, messages between nodes) keep their place, as their time alone.
 It grows at the end as the node reads on; it loses its beginning when that is older than the retention,
 or when it takes more than its share of memory; and it grows at the beginning when a client returns to a
 node that has not been up for long enough (:meth:`Window.prepend`).
@@ -12,6 +12,7 @@ node that has not been up for long enough (:meth:`Window.prepend`).
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
@@ -38,7 +39,7 @@ class Window:
         self.floor = n
         self.newest_ms = ms
         self.bytes = 0
-        self._entries: list[Entry | None] = []
+        self._entries: list[Entry | int] = []  # an int is the ms of an entry that is not kept
         self._index: dict[str, dict[Room, list[int]]] = {}
 
     @property
@@ -54,7 +55,7 @@ class Window:
     @property
     def floor_ms(self) -> int:
         """When entry ``floor`` was stored, or a little later (ms since 1970, Redis's time)."""
-        return next((entry.ms for entry in self._entries if entry), self.newest_ms)
+        return _ms(self._entries[0]) if self._entries else self.newest_ms
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -66,13 +67,14 @@ class Window:
         """
         if n <= self.floor:
             raise IndexError(n)
-        return self._entries[n - self.floor - 1]
+        entry = self._entries[n - self.floor - 1]
+        return None if isinstance(entry, int) else entry
 
     def append(self, entry: Entry) -> None:
         """Adds the entry that follows ``last``."""
         keep = needed(entry)
         self.newest_ms = entry.ms
-        self._entries.append(entry if keep else None)
+        self._entries.append(entry if keep else entry.ms)
         if keep:
             self.bytes += entry.size
             for room in places(entry):
@@ -80,7 +82,7 @@ class Window:
 
     def prepend(self, entries: Sequence[Entry]) -> None:
         """Adds the entries, oldest first and without a gap, that end at ``floor``."""
-        self._entries[:0] = [entry if needed(entry) else None for entry in entries]
+        self._entries[:0] = [entry if needed(entry) else entry.ms for entry in entries]
         self.floor -= len(entries)
         found: dict[tuple[str, Room], list[int]] = {}
         for entry in entries:
@@ -91,15 +93,19 @@ class Window:
         for (namespace, room), numbers in found.items():
             self._list(namespace, room)[:0] = numbers
 
-    def trim(self) -> None:
-        """Forgets what is too old or too much. To be called now and then, after appending."""
-        limit = self.newest_ms - self.retention
-        count = 0
+    def trim(self, keep: int = sys.maxsize) -> None:
+        """Forgets what is too old or too much. To be called now and then, after appending.
+
+        :param keep: what is after this number is not too old: a client is about to get it. It may still be
+            too much.
+        """
+        oldest = self.newest_ms - self.retention
         excess = self.bytes - self.max_bytes
+        count = 0
         for entry in self._entries:
-            if entry is not None:
-                if entry.ms >= limit and excess <= 0:
-                    break
+            if excess <= 0 and (_ms(entry) >= oldest or self.floor + count >= keep):
+                break
+            if not isinstance(entry, int):
                 excess -= entry.size
             count += 1
         if count >= BLOCK or self.full:
@@ -133,7 +139,7 @@ class Window:
     def _drop(self, count: int) -> None:
         stale: set[tuple[str, Room]] = set()
         for entry in self._entries[:count]:
-            if entry is not None:
+            if not isinstance(entry, int):
                 self.bytes -= entry.size
                 stale.update((entry.namespace, room) for room in places(entry))
         del self._entries[:count]
@@ -145,6 +151,10 @@ class Window:
                 del self._index[namespace][room]
                 if not self._index[namespace]:
                     del self._index[namespace]
+
+
+def _ms(entry: Entry | int) -> int:
+    return entry if isinstance(entry, int) else entry.ms
 
 
 def needed(entry: Entry) -> bool:

@@ -10,9 +10,11 @@
 
 local function closed_after(closes, namespace, room, entered)
   local list = redis.call('HGET', closes, namespace .. '\n' .. room)
+  local first
   for n in string.gmatch(list or '', '%d+') do
-    if tonumber(n) > entered then return n end
+    if tonumber(n) > entered and (not first or tonumber(n) < tonumber(first)) then first = n end
   end
+  return first
 end
 
 local function end_stay(session, room, entered, left)
@@ -33,12 +35,13 @@ local function present(session, closes, namespace, room)
 end
 
 -- Drops past stays that no replay can reach. Runs when the record has doubled since the last time.
-local function sweep(session, floor)
+local function sweep(session, log)
   local size = redis.call('HLEN', session)
   if size < tonumber(redis.call('HGET', session, 'sweep') or 64) then return end
+  local oldest = floor(log)
   for _, field in ipairs(redis.call('HKEYS', session)) do
     local left = string.match(field, '^g:(%d+):')
-    if left and tonumber(left) <= floor then redis.call('HDEL', session, field) end
+    if left and tonumber(left) <= oldest then redis.call('HDEL', session, field) end
   end
   redis.call('HSET', session, 'sweep', redis.call('HLEN', session) * 2 + 64)
 end

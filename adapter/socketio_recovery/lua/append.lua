@@ -2,7 +2,7 @@
 --
 -- KEYS  log, meta, producer, closes, then the session records the batch touches
 -- ARGV  sequence  number of the first entry among this producer's; those already stored are skipped
---       retention (ms) used when no node has set one; max_length (entries, 0 = no cap)
+--       retention (ms) used when no node has set one, 0 = don't trim; max_length (entries, 0 = no cap)
 --       count     entries that follow, each as:
 --         fields (a count), then that many names and values for the stream
 --         action  '' | 'enter' | 'leave' | 'close' | 'forget'
@@ -20,16 +20,21 @@ local closes = KEYS[4]
 local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, forget = 1}
 local reply = {log.epoch, 0}
 
+-- What the log no longer reaches was settled in every living record long ago, and is dropped.
 local function note_close(field, n)
-  local list = redis.call('HGET', closes, field)
-  redis.call('HSET', closes, field, list and (list .. ' ' .. n) or n)
-  -- What the log no longer reaches was settled in every living record long ago.
-  redis.call('PEXPIRE', closes, integer(retention * 2))
+  local oldest = floor(log)
+  local kept = n
+  for old in string.gmatch(redis.call('HGET', closes, field) or '', '%d+') do
+    if tonumber(old) > oldest then kept = old .. ' ' .. kept end
+  end
+  redis.call('HSET', closes, field, kept)
+  redis.call('PEXPIRE', closes, integer(math.max(retention * 2, 3600000)))
   if redis.call('HLEN', closes) % 512 == 0 then
-    local oldest = floor(log)
     local all = redis.call('HGETALL', closes)
     for i = 1, #all, 2 do
-      if tonumber(string.match(all[i + 1], '%d+$')) <= oldest then redis.call('HDEL', closes, all[i]) end
+      local last = 0
+      for old in string.gmatch(all[i + 1], '%d+') do last = math.max(last, tonumber(old)) end
+      if last <= oldest then redis.call('HDEL', closes, all[i]) end
     end
   end
 end
@@ -47,8 +52,8 @@ local function move(action, first, last)
     redis.call('HSET', session, 'r:' .. room, n)
   else
     end_stay(session, room, entered, n)
-    sweep(session, floor(log))
   end
+  sweep(session, log)
 end
 
 local function apply(i, first, last)
@@ -84,9 +89,10 @@ for i = 1, count do
   at = last + 2 + arguments[ARGV[last + 1]]
 end
 close(log)
-redis.call('SET', KEYS[3], integer(math.max(stored, sequence + count - 1)), 'PX', integer(retention))
+-- Kept for longer than any outage across which a batch may be sent again.
+redis.call('SET', KEYS[3], integer(math.max(stored, sequence + count - 1)), 'PX', integer(math.max(retention * 4, 86400000)))
 if log.n > had then
-  redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention))
+  if retention > 0 then redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention)) end
   if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
 end
 reply[2] = integer(log.n)

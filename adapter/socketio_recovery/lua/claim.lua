@@ -3,7 +3,8 @@
 --
 -- KEYS  session, log, meta, closes
 -- ARGV  namespace, hash of the secret, token, holder (node and transport, as JSON without brackets),
---       the head of an 'evict' entry, but for the old holder and the closing bracket
+--       the head of an 'evict' entry, but for the old holder and the closing bracket,
+--       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline
 -- Returns 'ok', epoch, n of the last entry of the log (K), then the record's fields and values;
 --      or 'unknown' | 'expired' | 'epoch', epoch, K
 
@@ -23,13 +24,17 @@ if record.token ~= ARGV[3] then
     add(log, 'head', ARGV[5] .. ',' .. record.holder .. ']')
     close(log)
   end
-  redis.call('HSET', session, 'token', ARGV[3], 'holder', ARGV[4])
+  -- 'was' is the deadline to go back to, should the claim not end in a recovery.
+  redis.call('HSET', session, 'token', ARGV[3], 'holder', ARGV[4], 'was', record.deadline,
+    'deadline', integer(math.max(tonumber(record.deadline), log.now + ARGV[6])))
+  redis.call('PEXPIRE', session, integer(math.max(tonumber(record.deadline) - log.now, tonumber(ARGV[6])) + ARGV[7]))
   redis.call('HINCRBY', session, 'fence', 1)
 end
 for field in pairs(record) do
   local room = string.match(field, '^r:(.*)$')
   if room then present(session, KEYS[4], ARGV[1], room) end
 end
+sweep(session, log)
 local reply = redis.call('HGETALL', session)
 table.insert(reply, 1, integer(log.n))
 table.insert(reply, 1, log.epoch)

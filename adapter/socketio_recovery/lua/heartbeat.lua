@@ -17,6 +17,7 @@ for i = 4, #KEYS do
       redis.call('HSET', session, 'confirmed', ARGV[at + 1], 'sent', ARGV[at + 2])
     end
     for r = at + 4, at + 3 + rooms do present(session, KEYS[3], namespace, ARGV[r]) end
+    if rooms > 0 then sweep(session, log) end
     redis.call('HSET', session, 'deadline', integer(log.now + ARGV[1]))
     redis.call('PEXPIRE', session, integer(ARGV[1] + ARGV[2]))
   else
