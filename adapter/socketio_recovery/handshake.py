@@ -47,7 +47,7 @@ from .sessions import Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
 
 #: How long a client's first packets may wait for its replay, in seconds.
-CATCH_UP_INLINE = 1.0
+CATCH_UP_INLINE = 0.05
 
 
 class ClientLeft(Exception):

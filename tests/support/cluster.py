@@ -203,6 +203,8 @@ class Clients:
         assert self._process is not None
         assert self._process.stdout is not None
         async for line in self._process.stdout:
+            if not line.endswith(b"\n"):
+                break  # it was stopped in the middle of a report
             report = json.loads(line)
             if "id" in report:
                 future = self._answers.pop(report["id"])

@@ -54,6 +54,8 @@ def main() -> None:
                     raise socketio.exceptions.ConnectionRefusedError("not again")
                 if auth.get("refuse") == "all":
                     return False
+                if "slow" in auth and manager.recovered(sid, namespace):
+                    await asyncio.sleep(auth["slow"])
                 if auth.get("raise"):
                     raise ValueError("the connect handler fails")
                 if auth.get("greet"):
@@ -70,6 +72,8 @@ def main() -> None:
             entry["rooms"] = sio.rooms(sid, namespace)
             seen.append(entry)
             await asyncio.sleep(config.get("slow_disconnect", 0))
+            if config.get("raise_disconnect"):
+                raise ValueError("the disconnect handler fails")
 
         async def state(sid: str) -> dict[str, Any]:
             return {
