@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from chat.__main__ import die_with_parent
 from chat.redis_server import RedisServer
 from tests.support.cluster import Clients, Node
 
@@ -14,7 +15,7 @@ StartNode = Callable[..., Awaitable[Node]]
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A real server, for all tests of this process; each test has a channel of its own."""
-    server = RedisServer()
+    server = RedisServer(preexec=die_with_parent)
     yield server
     server.stop()
 

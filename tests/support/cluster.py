@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 
+from chat.__main__ import die_with_parent
 from chat.redis_server import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,7 @@ class Node:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.node", json.dumps(self.config)],
                 cwd=ROOT,
+                preexec_fn=die_with_parent,
                 stdout=log,
                 stderr=log,
             )
@@ -163,12 +165,12 @@ class Client:
 
     async def connected(self, times: int, nsp: str = "/") -> dict[str, Any]:
         """Waits for the ``times``-th connect; returns its report."""
-        await until(lambda: len(self.connects(nsp)) >= times, lambda: f"connect {times} of {self.reports}")
+        await until(lambda: len(self.connects(nsp)) >= times, lambda: f"connect {times} of {self.reports[-10:]}")
         return self.connects(nsp)[times - 1]
 
     async def received(self, count: int, nsp: str = "/") -> list[tuple[Any, ...]]:
         """Waits for ``count`` events; returns all."""
-        await until(lambda: len(self.events(nsp)) >= count, lambda: f"{count} events, got {self.events(nsp)}")
+        await until(lambda: len(self.events(nsp)) >= count, lambda: f"{count} events, got {str(self.events(nsp))[-1000:]}")
         return self.events(nsp)
 
     async def move(self, node: Node) -> None:

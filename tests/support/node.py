@@ -36,7 +36,7 @@ def main() -> None:
     seen: list[dict[str, Any]] = []
 
     def handlers(namespace: str) -> None:
-        async def connect(sid: str, environ: dict[str, Any], auth: Any) -> Any:
+        async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
             seen.append(
                 {
                     "what": "connect",
