@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module, resources
 from typing import Any
@@ -99,10 +99,11 @@ class Link:
     """
 
     def __init__(self, client: Any, timeout: float) -> None:
-        pool = getattr(client, "connection_pool", None)
-        if pool is None or not hasattr(pool, "make_connection"):
+        pool: Any = getattr(client, "connection_pool", None)
+        if not hasattr(pool, "make_connection") or not asyncio.iscoroutinefunction(pool.disconnect):
             raise TypeError(
-                f"{type(client).__name__} can't be used: pass a redis.asyncio.Redis, a valkey.asyncio.Valkey, or a URL"
+                f"{type(client).__name__} can't be used: pass an asyncio client of redis-py or valkey-py "
+                "(redis.asyncio.Redis, valkey.asyncio.Valkey), or a URL"
             )
         self._pool = pool
         self._timeout = timeout
@@ -237,9 +238,10 @@ class Calls:
 
     async def _work(self) -> None:
         backoff = Backoff()
+        batch: list[tuple[Call, asyncio.Future[Any]]] = []
         try:
             while self._waiting:
-                batch: list[tuple[Call, asyncio.Future[Any]]] = []
+                batch = []
                 while self._waiting and len(batch) < self._most:
                     call = self._waiting.popleft()
                     if not call[1].done():  # nobody waits for it any more
@@ -264,6 +266,7 @@ class Calls:
                         future.set_result(reply)
         finally:
             self._worker = None
+            self._end(batch)
 
     async def _alone(self, call: Call, future: asyncio.Future[Any]) -> None:
         try:
@@ -281,7 +284,13 @@ class Calls:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-        for _, future in self._waiting:
-            future.cancel()
+        self._end(self._waiting)
         self._waiting.clear()
         await self._link.close()
+
+    @staticmethod
+    def _end(calls: Iterable[tuple[Call, asyncio.Future[Any]]]) -> None:
+        """Tells who still waits that nothing will come."""
+        for _, future in calls:
+            if not future.done():
+                future.set_exception(RedisUnavailable("this manager is closed"))

@@ -29,6 +29,7 @@ from .codec import (
     CLOSE,
     DISCONNECT,
     ENTER,
+    EPOCH,
     EVENT,
     EVICT,
     LEAVE,
@@ -306,10 +307,12 @@ class Delivery:
         """Takes the next entries of the log, in order."""
         self._shed()
         for entry in entries:
+            entry = self._converted(entry)
             try:
-                self._dispatch(self._converted(entry))
-            except Exception:
+                self._dispatch(entry)
+            except Exception:  # left out for all alike, those who recover included
                 self.logger.exception("entry %d of the log could not be dispatched", entry.n)
+                entry = Entry(EPOCH, entry.n, entry.ms)
             self.window.append(entry)
         self.cursor = Position(self.cursor.epoch, entries[-1].n)
         pins = (*self._pinned.values(), *(c.position for c in self._behind))
@@ -317,10 +320,14 @@ class Delivery:
         self._release()
 
     def _converted(self, entry: Entry) -> Entry:
-        """The entry with its payload in the serialisation of this node's clients."""
-        if entry.payload and entry.payload.format != self.codecs[0].format:
-            entry.payload = converted(entry.payload, self.codecs[0], self.codecs)
-        return entry
+        """The entry with its payload in the serialisation of this node's clients; an empty one if it can't be."""
+        try:
+            if entry.payload and entry.payload.format != self.codecs[0].format:
+                entry.payload = converted(entry.payload, self.codecs[0], self.codecs)
+            return entry
+        except Exception:
+            self.logger.exception("entry %d of the log could not be converted", entry.n)
+            return Entry(EPOCH, entry.n, entry.ms)
 
     def _dispatch(self, entry: Entry) -> None:
         kind = entry.kind

@@ -379,15 +379,22 @@ class Log:
             while floor > 0:
                 reply = await link.call("XREVRANGE", self.keys.log, end, "-", "COUNT", EXTEND_COUNT)
                 chunk: list[Entry] = []
-                for stamped in map(_stamped, reply):
+                passed = False  # something was, that is not to be kept
+                for item in reply:
+                    try:
+                        stamped = _stamped(item)
+                    except ValueError:  # not ours
+                        end, passed = f"({item[0].decode()}", True
+                        continue
                     if stamped.n > floor:
-                        end = f"({stamped.ms}-{stamped.n}"  # ``ms`` was later than that entry
+                        end, passed = f"({stamped.ms}-{stamped.n}", True  # ``ms`` was later than that entry
                         continue
                     if stamped.epoch != epoch or stamped.n != floor - len(chunk):
+                        passed = False
                         break
                     chunk.append(self._parse(stamped))
                     end = f"({stamped.ms}-{stamped.n}"
-                if not chunk and not (reply and _stamped(reply[-1]).n > floor):
+                if not chunk and not passed:
                     return
                 floor -= len(chunk)
                 chunk.reverse()

@@ -66,6 +66,7 @@ def delivery() -> Delivery:
 def connected(delivery: Delivery, socket: Any) -> Connection:
     connection = Connection("sid", "/", "transport", socket, "token")
     connection.epoch = delivery.cursor.epoch
+    delivery.arrive(connection)
     delivery.add(connection)
     connection.live = True
     return connection

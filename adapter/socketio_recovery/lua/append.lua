@@ -39,12 +39,19 @@ local function note_close(field, n)
   end
 end
 
--- Enters or leaves a room; returns why not, if refused. ARGV[first..last] are the entry's fields.
-local function move(action, first, last)
-  local session, namespace, room = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3], ARGV[last + 4]
+-- Why a session can't enter or leave a room, if so. ARGV[last] is the last of the entry's fields.
+local function refusal(last)
+  local session, namespace = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3]
   local room_record = KEYS[tonumber(ARGV[last + 5])]
   if redis.call('HGET', session, 'ns') ~= namespace then return 'unknown' end
   if room_record and redis.call('HGET', room_record, 'ns') == namespace then return 'sid' end
+end
+
+-- Enters or leaves a room; returns why not, if refused.
+local function move(action, first, last)
+  local session, namespace, room = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3], ARGV[last + 4]
+  local refused = refusal(last)
+  if refused then return refused end
   local entered = present(session, closes, namespace, room)
   if (action == 'enter') == (entered ~= nil) then return 'same' end
   local n = integer(add(log, unpack(ARGV, first, last)))
@@ -56,16 +63,9 @@ local function move(action, first, last)
   sweep(session, log)
 end
 
-local function apply(i, first, last)
-  local action = ARGV[last + 1]
-  if action == 'enter' or action == 'leave' then
-    local refused = move(action, first, last)
-    if refused then
-      reply[#reply + 1] = i
-      reply[#reply + 1] = refused
-    end
-    return
-  end
+-- Stores an entry; returns why not, if refused.
+local function store(action, first, last)
+  if action == 'enter' or action == 'leave' then return move(action, first, last) end
   local n = add(log, unpack(ARGV, first, last))
   if action == 'close' then
     note_close(ARGV[last + 2] .. '\n' .. ARGV[last + 3], integer(n))
@@ -78,15 +78,20 @@ local had = log.n
 local at = 5
 for i = 1, count do
   local last = at + tonumber(ARGV[at])
+  local action = ARGV[last + 1]
+  local ok, refused = true, nil
   if sequence + i > stored + 1 then
     -- What goes wrong with one entry must not leave the others, and the log's own state, half-written.
-    local ok, why = pcall(apply, i, at + 1, last)
-    if not ok then
-      reply[#reply + 1] = i
-      reply[#reply + 1] = 'failed: ' .. tostring(type(why) == 'table' and why.err or why)
-    end
+    ok, refused = pcall(store, action, at + 1, last)
+    if not ok then refused = 'failed: ' .. tostring(type(refused) == 'table' and refused.err or refused) end
+  elseif action == 'enter' or action == 'leave' then
+    refused = refusal(last)  -- as the reply said that was lost
   end
-  at = last + 2 + arguments[ARGV[last + 1]]
+  if refused then
+    reply[#reply + 1] = i
+    reply[#reply + 1] = refused
+  end
+  at = last + 2 + arguments[action]
 end
 close(log)
 -- Kept for longer than any outage across which a batch may be sent again.

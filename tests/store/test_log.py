@@ -1,0 +1,574 @@
+"""The log: gapless, in one order, each entry once, and no hole unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import redis.asyncio
+from socketio_recovery import log as log_module
+from socketio_recovery.codec import EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
+from socketio_recovery.connections import Link
+from socketio_recovery.errors import PublishTimeout
+from socketio_recovery.log import APPEND, RENEW, Action, Append, Keys, Log
+
+from chat.redis_server import free_port
+
+from .conftest import Follower, Store, event, running, until
+from .proxy import Proxy
+
+
+def names(entries: list[Entry]) -> list[str]:
+    return [e.payload.data.decode() for e in entries if e.payload]
+
+
+async def fill(log: Log, *events: str) -> None:
+    async with running(log.write()):
+        for name in events:
+            await log.append(event(name))
+
+
+# -- writing ----------------------------------------------------------------------------------------
+
+
+async def test_numbers_of_many_writers_are_gapless_and_in_order(store: Store) -> None:
+    logs = [store.log() for _ in range(3)]
+    async with running(*(log.write() for log in logs)):
+        await asyncio.gather(*(log.append(event(f"{i}:{k}")) for k in range(200) for i, log in enumerate(logs)))
+    assert await store.numbers() == list(range(1, 602))  # 1 begins the epoch
+    stored = [fields[5].decode() for _, fields in (await store.entries())[1:]]
+    for i in range(3):
+        assert [name for name in stored if name.startswith(f'["{i}:')] == [f'["{i}:{k}"]' for k in range(200)]
+
+
+async def test_ids_never_go_back_though_the_clock_does(store: Store) -> None:
+    log = store.log()
+    await fill(log, "a")
+    ahead = await store.now() + 3_600_000
+    await store.client.hset(store.keys.meta, "ms", ahead)
+    await fill(log, "b", "c")
+    ids = [id.decode() for id, _ in await store.entries()]
+    assert ids[2:] == [f"{ahead}-3", f"{ahead}-4"]
+
+
+async def test_binary_data_is_intact(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    attachments = [bytes(range(256)), b"", b"\r\n$5\r\n", b"\xff" * 100_000]
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(event("e", *attachments))
+        await until(lambda: follower.entries)
+    payload = follower.entries[0].payload
+    assert payload is not None
+    assert list(payload.attachments) == attachments
+
+
+async def test_a_batch_sent_again_is_stored_once(store: Store) -> None:
+    link = store.link()
+    keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes]
+
+    def batch(sequence: int, *names: str) -> list[Any]:
+        arguments: list[Any] = [sequence, 60_000, 0, len(names)]
+        for name in names:
+            arguments += [4, "head", '["event","/"]', "data", name, ""]
+        return arguments
+
+    first = await link.run(APPEND, keys, batch(1, "a", "b"))
+    assert await link.run(APPEND, keys, batch(1, "a", "b")) == first
+    await link.run(APPEND, keys, batch(2, "b", "c"))  # only the second is new
+    await link.run(APPEND, keys, batch(4, "d"))
+    assert [fields[5] for _, fields in (await store.entries())[1:]] == [b"a", b"b", b"c", b"d"]
+    assert await store.numbers() == [1, 2, 3, 4, 5]
+
+
+async def test_entries_of_two_producers_are_not_taken_for_each_other(store: Store) -> None:
+    await fill(store.log(), "a")
+    await fill(store.log(), "a")
+    assert len(await store.heads()) == 2
+
+
+async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: Store) -> None:
+    log = store.log(retention=100)
+    async with running(log.write()):
+        await asyncio.gather(*(log.append(event("old")) for _ in range(600)))
+        await store.until(await store.now() + 150)
+        await asyncio.gather(*(log.append(event("new")) for _ in range(30)))
+    numbers = await store.numbers()
+    assert numbers == list(range(numbers[0], 632))
+    assert 30 <= len(numbers) < 250  # a stream is trimmed block by block
+
+
+async def test_what_another_node_needs_is_not_trimmed(store: Store) -> None:
+    await store.log().tail(store.link(), retention=60_000)
+    log = store.log(retention=1)
+    async with running(log.write()):
+        await asyncio.gather(*(log.append(event("old")) for _ in range(600)))
+        await store.until(await store.now() + 5)
+        await log.append(event("new"))
+    assert await store.numbers() == list(range(1, 603))
+
+
+async def test_max_length_bounds_the_log(store: Store) -> None:
+    log = store.log(max_length=100)
+    async with running(log.write()):
+        await asyncio.gather(*(log.append(event("e")) for _ in range(1000)))
+    numbers = await store.numbers()
+    assert numbers == list(range(numbers[0], 1002))
+    assert 100 <= len(numbers) < 300
+
+
+async def test_an_entry_that_can_not_be_stored_fails_alone(store: Store) -> None:
+    log = store.log()
+    good = [event(f"good {i}") for i in range(4)]
+    bad = event("bad", *[b""] * 5000)  # more than Lua can unpack
+    waiting = [asyncio.ensure_future(log.append(a)) for a in (*good[:2], bad, *good[2:])]
+    await asyncio.sleep(0)
+    async with running(log.write()):
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert await log.append(event("later")) == ""
+    stored = [i for i, result in enumerate(results) if result == ""]
+    assert set(stored) >= {0, 1, 3, 4}
+    numbers = await store.numbers()
+    assert numbers == list(range(1, len(numbers) + 1))
+    if store.server is not None:  # fakeredis runs another Lua, without the limit
+        assert isinstance(results[2], RuntimeError)
+        assert len(numbers) == 6
+
+
+async def test_an_append_returns_after_this_node_has_dispatched_it(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    log.when_dispatched = follower.when
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        for i in range(20):
+            await log.append(event(f"e{i}"))
+            assert names(follower.entries)[-1] == f'["e{i}"]'
+
+        async def one(i: int) -> None:
+            await log.append(event(f"f{i}"))
+            assert f'["f{i}"]' in names(follower.entries)
+
+        await asyncio.gather(*(one(i) for i in range(300)))
+    assert follower.reasons == ["boot"]
+
+
+async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store: Store) -> None:
+    log = store.log()
+    task = asyncio.ensure_future(log.append(event("cancelled")))
+    await asyncio.sleep(0)
+    assert not log.idle
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert log.idle
+    await fill(log, "other")
+    assert len(await store.heads()) == 1
+
+
+async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(store: Store) -> None:
+    log = store.log(publish_timeout=0.2)
+    log.when_dispatched = lambda position, done: None
+    async with running(log.write()):
+        with pytest.raises(PublishTimeout) as error:
+            await log.append(event("e"))
+    assert error.value.fate == "stored"
+    assert len(await store.heads()) == 1
+
+
+async def test_without_redis_the_fate_is_unknown_or_the_entry_withdrawn() -> None:
+    client = redis.asyncio.Redis(host="127.0.0.1", port=free_port())
+    log = Log(Keys("x"), lambda timeout: Link(client, timeout), 60_000, 0, 0.2, logging.getLogger("test.log"))
+    async with running(log.write()):
+        with pytest.raises(PublishTimeout) as first:
+            await log.append(event("taken by the writer"))
+        with pytest.raises(PublishTimeout) as second:
+            await log.append(event("behind it"))
+        assert not log.writes
+    assert (first.value.fate, second.value.fate) == ("unknown", "withdrawn")
+    await client.aclose()
+
+
+async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: Store) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 0.3, logging.getLogger("test.log"))
+        proxy.open.clear()
+        async with running(log.write()):
+            fates = []
+            for name in ("first", "second"):
+                with pytest.raises(PublishTimeout) as error:
+                    await log.append(event(name))
+                fates.append(error.value.fate)
+            assert fates == ["unknown", "withdrawn"]
+            proxy.open.set()
+            await proxy.cut()
+            await until(lambda: log.idle)
+            await log.append(event("third"))
+        stored = [fields[5] for _, fields in (await real.entries())[1:]]
+        assert stored == [b'["first"]', b'["third"]']
+        await client.aclose()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_a_batch_whose_reply_was_lost_is_stored_once(real: Store, count: int) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        async with running(log.write()):
+            await log.append(event("before"))
+            proxy.lose_reply_to = b"retried"
+            assert await asyncio.gather(*(log.append(event(f"retried {i}")) for i in range(count))) == [""] * count
+            assert proxy.lost == 1
+            await log.append(event("after"))
+        stored = [fields[5].decode() for _, fields in (await real.entries())[1:]]
+        assert stored == ['["before"]', *(f'["retried {i}"]' for i in range(count)), '["after"]']
+        await client.aclose()
+
+
+async def test_a_refusal_whose_reply_was_lost_is_still_told(real: Store) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
+        async with running(log.write()):
+            proxy.lose_reply_to = b"retried"
+            assert await log.append(Append('["enter","/","nobody","retried"]', (), enter)) == "unknown"
+        assert proxy.lost == 1
+        assert await real.heads() == []
+        await client.aclose()
+
+
+async def test_scripts_are_loaded_again_when_redis_forgot_them(real: Store) -> None:
+    log = real.log()
+    follower = Follower(log)
+    log.when_dispatched = follower.when
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(event("a"))
+        await real.client.script_flush()
+        await log.append(event("b"))
+    assert names(follower.entries) == ['["a"]', '["b"]']
+
+
+# -- reading ----------------------------------------------------------------------------------------
+
+
+async def test_followers_read_the_same_in_the_same_order(store: Store) -> None:
+    logs = [store.log() for _ in range(2)]
+    followers = [Follower(log) for log in logs]
+    async with running(*(log.write() for log in logs), *(f.run() for f in followers)):
+        await until(lambda: all(f.starts for f in followers))
+        await asyncio.gather(*(log.append(event(f"{i}:{k}")) for k in range(300) for i, log in enumerate(logs)))
+        await until(lambda: all(len(f.entries) == 600 for f in followers))
+    assert names(followers[0].entries) == names(followers[1].entries)
+    for follower in followers:
+        ((position, _, why),) = follower.starts
+        assert why == "boot"
+        assert follower.numbers == list(range(position.n + 1, position.n + 601))
+
+
+async def test_a_boot_starts_after_the_last_entry(store: Store) -> None:
+    await fill(store.log(), "a", "b")
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await fill(store.log(), "c")
+        await until(lambda: follower.entries)
+    assert names(follower.entries) == ['["c"]']
+    assert follower.starts[0][0].n == 3
+    id = (await store.entries())[2][0]
+    assert follower.starts[0][1] >= int(id.partition(b"-")[0])
+
+
+async def test_follow_run_again_goes_on_where_it_was(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await fill(store.log(), "a")
+        await until(lambda: follower.entries)
+    await fill(store.log(), "b", "c")
+    async with running(follower.run()):
+        await until(lambda: len(follower.entries) == 3)
+    assert names(follower.entries) == ['["a"]', '["b"]', '["c"]']
+    assert follower.reasons == ["boot"]
+
+
+async def test_a_node_that_the_log_was_trimmed_past_knows_it(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+    await fill(store.log(), *"abcdef")
+    await store.client.xtrim(store.keys.log, maxlen=3, approximate=False)
+    async with running(follower.run()):
+        await until(lambda: len(follower.entries) == 3)
+    assert names(follower.entries) == ['["d"]', '["e"]', '["f"]']
+    assert follower.reasons == ["boot", "trimmed"]
+    assert follower.starts[1][0] == Position(follower.starts[0][0].epoch, 4)
+
+
+async def wipe(store: Store) -> None:
+    await store.client.delete(store.keys.log, store.keys.meta)
+
+
+async def test_a_log_begun_anew_is_another_epoch(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await fill(store.log(), "a", "b")
+        await until(lambda: len(follower.entries) == 2)
+        await store.until(await store.now() + 2)
+        await wipe(store)
+        await fill(store.log(), "c")
+        await until(lambda: len(names(follower.entries)) == 3)
+    assert follower.reasons == ["boot", "epoch"]
+    first, second = (position for position, _, _ in follower.starts)
+    assert second.epoch > first.epoch
+    assert names(follower.entries)[-1] == '["c"]'
+    assert follower.position == Position(second.epoch, 2)
+
+
+async def test_a_log_begun_anew_is_noticed_though_nobody_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await store.until(await store.now() + 2)
+        await wipe(store)
+        await until(lambda: len(follower.starts) == 2)
+    assert follower.reasons == ["boot", "epoch"]
+
+
+async def test_a_log_begun_anew_by_an_earlier_clock_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
+    await store.log().tail(store.link())
+    await store.client.hset(store.keys.meta, "ms", await store.now() + 3_600_000)
+    log = store.log()
+    follower = Follower(log)
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await wipe(store)
+        await fill(store.log(), "a")  # its id is earlier than what the reader asks for
+        await until(lambda: len(follower.starts) == 2)
+        await fill(store.log(), "b")
+        await until(lambda: '["b"]' in names(follower.entries))
+    assert follower.reasons == ["boot", "epoch"]
+
+
+async def lose_tail(store: Store, count: int) -> None:
+    """As a failover to a replica that lagged behind."""
+    entries = await store.entries()
+    await store.client.xdel(store.keys.log, *(id for id, _ in entries[-count:]))
+    await store.client.hset(store.keys.meta, "n", len(entries) - count)
+
+
+@pytest.mark.parametrize("written", [0, 2, 3, 6])
+async def test_a_lost_tail_is_a_new_epoch_for_every_node(
+    store: Store, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Whether nothing, less, as much or more was written since than what was lost."""
+    monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
+    followers = [Follower(store.log()) for _ in range(3)]
+    async with running(*(f.run() for f in followers)):
+        await until(lambda: all(f.starts for f in followers))
+        await fill(store.log(), *"abcdef")
+        await until(lambda: all(len(f.entries) == 6 for f in followers))
+    before = followers[0].starts[0][0].epoch
+    await lose_tail(store, 3)
+    await store.until(await store.now() + 2)
+    await fill(store.log(), *("lost and found" for _ in range(written)))
+    async with running(*(f.run() for f in followers)):
+        await until(lambda: all(len(f.starts) > 1 for f in followers))
+        await fill(store.log(), "after")
+        await until(lambda: all('["after"]' in names(f.entries) for f in followers))
+    assert [f.reasons for f in followers] == [["boot", "epoch"]] * 3
+    (epoch,) = {f.starts[1][0].epoch for f in followers}
+    assert epoch > before
+    tail, _ = await store.log().tail(store.link())
+    assert {f.position for f in followers} == {tail}
+
+
+async def test_of_nodes_that_renew_at_once_one_does(store: Store) -> None:
+    position, _ = await store.log().tail(store.link())
+    keys = [store.keys.log, store.keys.meta]
+    epochs = await asyncio.gather(*(store.link().run(RENEW, keys, [position.epoch]) for _ in range(5)))
+    (epoch,) = {int(e) for e in epochs}
+    assert epoch > position.epoch
+    assert await store.numbers() == [1, 2]
+    await fill(store.log(), "a")
+    assert await store.numbers() == [1, 2, 3]
+    assert [int(fields[1]) for _, fields in await store.entries()] == [position.epoch, epoch, epoch]
+
+
+async def test_a_new_epoch_is_later_than_the_one_that_is_gone(store: Store) -> None:
+    log = store.log()
+    first, _ = await log.tail(store.link())
+    await store.client.delete(store.keys.meta)  # the stream stays
+    second, _ = await log.tail(store.link())
+    assert second.epoch > first.epoch
+    assert second.n == 1
+
+
+async def test_foreign_and_unreadable_entries_do_not_stop_the_reader(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(event("a"))
+        await store.client.xadd(store.keys.log, {"not": "ours"})
+        await log.append(Append('["kind of a later version"]'))
+        await log.append(Append("not JSON"))
+        await log.append(event("b"))
+        await until(lambda: len(follower.entries) == 4)
+    assert follower.reasons == ["boot"]
+    assert [entry.kind for entry in follower.entries] == [EVENT, EPOCH, EPOCH, EVENT]
+    assert names(follower.entries) == ['["a"]', '["b"]']
+
+
+async def test_the_reader_goes_on_when_the_connection_breaks(real: Store) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        follower = Follower(log)
+        log.when_dispatched = follower.when
+        async with running(log.write(), follower.run()):
+            await until(lambda: follower.starts)
+            for i in range(5):
+                await log.append(event(str(i)))
+                await proxy.cut()
+            await log.append(event("5"))
+        assert names(follower.entries) == [f'["{i}"]' for i in range(6)]
+        assert follower.reasons == ["boot"]
+        await client.aclose()
+
+
+# -- backwards --------------------------------------------------------------------------------------
+
+
+class Back:
+    """Takes chunks that are read backwards."""
+
+    def __init__(self, enough: int = 10**9) -> None:
+        self.chunks: list[list[Entry]] = []
+        self.enough = enough
+
+    def take(self, chunk: list[Entry]) -> bool:
+        self.chunks.append(chunk)
+        return len(self.chunks) < self.enough
+
+    @property
+    def numbers(self) -> list[int]:
+        return [entry.n for chunk in reversed(self.chunks) for entry in chunk]
+
+
+@pytest.fixture
+def chunks_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "EXTEND_COUNT", 10)
+
+
+@pytest.mark.usefixtures("chunks_of_ten")
+async def test_backwards_reads_to_the_beginning_in_chunks(store: Store) -> None:
+    log = store.log()
+    async with running(log.write()):
+        await asyncio.gather(*(log.append(event(f"{i}")) for i in range(2, 36)))
+    tail, ms = await log.tail(store.link())
+    back = Back()
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == list(range(1, 36))
+    assert all(1 <= len(chunk) <= 10 for chunk in back.chunks)
+    assert names([e for chunk in reversed(back.chunks) for e in chunk]) == [f'["{i}"]' for i in range(2, 36)]
+
+
+@pytest.mark.usefixtures("chunks_of_ten")
+async def test_backwards_stops_when_it_is_told_to(store: Store) -> None:
+    log = store.log()
+    async with running(log.write()):
+        await asyncio.gather(*(log.append(event("e")) for _ in range(40)))
+    tail, ms = await log.tail(store.link())
+    back = Back(enough=2)
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == list(range(tail.n - 19, tail.n + 1))
+
+
+@pytest.mark.usefixtures("chunks_of_ten")
+@pytest.mark.parametrize("floor", [1, 12, 25, 36])
+async def test_backwards_begins_at_the_floor_though_the_time_is_later(store: Store, floor: int) -> None:
+    """The time is that of a later entry: more than a chunk may lie between."""
+    log = store.log()
+    async with running(log.write()):
+        for _ in range(5):
+            await asyncio.gather(*(log.append(event("e")) for _ in range(7)))
+            await store.until(await store.now())
+    tail, ms = await log.tail(store.link())
+    back = Back()
+    await log.backwards(tail.epoch, floor, ms + 1000, back.take)
+    assert back.numbers == list(range(1, floor + 1))
+
+
+@pytest.mark.usefixtures("chunks_of_ten")
+async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: Store) -> None:
+    log = store.log()
+    await fill(log, *"abc")
+    old, _ = await log.tail(store.link())
+    await store.link().run(RENEW, [store.keys.log, store.keys.meta], [old.epoch])
+    await fill(log, *"defghijklmnopqrstuvw")
+    tail, ms = await log.tail(store.link())
+    back = Back()
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == list(range(old.n + 1, tail.n + 1))
+    await store.client.xtrim(store.keys.log, maxlen=14, approximate=False)
+    back = Back()
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == list(range(tail.n - 13, tail.n + 1))
+
+
+async def test_backwards_passes_over_foreign_entries(store: Store) -> None:
+    log = store.log()
+    await fill(log, "a")
+    await store.client.xadd(store.keys.log, {"not": "ours"})
+    await store.until(await store.now())
+    await fill(log, "b")
+    tail, ms = await log.tail(store.link())
+    back = Back()
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == [1, 2, 3]
+
+
+async def test_an_event_comes_out_as_it_went_in(store: Store) -> None:
+    log = store.log()
+    follower = Follower(log)
+    payload = Payload("m", b"\x81\xa1x", (), 1)
+    head = event_head("/n", ["röom", 7], ["s1"], payload, volatile=True, callback=("node", 3))
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(Append(head, payload_fields(payload)))
+        await until(lambda: follower.entries)
+    (entry,) = follower.entries
+    assert (entry.namespace, entry.rooms, entry.skip, entry.payload) == (
+        "/n",
+        ["röom", 7],
+        ["s1"],
+        (*payload[:2], [], 1),
+    )
+    assert (entry.volatile, entry.callback) == (True, ("node", 3))
+    now = await store.now()
+    assert now - 60_000 < entry.ms <= now
+
+
+def test_the_keys_of_a_channel_share_a_hash_tag() -> None:
+    keys = Keys("chat")
+    for key in (keys.log, keys.meta, keys.closes, keys.producer("p"), keys.session("s")):
+        assert key.startswith("{chat}:")

@@ -1,0 +1,130 @@
+"""The twin rule without I/O: what a replay gives is what a walk over the whole log gives."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from socketio_recovery import membership
+from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE
+from socketio_recovery.window import Window
+
+from .past import Past, event, pasts, rooms_after
+
+
+@settings(max_examples=400, deadline=None)
+@given(past=pasts(), data=st.data())
+def test_a_replay_in_slices_gives_what_the_twin_got(past: Past, data: st.DataObject) -> None:
+    floor = data.draw(st.integers(0, len(past.entries)))
+    start = data.draw(st.integers(floor, len(past.entries)))
+    limit = data.draw(st.integers(1, 8))
+    window = past.window(floor)
+    for (namespace, sid), twin in past.twins.items():
+        if twin.ended is not None and twin.ended <= start:
+            continue  # no session to come back to
+        rooms = membership.rooms_at(twin.all_stays, start)
+        got: list[int] = []
+        position, done, ended = start, False, False
+        while not done:
+            events, after, done, ended = membership.replay(window, namespace, sid, rooms, position, limit)
+            assert len(events) <= limit
+            assert len(events) == limit or done
+            assert position <= after
+            assert events or done, "a slice that gets nowhere"
+            got += [entry.n for entry in events]
+            assert all(position < entry.n <= after for entry in events)
+            position = after
+            assert rooms == rooms_after(twin, position)
+        assert got == [n for n in twin.got if n > start]
+        assert ended == (twin.ended is not None)
+        assert position == (twin.ended if twin.ended is not None else len(past.entries))
+        assert rooms == twin.rooms
+
+
+@settings(max_examples=200, deadline=None)
+@given(past=pasts())
+def test_the_stays_tell_the_rooms_at_every_position(past: Past) -> None:
+    for twin in past.twins.values():
+        for n in range(len(past.entries) + 1):
+            if twin.ended is None or n < twin.ended:
+                assert membership.rooms_at(twin.all_stays, n) == rooms_after(twin, n)
+
+
+@settings(max_examples=300, deadline=None)
+@given(past=pasts(), data=st.data())
+def test_forward_ends_in_the_rooms_of_the_twin(past: Past, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(past.entries)))
+    window = past.window(data.draw(st.integers(0, start)))
+    for (namespace, sid), twin in past.twins.items():
+        if twin.ended is not None and twin.ended <= start:
+            continue
+        rooms = rooms_after(twin, start)
+        assert membership.forward(window, namespace, sid, rooms, start) == (twin.ended is not None)
+        if twin.ended is None:
+            assert rooms == twin.rooms
+
+
+@settings(max_examples=150, deadline=None)
+@given(past=pasts(), data=st.data())
+def test_a_replay_after_the_window_was_extended_backwards_is_the_same(past: Past, data: st.DataObject) -> None:
+    floor = data.draw(st.integers(0, len(past.entries)))
+    start = data.draw(st.integers(0, floor))
+    window = past.window(floor)
+    while window.floor > start:
+        size = data.draw(st.integers(1, window.floor - start))
+        window.prepend(past.entries[window.floor - size : window.floor])
+    for (namespace, sid), twin in past.twins.items():
+        if twin.ended is None:
+            rooms = rooms_after(twin, start)
+            replay = membership.replay(window, namespace, sid, rooms, start, 1000)
+            assert [entry.n for entry in replay.events] == [n for n in twin.got if n > start]
+
+
+def test_a_position_before_the_window_is_an_error() -> None:
+    window = Window(1000, 1000)
+    window.reset(5, 0)
+    with pytest.raises(LookupError):
+        membership.replay(window, "/", "s1", {}, 4, 10)
+    assert membership.replay(window, "/", "s1", {}, 5, 10) == ([], 5, True, False)
+
+
+def test_an_event_for_two_of_the_rooms_comes_once() -> None:
+    past = Past()
+    event(past.add(EVENT, "/"), ["red", "blue", "s1"])
+    rooms: membership.Rooms = {"red": 0, "blue": 0}
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [1]
+
+
+def test_coming_back_to_a_room_does_not_double_its_events() -> None:
+    past = Past()
+    for kind in (LEAVE, ENTER, LEAVE, ENTER):
+        entry = past.add(kind, "/")
+        entry.sid, entry.room = "s1", "red"
+    for _ in range(3):
+        event(past.add(EVENT, "/"), ["red"])
+    rooms: membership.Rooms = {"red": 0}
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [5, 6, 7]
+    assert rooms == {"red": 4}
+
+
+def test_other_sessions_and_namespaces_do_not_move_a_session() -> None:
+    past = Past()
+    for namespace, sid in (("/", "s2"), ("/other", "s1")):
+        entry = past.add(LEAVE, namespace)
+        entry.sid, entry.room = sid, "red"
+    past.add(CLOSE, "/other").room = "red"
+    past.add(DISCONNECT, "/other").sid = "s1"
+    event(past.add(EVENT, "/other"), [])
+    event(past.add(EVENT, "/"), ["red"])
+    rooms: membership.Rooms = {"red": 0}
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [6]
+    assert rooms == {"red": 0}
+
+
+def test_nothing_comes_after_the_session_was_disconnected() -> None:
+    past = Past()
+    event(past.add(EVENT, "/"), [])
+    past.add(DISCONNECT, "/").sid = "s1"
+    event(past.add(EVENT, "/"), [])
+    replay = membership.replay(past.window(), "/", "s1", {}, 0, 10)
+    assert ([e.n for e in replay.events], replay.position, replay.done, replay.ended) == ([1], 2, True, True)
