@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import fakeredis
@@ -36,6 +38,28 @@ class Source(Script):
 
 ECHO = Source("return {ARGV[1], redis.call('INCR', KEYS[1])}")
 FAIL = Source("return redis.error_reply('CUSTOM says no')")
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that never answers: its port, and what it was sent (``b""``: a connection ended)."""
+    heard: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        data = b"-"
+        while data:
+            data = await reader.read(1000)
+            heard.append(data)
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heard
+    finally:
+        server.close()
+        await until(lambda: heard.count(b"") == len(writers))
 
 
 # -- links ------------------------------------------------------------------------------------------
@@ -138,40 +162,25 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_server_that_never_answers() -> None:
-    taken: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda reader, writer: taken.append(writer), "127.0.0.1", 0)
-    client = redis.asyncio.Redis(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    link = Link(client, 0.1)
-    with pytest.raises(RedisUnavailable, match=r"0\.1 s"):
-        await link.call("PING")
-    calls = Calls(Link(client, 0.1))
-    with pytest.raises(RedisUnavailable, match=r"0\.3 s"):
-        await calls.run(ECHO, ["k"], ["a"], 0.3)
-    await calls.close()
-    for writer in taken:
-        writer.close()
-    server.close()
-    await client.aclose()
+    async with silent_server() as (port, _):
+        client = redis.asyncio.Redis(host="127.0.0.1", port=port)
+        with pytest.raises(RedisUnavailable, match=r"0\.1 s"):
+            await Link(client, 0.1).call("PING")
+        calls = Calls(Link(client, 0.1))
+        with pytest.raises(RedisUnavailable, match=r"0\.3 s"):
+            await calls.run(ECHO, ["k"], ["a"], 0.3)
+        await calls.close()
+        await client.aclose()
 
 
 async def test_a_connection_that_timed_out_while_it_was_made_is_closed() -> None:
-    ends: list[bytes] = []
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            ends.append(data)
-        ends.append(b"")
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    client = redis.asyncio.Redis(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    link = Link(client, 0.1)
-    with pytest.raises(RedisUnavailable):
-        await link.call("PING")
-    await until(lambda: b"" in ends)
-    await link.close()
-    server.close()
-    await client.aclose()
+    async with silent_server() as (port, heard):
+        client = redis.asyncio.Redis(host="127.0.0.1", port=port)
+        link = Link(client, 0.1)
+        with pytest.raises(RedisUnavailable):
+            await link.call("PING")
+        await until(lambda: b"" in heard)
+        await client.aclose()
 
 
 async def test_a_command_whose_reply_was_lost_is_not_sent_again(real: Store) -> None:
@@ -276,26 +285,22 @@ async def test_a_call_that_nobody_waits_for_any_more_is_not_run(real: Store) -> 
         await client.aclose()
 
 
-@pytest.mark.parametrize("turns", [0, 3])
-async def test_closing_ends_the_calls_that_wait(turns: int) -> None:
-    writers: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
-    client = redis.asyncio.Redis(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    calls = Calls(Link(client, 60))
-    waiting = [asyncio.ensure_future(calls.run(ECHO, ["k"], ["a"], 60)) for _ in range(3)]
-    for _ in range(1 + turns):
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_closing_ends_the_calls_that_wait(under_way: bool) -> None:
+    async with silent_server() as (port, heard):
+        client = redis.asyncio.Redis(host="127.0.0.1", port=port)
+        calls = Calls(Link(client, 60))
+        waiting = [asyncio.ensure_future(calls.run(ECHO, ["k"], ["a"], 60)) for _ in range(3)]
         await asyncio.sleep(0)
-    await calls.close()
-    done, late = await asyncio.wait(waiting, timeout=2)
-    for task in late:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    for writer in writers:
-        writer.close()
-    server.close()
-    await server.wait_closed()
-    await client.aclose()
-    assert len(done) == 3
+        if under_way:
+            await until(lambda: heard)
+        await calls.close()
+        _, late = await asyncio.wait(waiting, timeout=5)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await client.aclose()
+        assert not late
 
 
 # -- URLs and clients -------------------------------------------------------------------------------

@@ -170,7 +170,9 @@ class Client:
 
     async def received(self, count: int, nsp: str = "/") -> list[tuple[Any, ...]]:
         """Waits for ``count`` events; returns all."""
-        await until(lambda: len(self.events(nsp)) >= count, lambda: f"{count} events, got {str(self.events(nsp))[-1000:]}")
+        await until(
+            lambda: len(self.events(nsp)) >= count, lambda: f"{count} events, got {str(self.events(nsp))[-1000:]}"
+        )
         return self.events(nsp)
 
     async def move(self, node: Node) -> None:

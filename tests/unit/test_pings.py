@@ -8,7 +8,6 @@ from typing import Any
 import engineio
 import pytest
 from engineio import async_socket, packet
-
 from socketio_recovery.codec import Position
 from socketio_recovery.delivery import Connection, Delivery
 from socketio_recovery.handshake import Handshake
