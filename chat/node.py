@@ -39,7 +39,8 @@ WEB = Path(__file__).parent / "web"
 #: The page needs nothing from elsewhere; what others write can't run on it.
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; "
+    "base-uri 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
 }
 
