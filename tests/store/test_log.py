@@ -535,6 +535,16 @@ async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: Store)
     assert back.numbers == list(range(tail.n - 13, tail.n + 1))
 
 
+async def test_backwards_stops_at_a_hole(store: Store) -> None:
+    log = store.log()
+    await fill(log, *"abcdef")
+    await store.client.xdel(store.keys.log, (await store.entries())[3][0])
+    tail, ms = await log.tail(store.link())
+    back = Back()
+    await log.backwards(tail.epoch, tail.n, ms, back.take)
+    assert back.numbers == [5, 6, 7]
+
+
 async def test_backwards_passes_over_foreign_entries(store: Store) -> None:
     log = store.log()
     await fill(log, "a")
