@@ -89,7 +89,6 @@ class Connection:
         "deadline",
         "disconnected",
         "epoch",
-        "fence",
         "forgotten",
         "gone",
         "held",
@@ -117,7 +116,6 @@ class Connection:
         self.transport = transport
         self.socket = socket
         self.token = token
-        self.fence = 1
         self.pid: str | None = None  # None: this client can't use one
         self.offsets = False  # whether events carry an offset
         self.claimed = False  # its session is one that was before
@@ -167,7 +165,6 @@ class Delivery:
         self.codecs: list[Codec] = []  # the clients' first
         self.cursor = Position(0, 0)
         self.started = False
-        self._epoch_text = ""
         #: Live connections: namespace -> room -> connections. Room ``None`` is everybody.
         self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
         #: All connections of this node, by session (the newest) and by transport.
@@ -288,7 +285,6 @@ class Delivery:
         """Nothing before ``position`` is known on this node any more; see :meth:`Log.follow`."""
         self.cursor = position
         self.started = True
-        self._epoch_text = f"{position.epoch:x}-"
         self.window.reset(position.n, ms)
         if why != "boot":
             connections = list(self.connections())
@@ -381,7 +377,7 @@ class Delivery:
         payload = entry.payload
         assert payload is not None
         ack = None if entry.callback is None else entry.n
-        offset = None if ack else f"{self._epoch_text}{entry.n:x}"
+        offset = None if ack else str(Position(self.cursor.epoch, entry.n))
         with_offset: list[Message] | None = None
         without: list[Message] | None = None
         for connection in members:

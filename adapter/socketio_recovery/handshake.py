@@ -7,7 +7,8 @@ and the difference between a client that left and a transport that was lost. So 
 
 ==========================  ============================================================================
 ``_handle_connect``         takes ``pid`` and offset out of ``auth``; looks once more when it is over
-``_send_packet``            puts ``pid`` into ``CONNECT``; forgets the session before ``DISCONNECT``
+``_send_packet``            puts ``pid`` into ``CONNECT``; forgets the session before ``DISCONNECT``; keeps
+                            acknowledgements back until a replay is over
 ``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``
 ``_handle_disconnect``      remembers which connection a ``sid`` means, since two may have it
 ``disconnect``              the same
@@ -294,7 +295,6 @@ class Handshake:
         connection.behind_rooms = membership.rooms_at(record.stays, start)
         connection.position = start
         connection.sent = seen
-        connection.fence = record.fence
         connection.recovered = connection.offsets = True
         connection.epoch = record.last.epoch
         self.delivery.add(connection)
