@@ -78,6 +78,7 @@ class Connection:
     __slots__ = (
         "accepted",
         "acks",
+        "adopted",
         "announced",
         "behind_rooms",
         "catching_up",
@@ -86,12 +87,14 @@ class Connection:
         "closing",
         "confirmed",
         "created",
+        "data",
         "deadline",
         "disconnected",
         "epoch",
         "forgotten",
         "gone",
         "held",
+        "kept_at",
         "live",
         "muted",
         "namespace",
@@ -132,8 +135,11 @@ class Connection:
         self.announced = False  # CONNECT was sent, and what was missed: python-socketio counts it as connected
         self.closing = False  # a disconnect handler runs, or ran
         self.muted = False  # gets no events any more
-        self.disconnected = False  # by the application, before it was live
+        self.disconnected = False  # by the application
         self.forgotten = False  # its session is
+        self.adopted = False  # by another node, which took this one for dead
+        self.kept_at = 0.0  # when Redis last heard of it, or later was not (event loop time, seconds)
+        self.data: Any = None  # the session's, if its node died and this is who runs its disconnect handler
         self.gone = False  # nothing of it is left here
         self.sent = 0  # the last number this client was given as an offset
         self.pinged: tuple[int, int] | None = None  # (position, sent) when the last ping was queued
