@@ -373,9 +373,9 @@ class Delivery:
     def _hold(self, entry: Entry) -> None:
         """Keeps an event that the window does not, for connections that are here but not live yet."""
         for connection in self._behind:
-            if connection.namespace == entry.namespace and (
-                not entry.rooms or any(room == connection.sid or room in connection.rooms for room in entry.rooms)
-            ):
+            if connection.namespace != entry.namespace or len(connection.held) >= self.max_queue:
+                continue
+            if not entry.rooms or any(room == connection.sid or room in connection.rooms for room in entry.rooms):
                 connection.held.append(entry)
 
     def _send(self, entry: Entry, members: Iterable[Connection]) -> None:
@@ -401,6 +401,8 @@ class Delivery:
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
+                    if len(connection.acks) > self.max_queue:
+                        del connection.acks[next(iter(connection.acks))]  # it never answers
             self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:
