@@ -1,0 +1,134 @@
+"""What clients must have got: computed from everything that was ever in the log, one entry after the other."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+from socketio_recovery import orphans
+from socketio_recovery.codec import Entry, parse_entry
+
+from tests.unit.past import Twin
+
+from .cluster import Client, Cluster, Session
+from .store import Data, Fields, Id, Stream
+
+LOG = b"{m}:log"
+
+Timeline = list[tuple[int, Entry]]
+
+
+class History:
+    """All that was in the log, trimmed or not. A failover that loses its end begins another timeline."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.timelines: list[Timeline] = [[]]
+        self.lost = False  # something that was stored is not there any more
+        self.trimmed = False
+        cluster.store.appended.append(self._append)
+        stream = cluster.store.key(LOG) or Stream()
+        for id, fields in zip(stream.ids, stream.fields, strict=True):
+            self._append(LOG, id, fields)
+
+    def _append(self, key: bytes, id: Id, fields: Fields) -> None:
+        if key == LOG:
+            entry = parse_entry(id[1], id[0], fields[2:])
+            self.timelines[-1].append((int(fields[1]), entry))
+
+    def fail_over(self, data: Data) -> None:
+        """``data`` is what the log is now."""
+        self.lost = True
+        stream = data.keys.get(LOG) or Stream()
+        last = stream.last
+        self.timelines.append([(epoch, entry) for epoch, entry in self.timelines[-1] if (entry.ms, entry.n) <= last])
+
+    def twins(self, session: Session) -> Iterator[Twin]:
+        """One that was there from the session's birth on, and never left; for each timeline."""
+        epoch, birth = session.birth
+        for timeline in self.timelines:
+            twin = Twin("/", session.sid)
+            for of, entry in timeline:
+                if of == epoch and entry.n > birth:
+                    twin.see(entry)
+            yield twin
+
+    def numbers(self, timeline: Timeline) -> dict[int, int]:
+        """Entry -> the number that its event carries."""
+        return {
+            entry.n: json.loads(entry.payload.data)[1]
+            for _, entry in timeline
+            if entry.kind == "event" and entry.payload is not None
+        }
+
+
+def check(cluster: Cluster, history: History) -> None:
+    """What holds at any time."""
+    for timeline in history.timelines:
+        counts = Counter(history.numbers(timeline).values())
+        for number, outcome in cluster.emitted.items():
+            assert counts[number] <= 1, f"event {number} is stored {counts[number]} times"
+            assert outcome != "withdrawn" or not counts[number], f"event {number} was withdrawn, and is stored"
+    stored = {number for timeline in history.timelines for number in history.numbers(timeline).values()}
+    for number, outcome in cluster.emitted.items():
+        assert outcome != "ok" or number in stored, f"event {number} was said to be stored"
+    for client in cluster.clients:
+        for session in client.sessions:
+            _received(history, client, session, False)
+        for reason, away in client.refusals:
+            _refused(history, client, reason, away)
+
+
+def check_settled(cluster: Cluster, history: History) -> None:
+    """What holds when all are connected, and all was delivered."""
+    check(cluster, history)
+    for client in cluster.clients:
+        if client.connected and client.session is not None:
+            _received(history, client, client.session, True)
+
+
+def _received(history: History, client: Client, session: Session, all: bool) -> None:
+    complaints = []
+    for timeline, twin in zip(history.timelines, history.twins(session), strict=True):
+        numbers = history.numbers(timeline)
+        lasting = [numbers[n] for n in twin.got]
+        fleeting = {numbers[n] for n in twin.fleeting}
+        order = [numbers[n] for n in sorted(twin.got + twin.fleeting)]
+        got = [number for number in session.got if number not in fleeting]
+        if got != (lasting if all else lasting[: len(got)]):
+            complaints.append(f"got {got}, its twin {lasting}")
+        elif sorted(session.got, key=order.index) != session.got or len(set(session.got)) != len(session.got):
+            complaints.append(f"got {session.got}, of {order}")
+        else:
+            return
+    raise AssertionError(f"{client.name}, session {session.sid}: " + "; or ".join(complaints))
+
+
+def _refused(history: History, client: Client, reason: str, away: float) -> None:
+    allowed = {
+        "epoch": history.lost,
+        "unknown": history.lost,
+        "expired": away >= 10,
+        "trimmed": history.trimmed,
+    }
+    assert allowed.get(reason), f"{client.name} was not recovered: {reason}, after {away:.1f} s"
+
+
+def check_handlers(cluster: Cluster, history: History) -> None:
+    """When all sessions are over: the last connection of each has had its disconnect handler, once."""
+    last: dict[str, str] = {}
+    ran: Counter[tuple[str, str]] = Counter()
+    for run in cluster.runs:
+        if run.what == "connect":
+            last[run.sid] = run.transport
+        else:
+            ran[run.sid, run.transport] += 1
+    for (sid, transport), count in ran.items():
+        assert count == 1, f"{count} disconnect handlers for {sid} on {transport or 'another node'}: {cluster.runs}"
+    for sid, transport in last.items():
+        count = ran[sid, transport] + ran[sid, ""]
+        assert count == 1 or (history.lost and not count), (
+            f"{count} disconnect handlers for the end of {sid}: {[run for run in cluster.runs if run.sid == sid]}"
+        )
+    assert orphans.NODE_LOST not in [run.reason for run in cluster.runs if run.transport]

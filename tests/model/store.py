@@ -1,0 +1,426 @@
+"""A Redis of our own, for the model: it runs the library's real scripts, and its time and its faults are ours.
+
+Only the commands that the library uses. ``tests/store`` runs the same tests against this, fakeredis and real
+servers; so what it answers is what Redis answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import lupa.lua51 as lupa
+import redis.exceptions
+
+Id = tuple[int, int]
+Fields = list[bytes]
+
+#: The store's time when the loop's is 0, in seconds since 1970.
+BEGINNING = 1_700_000_000.0
+
+
+def text(value: Any) -> bytes:
+    """An argument, as Redis sees it."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, float):
+        return b"%.17g" % value
+    return str(value).encode()
+
+
+def parse(id: bytes, default: int = 0) -> Id:
+    ms, _, n = id.partition(b"-")
+    return int(ms), int(n) if n else default
+
+
+def form(id: Id) -> bytes:
+    return b"%d-%d" % id
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.ids: list[Id] = []
+        self.fields: list[Fields] = []
+        self.last: Id = (0, 0)
+
+    def range(self, first: bytes, last: bytes) -> tuple[int, int]:
+        low = 0 if first == b"-" else self._edge(first, bisect_left, bisect_right, 0)
+        high = len(self.ids) if last == b"+" else self._edge(last, bisect_right, bisect_left, 1 << 62)
+        return low, high
+
+    def _edge(self, id: bytes, inclusive: Any, exclusive: Any, default: int) -> int:
+        if id.startswith(b"("):
+            return int(exclusive(self.ids, parse(id[1:], default)))
+        return int(inclusive(self.ids, parse(id, default)))
+
+    def item(self, i: int) -> list[Any]:
+        return [form(self.ids[i]), self.fields[i]]
+
+
+class Data:
+    """What a server holds: what a snapshot is taken of."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, Any] = {}
+        self.expires: dict[bytes, int] = {}
+
+
+class Store:
+    """The server.
+
+    :param time: the time, in seconds.
+    :param random: decides how long things take, and what is lost.
+    """
+
+    def __init__(self, time: Callable[[], float], random: Random) -> None:
+        self.random = random
+        self.data = Data()
+        self.skew = 0  # of its clock, in ms
+        self.reachable = True
+        # dicts, not sets: they keep their order from run to run
+        self.connections: dict[Connection, None] = {}
+        self.readers: dict[Callable[[], None], None] = {}
+        self.appended: list[Callable[[bytes, Id, Fields], None]] = []
+        self._time = time
+        self._lua = _lua()
+        self._lua.store = self
+
+    @property
+    def ms(self) -> int:
+        return round((BEGINNING + self._time()) * 1000) + self.skew
+
+    # -- faults -------------------------------------------------------------------------------------
+
+    def cut(self, of: object = None) -> None:
+        """Ends all connections, or those of one owner. What was under way may or may not arrive."""
+        for connection in list(self.connections):
+            if of is None or connection.owner is of:
+                connection.end()
+
+    def snapshot(self) -> Data:
+        return copy.deepcopy(self.data)
+
+    def fail_over(self, data: Data) -> None:
+        """Another server takes over, which has this."""
+        self.data = copy.deepcopy(data)
+        self.cut()
+
+    # -- commands -----------------------------------------------------------------------------------
+
+    def key(self, key: bytes, make: type[Any] | None = None) -> Any:
+        deadline = self.data.expires.get(key)
+        if deadline is not None and deadline <= self.ms:
+            self._delete(key)
+        value = self.data.keys.get(key)
+        if value is None and make is not None:
+            value = self.data.keys[key] = make()
+        elif value is not None and make is not None and not isinstance(value, make):
+            raise redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return value
+
+    def _delete(self, key: bytes) -> int:
+        self.data.expires.pop(key, None)
+        return int(self.data.keys.pop(key, None) is not None)
+
+    def execute(self, command: Sequence[bytes]) -> Any:
+        return getattr(self, "do_" + command[0].decode().lower())(*command[1:])
+
+    def do_time(self) -> Any:
+        ms = self.ms
+        return [b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)]
+
+    def do_del(self, *keys: bytes) -> int:
+        return sum(self._delete(key) for key in keys if self.key(key) is not None)
+
+    def do_pexpire(self, key: bytes, ms: bytes) -> int:
+        if self.key(key) is None:
+            return 0
+        self.data.expires[key] = self.ms + int(ms)
+        return 1
+
+    def do_pttl(self, key: bytes) -> int:
+        if self.key(key) is None:
+            return -2
+        return self.data.expires[key] - self.ms if key in self.data.expires else -1
+
+    def do_hget(self, key: bytes, field: bytes) -> Any:
+        return (self.key(key) or {}).get(field)
+
+    def do_hmget(self, key: bytes, *fields: bytes) -> Any:
+        found = self.key(key) or {}
+        return [found.get(field) for field in fields]
+
+    def do_hset(self, key: bytes, *pairs: bytes) -> int:
+        found = self.key(key, dict)
+        before = len(found)
+        found.update(zip(pairs[::2], pairs[1::2], strict=True))
+        return len(found) - before
+
+    def do_hdel(self, key: bytes, *fields: bytes) -> int:
+        found = self.key(key) or {}
+        count = sum(found.pop(field, None) is not None for field in fields)
+        if count and not found:
+            self._delete(key)
+        return count
+
+    def do_hexists(self, key: bytes, field: bytes) -> int:
+        return int(field in (self.key(key) or {}))
+
+    def do_hlen(self, key: bytes) -> int:
+        return len(self.key(key) or {})
+
+    def do_hkeys(self, key: bytes) -> list[bytes]:
+        return list(self.key(key) or {})
+
+    def do_hgetall(self, key: bytes) -> list[bytes]:
+        return [part for pair in (self.key(key) or {}).items() for part in pair]
+
+    def do_hincrby(self, key: bytes, field: bytes, by: bytes) -> int:
+        found = self.key(key, dict)
+        found[field] = b"%d" % (int(found.get(field, 0)) + int(by))
+        return int(found[field])
+
+    def do_zadd(self, key: bytes, score: bytes, member: bytes) -> int:
+        self.key(key, dict)[member] = float(score)
+        return 1
+
+    def do_zrem(self, key: bytes, member: bytes) -> int:
+        return int((self.key(key) or {}).pop(member, None) is not None)
+
+    def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, _: bytes, first: bytes, count: bytes) -> Any:
+        assert low == b"-inf"
+        found = sorted((score, member) for member, score in (self.key(key) or {}).items() if score <= float(high))
+        return [member for _, member in found][int(first) : int(first) + int(count)]
+
+    def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
+        stream = self.key(key, Stream)
+        parsed = parse(id)
+        if parsed <= stream.last:
+            raise redis.exceptions.ResponseError(
+                "The ID specified in XADD is equal or smaller than the target stream top item"
+            )
+        stream.ids.append(parsed)
+        stream.fields.append(list(fields))
+        stream.last = parsed
+        for told in self.appended:
+            told(key, parsed, list(fields))
+        for look in self.readers:
+            asyncio.get_running_loop().call_soon(look)
+        return id
+
+    def do_xrange(self, key: bytes, first: bytes, last: bytes, *count: bytes) -> list[Any]:
+        stream = self.key(key) or Stream()
+        low, high = stream.range(first, last)
+        if count:
+            high = min(high, low + int(count[1]))
+        return [stream.item(i) for i in range(low, high)]
+
+    def do_xrevrange(self, key: bytes, last: bytes, first: bytes, *count: bytes) -> list[Any]:
+        stream = self.key(key) or Stream()
+        low, high = stream.range(first, last)
+        if count:
+            low = max(low, high - int(count[1]))
+        return [stream.item(i) for i in reversed(range(low, high))]
+
+    def do_xtrim(self, key: bytes, how: bytes, _: bytes, threshold: bytes) -> int:
+        """As exact as it can be; Redis keeps up to a block more."""
+        stream = self.key(key) or Stream()
+        if how == b"MINID":
+            count = bisect_left(stream.ids, parse(threshold))
+        else:
+            count = max(0, len(stream.ids) - int(threshold))
+        del stream.ids[:count], stream.fields[:count]
+        return count
+
+    def do_xread(self, *arguments: bytes) -> Any:
+        options = dict(zip(arguments[0:4:2], arguments[1:4:2], strict=True))
+        key, id = arguments[5:]
+        items = self.do_xrange(key, b"(" + id, b"+", b"COUNT", options[b"COUNT"])
+        return [[key, items]] if items else None
+
+    # -- scripts ------------------------------------------------------------------------------------
+
+    def do_evalsha(self, sha: bytes, count: bytes, *rest: bytes) -> Any:
+        script = _scripts.get(sha)
+        if script is None:
+            raise redis.exceptions.NoScriptError("NOSCRIPT No matching script.")
+        return self._run(script, int(count), rest)
+
+    def do_eval(self, source: bytes, count: bytes, *rest: bytes) -> Any:
+        # in Redis too scripts outlive what is stored
+        sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+        _scripts[sha] = self._lua.compile(source)
+        return self._run(_scripts[sha], int(count), rest)
+
+    def _run(self, script: Any, count: int, rest: Sequence[bytes]) -> Any:
+        self._lua.store = self
+        return self._lua.run(script, rest[:count], rest[count:])
+
+
+class _Lua:
+    """Runs scripts as Redis does: https://redis.io/docs/latest/develop/programmability/lua-api/."""
+
+    def __init__(self) -> None:
+        self.store: Store
+        self.runtime = lupa.LuaRuntime(encoding=None, unpack_returned_tuples=False)
+        self.runtime.globals()[b"redis"] = self.runtime.table_from({b"call": self.call})
+
+    def compile(self, source: bytes) -> Any:
+        return self.runtime.execute(b"return function(KEYS, ARGV) " + source + b"\nend")
+
+    def run(self, script: Any, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
+        return self.reply(script(self.runtime.table_from(keys), self.runtime.table_from(arguments)))
+
+    def call(self, *command: Any) -> Any:
+        return self.value(self.store.execute([text(part) for part in command]))
+
+    def value(self, reply: Any) -> Any:
+        if reply is None:
+            return False
+        if isinstance(reply, list):
+            return self.runtime.table_from([self.value(item) for item in reply])
+        return reply
+
+    def reply(self, value: Any) -> Any:
+        if value is None or value is False:
+            return None
+        if lupa.lua_type(value) == "table":
+            return [self.reply(value[i]) for i in range(1, len(value) + 1)]
+        return int(value) if isinstance(value, (int, float)) else value
+
+
+@functools.cache
+def _lua() -> _Lua:
+    return _Lua()
+
+
+_scripts: dict[bytes, Any] = {}
+
+
+# -- the network between a node and the store -----------------------------------------------------------
+
+
+class Connection:
+    """What :class:`socketio_recovery.connections.Link` uses of a connection of redis-py.
+
+    :param owner: whose connection it is.
+    """
+
+    retry = None
+
+    def __init__(self, store: Store, owner: Any) -> None:
+        self.store = store
+        self.owner = owner
+        self.socket_timeout: float | None = None
+        self._open = False
+        self._loop = asyncio.get_event_loop_policy().get_event_loop()
+        self._replies: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._at = self._back = 0.0
+
+    async def connect(self) -> None:
+        await asyncio.sleep(self._delay())
+        if not self.store.reachable or self.owner.dead:
+            raise redis.exceptions.ConnectionError("refused")
+        self._open = True
+        self.store.connections[self] = None
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self._open = False
+        self.store.connections.pop(self, None)
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(redis.exceptions.ConnectionError("cut"))
+                future.exception()  # perhaps nobody will look
+
+    def _delay(self) -> float:
+        return self.store.random.choice((0.0, 0.0002, 0.001, 0.005)) + self.owner.lag
+
+    def pack_commands(self, commands: Sequence[Sequence[Any]]) -> Any:
+        return commands
+
+    async def send_command(self, *command: Any, check_health: bool = True) -> None:
+        await self.send_packed_command([command])
+
+    async def send_packed_command(self, commands: Any, check_health: bool = True) -> None:
+        if not self._open:
+            raise redis.exceptions.ConnectionError("not connected")
+        for command in commands:
+            future: asyncio.Future[Any] = self._loop.create_future()
+            self._waiting.append(future)
+            self._replies.append(future)
+            # strictly later than the one before: timers of the same time may change places
+            self._at = max(self._at + 1e-6, self._loop.time() + self._delay())
+            self._loop.call_at(self._at, self._arrive, [text(part) for part in command], future)
+
+    def _arrive(self, command: Sequence[bytes], future: asyncio.Future[Any]) -> None:
+        if self.owner.dead and self.store.random.random() < 0.5:
+            return
+        if not self._open and self.store.random.random() < 0.5:
+            return  # it was cut before it came here; else after
+        if command[0] == b"XREAD" and self._open:
+            self._read(command, future, int(command[4]) / 1000)
+            return
+        try:
+            reply = self.store.execute(command)
+        except redis.exceptions.ResponseError as error:
+            reply = error
+        except lupa.LuaError as error:
+            reply = redis.exceptions.ResponseError(str(error))
+        self._answer(reply, future)
+
+    def _read(self, command: Sequence[bytes], future: asyncio.Future[Any], block: float) -> None:
+        """``XREAD BLOCK``."""
+        if (reply := self.store.execute(command)) is not None:
+            self._answer(reply, future)
+            return
+
+        def look() -> None:
+            if look in self.store.readers and self._open and (reply := self.store.execute(command)) is not None:
+                done(reply)
+
+        def done(reply: Any) -> None:
+            timer.cancel()
+            self.store.readers.pop(look, None)
+            self._answer(reply, future)
+
+        timer = self._loop.call_later(block, done, None)
+        self.store.readers[look] = None
+
+    def _answer(self, reply: Any, future: asyncio.Future[Any]) -> None:
+        self._back = max(self._back + 1e-6, self._loop.time() + self._delay())
+        self._loop.call_at(self._back, self._set, reply, future)
+
+    def _set(self, reply: Any, future: asyncio.Future[Any]) -> None:
+        if not self._open or self.owner.dead:
+            return
+        assert self._waiting.popleft() is future, "answers keep their order"
+        if not future.done():
+            future.set_result(reply)
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:
+        reply = await self._replies.popleft()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def client(store: Store, owner: Any) -> Any:
+    """What the manager is given: like an asyncio client of redis-py."""
+
+    async def disconnect() -> None:
+        """As of a pool."""
+
+    pool = SimpleNamespace(make_connection=lambda: Connection(store, owner), disconnect=disconnect)
+    return SimpleNamespace(connection_pool=pool)

@@ -1,0 +1,232 @@
+"""Random programs against the model: whatever happens, who recovers gets what its twin got, or is told.
+
+``make model`` runs more of them. A failure prints the shortest program that Hypothesis found.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from .check import History, check, check_handlers, check_settled
+from .cluster import END, Client, Cluster, Node
+
+PROGRAMS = int(os.environ.get("MODEL_PROGRAMS", "0"))
+
+ROOMS = ("red", "blue", 7)
+which = st.integers(0, 5)
+rooms = st.sampled_from(ROOMS)
+delays = st.sampled_from((0.0, 0.003, 0.02, 0.3, 1.5))
+
+
+class Programs(RuleBasedStateMachine):
+    """What can happen. Numbers stand for a node or a client, whichever there is."""
+
+    @initialize(seed=st.integers(0, 1 << 16), queue=st.sampled_from((5, 1000)), slow=st.sampled_from((0.0, 0.0, 0.03)))
+    def begin(self, seed: int, queue: int, slow: float) -> None:
+        self.cluster = Cluster(seed, max_queue=queue)
+        for node in self.cluster.nodes:
+            node.slow_handlers = slow
+        self.history = History(self.cluster)
+        self.snapshot: Any = None
+        for n in range(3):
+            self.cluster.open(self.node(n))
+        self.cluster.run(0.1)
+        for n, room in enumerate(("red", "red", "blue")):
+            self.enter(0, n, room)
+
+    def node(self, i: int) -> Node:
+        alive = [node for node in self.cluster.nodes if not node.dead]
+        return alive[i % len(alive)] if alive else self.cluster.nodes[0]
+
+    def client(self, i: int) -> Client:
+        return self.cluster.clients[i % len(self.cluster.clients)]
+
+    def sid(self, i: int) -> str:
+        session = self.client(i).session
+        return session.sid if session is not None else "nobody"
+
+    # -- applications -------------------------------------------------------------------------------
+
+    @rule(n=which)
+    @precondition(lambda self: len(self.cluster.clients) < 6)
+    def open(self, n: int) -> None:
+        self.cluster.open(self.node(n))
+        self.cluster.run(0.1)
+
+    @rule(n=which, c=which, room=rooms)
+    def enter(self, n: int, c: int, room: Any) -> None:
+        sid, node = self.sid(c), self.node(n)
+        self.cluster.do(node, lambda: node.sio.enter_room(sid, room))
+
+    @rule(n=which, c=which, room=rooms)
+    def leave(self, n: int, c: int, room: Any) -> None:
+        sid, node = self.sid(c), self.node(n)
+        self.cluster.do(node, lambda: node.sio.leave_room(sid, room))
+
+    @rule(n=which, room=rooms)
+    def close_room(self, n: int, room: Any) -> None:
+        node = self.node(n)
+        self.cluster.do(node, lambda: node.sio.close_room(room))
+
+    @rule(n=which, to=st.sampled_from((None, *ROOMS, ("red", "blue"))), volatile=st.booleans(), binary=st.booleans())
+    def emit(self, n: int, to: Any, volatile: bool, binary: bool) -> None:
+        self.cluster.emit(self.node(n), to=list(to) if isinstance(to, tuple) else to, volatile=volatile, binary=binary)
+
+    @rule(n=which, count=st.integers(2, 30), pause=st.sampled_from((0.0, 0.002)))
+    def emit_many(self, n: int, count: int, pause: float) -> None:
+        for i in range(count):
+            self.cluster.emit(self.node(n + i % 2), to=(None, "red")[i % 2])
+            if pause:
+                self.cluster.run(pause)
+
+    @rule(n=which, c=which, skip=st.booleans())
+    def emit_to_one(self, n: int, c: int, skip: bool) -> None:
+        self.cluster.emit(self.node(n), **{"skip_sid" if skip else "to": self.sid(c)})
+
+    @rule(n=which, c=which)
+    def call(self, n: int, c: int) -> None:
+        self.cluster.call(self.node(n), self.sid(c))
+
+    @rule(n=which, c=which)
+    def end_session(self, n: int, c: int) -> None:
+        node, session = self.node(n), self.client(c).session
+        if session is not None:
+            session.ended = True
+            self.cluster.do(node, lambda: node.sio.disconnect(session.sid))
+
+    # -- clients ------------------------------------------------------------------------------------
+
+    @rule(c=which, n=which, silently=st.booleans(), after=st.sampled_from((0.0, 0.01, 0.5, 4.0, 25.0)))
+    def drop(self, c: int, n: int, silently: bool, after: float) -> None:
+        self.client(c).drop(silently, self.node(n), after)
+
+    @rule(c=which)
+    def disconnect(self, c: int) -> None:
+        self.client(c).disconnect()
+
+    @rule(c=which, n=which)
+    def connect(self, c: int, n: int) -> None:
+        client = self.client(c)
+        if not client.active and client.link is None:
+            client.connect(self.node(n))
+
+    @rule(c=which, reads=st.booleans())
+    def slow(self, c: int, reads: bool) -> None:
+        link = self.client(c).link
+        if link is not None:
+            (link.read_on if reads else link.stop_reading)()
+
+    # -- faults -------------------------------------------------------------------------------------
+
+    @rule(n=which)
+    def crash(self, n: int) -> None:
+        node = self.node(n)
+        if not node.dead:
+            self.cluster.crash(node)
+
+    @rule(n=which)
+    def restart(self, n: int) -> None:
+        self.cluster.restart(self.cluster.nodes[n % len(self.cluster.nodes)])
+
+    @rule(n=which)
+    def cut_redis(self, n: int) -> None:
+        self.cluster.store.cut(self.node(n) if n else None)
+
+    @rule(seconds=st.sampled_from((0.1, 1.0, 5.0)))
+    def redis_down(self, seconds: float) -> None:
+        self.cluster.store.reachable = False
+        self.cluster.store.cut()
+        self.cluster.loop.call_later(seconds, setattr, self.cluster.store, "reachable", True)
+
+    @rule(n=which, lag=st.sampled_from((0.0, 0.05, 0.5)))
+    def lag(self, n: int, lag: float) -> None:
+        self.node(n).lag = lag
+
+    @rule(ms=st.sampled_from((-5000, 0, 5000)))
+    def clock(self, ms: int) -> None:
+        self.cluster.store.skew = max(self.cluster.store.skew, ms)
+
+    @rule()
+    def save(self) -> None:
+        self.snapshot = self.cluster.store.snapshot()
+
+    @rule()
+    @precondition(lambda self: self.snapshot is not None)
+    def fail_over(self) -> None:
+        """To a replica that is behind."""
+        self.cluster.store.fail_over(self.snapshot)
+        self.history.fail_over(self.snapshot)
+        self.snapshot = None
+
+    @rule()
+    def wipe(self) -> None:
+        data = type(self.cluster.store.data)()
+        self.cluster.store.fail_over(data)
+        self.history.fail_over(data)
+        self.snapshot = None
+
+    @rule(keep=st.integers(0, 5))
+    def trim(self, keep: int) -> None:
+        self.history.trimmed = True
+        self.cluster.store.do_xtrim(b"{m}:log", b"MAXLEN", b"~", b"%d" % keep)
+
+    @rule(seconds=delays)
+    def wait(self, seconds: float) -> None:
+        self.cluster.run(seconds)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "history"):
+            return
+        try:
+            self._end()
+        finally:
+            self.cluster.close()
+
+    def _end(self) -> None:
+        cluster = self.cluster
+        check(cluster, self.history)
+        cluster.store.reachable = True
+        for node in cluster.nodes:
+            node.lag = 0.0
+            if node.dead:
+                cluster.restart(node)
+        for client in cluster.clients:
+            if client.link is not None:
+                client.link.read_on()
+        wanted = [client for client in cluster.clients if client.active]
+        cluster.until(
+            lambda: all(client.connected or not client.active for client in wanted), END, "everybody comes back"
+        )
+        cluster.run(1)
+        for node in cluster.nodes:
+            cluster.emit(node)
+        cluster.run(5)
+        cluster.until(
+            lambda: all(client.connected or not client.active for client in wanted), END, "everybody comes back"
+        )
+        cluster.run(1)
+        assert cluster.healthy()
+        check_settled(cluster, self.history)
+        for number, answers in cluster.answers.items():
+            assert answers in ([], [number])
+        for client in cluster.clients:
+            client.vanish()
+        cluster.run(END)
+        check_handlers(cluster, self.history)
+
+
+Programs.TestCase.settings = settings(
+    max_examples=PROGRAMS or 300,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=not PROGRAMS,
+    suppress_health_check=list(HealthCheck),
+)
+TestPrograms = Programs.TestCase
