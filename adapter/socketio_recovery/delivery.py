@@ -44,6 +44,8 @@ from .window import Window
 
 #: Events in one slice of a replay.
 SLICE = 200
+#: Volatile events that are kept for a client while it connects, at most.
+HELD = 10_000
 
 
 class Message(EngineIOPacket):  # type: ignore[misc]
@@ -373,7 +375,7 @@ class Delivery:
     def _hold(self, entry: Entry) -> None:
         """Keeps an event that the window does not, for connections that are here but not live yet."""
         for connection in self._behind:
-            if connection.namespace != entry.namespace or len(connection.held) >= self.max_queue:
+            if connection.namespace != entry.namespace or len(connection.held) >= HELD:
                 continue
             if not entry.rooms or any(room == connection.sid or room in connection.rooms for room in entry.rooms):
                 connection.held.append(entry)

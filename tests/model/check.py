@@ -128,7 +128,8 @@ def check_handlers(cluster: Cluster, history: History) -> None:
         assert count == 1, f"{count} disconnect handlers for {sid} on {transport or 'another node'}: {cluster.runs}"
     for sid, transport in last.items():
         count = ran[sid, transport] + ran[sid, ""]
-        assert count == 1 or (history.lost and not count), (
+        # What Redis lost may be that the session was there, or that its handler had run.
+        assert count == 1 or history.lost, (
             f"{count} disconnect handlers for the end of {sid}: {[run for run in cluster.runs if run.sid == sid]}"
         )
     assert orphans.NODE_LOST not in [run.reason for run in cluster.runs if run.transport]

@@ -24,8 +24,9 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, orphans
 from socketio_recovery.errors import PublishTimeout
 
+from . import store as redis
 from .loop import Loop
-from .store import Store, client
+from .store import Store
 
 LOGGER = logging.getLogger("tests.model")
 LOGGER.disabled = True
@@ -111,12 +112,16 @@ class Link:
             self._room.set()
             self._incoming.put_nowait(None)
             if self._listener is not None:
-                self._later(0, lambda: self._listener and self._listener.lost(self))
+                self._later(0, self._tell)
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            self._listener.lost(self)
 
     # -- the client's end ---------------------------------------------------------------------------
 
     def write(self, data: str | bytes) -> None:
-        self._up = self._later(self._up, lambda: self.broken or self._incoming.put_nowait(data))
+        self._up = self._later(self._up, lambda: None if self.broken else self._incoming.put_nowait(data))
 
     def leave(self, silently: bool) -> None:
         """The client is gone. ``silently``: the node is not told."""
@@ -167,7 +172,7 @@ class Node:
         self.slow_handlers = 0.0
         with self:
             self.manager = AsyncRedisStreamsManager(
-                client(store, self),
+                redis.Client(store, self),
                 channel="m",
                 logger=LOGGER,
                 max_disconnection_duration=DISCONNECTION,
@@ -501,7 +506,9 @@ class Cluster:
             self.crash(node)
         self.nodes[self.nodes.index(node)] = self._node(node.name + "'")
 
-    def emit(self, node: Node, *, binary: bool = False, volatile: bool = False, **to: Any) -> None:
+    def emit(
+        self, node: Node, to: Any = None, skip_sid: Any = None, *, binary: bool = False, volatile: bool = False
+    ) -> None:
         """Emits, without waiting for it."""
         number = len(self.emitted)
         self.emitted[number] = None
@@ -509,7 +516,7 @@ class Cluster:
 
         async def emit() -> None:
             try:
-                await node.manager.emit("e", data, to=to.get("to"), skip_sid=to.get("skip_sid"), volatile=volatile)
+                await node.manager.emit("e", data, to=to, skip_sid=skip_sid, volatile=volatile)
                 self.emitted[number] = "ok"
             except PublishTimeout as error:
                 self.emitted[number] = error.fate

@@ -14,7 +14,6 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import lupa.lua51 as lupa
@@ -321,12 +320,13 @@ class Connection:
         self.owner = owner
         self.socket_timeout: float | None = None
         self._open = False
-        self._loop = asyncio.get_event_loop_policy().get_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._replies: deque[asyncio.Future[Any]] = deque()
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._at = self._back = 0.0
 
     async def connect(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await asyncio.sleep(self._delay())
         if not self.store.reachable or self.owner.dead:
             raise redis.exceptions.ConnectionError("refused")
@@ -345,7 +345,8 @@ class Connection:
                 future.exception()  # perhaps nobody will look
 
     def _delay(self) -> float:
-        return self.store.random.choice((0.0, 0.0002, 0.001, 0.005)) + self.owner.lag
+        lag: float = self.owner.lag
+        return self.store.random.choice((0.0, 0.0002, 0.001, 0.005)) + lag
 
     def pack_commands(self, commands: Sequence[Sequence[Any]]) -> Any:
         return commands
@@ -416,11 +417,50 @@ class Connection:
         return reply
 
 
-def client(store: Store, owner: Any) -> Any:
-    """What the manager is given: like an asyncio client of redis-py."""
+class Client:
+    """What the manager is given, and tests use: like an asyncio client of redis-py.
 
-    async def disconnect() -> None:
-        """As of a pool."""
+    :param owner: whose connections these are.
+    """
 
-    pool = SimpleNamespace(make_connection=lambda: Connection(store, owner), disconnect=disconnect)
-    return SimpleNamespace(connection_pool=pool)
+    def __init__(self, store: Store, owner: Any) -> None:
+        self.connection_pool = self
+        self.store = store
+        self.owner = owner
+
+    def make_connection(self) -> Connection:
+        return Connection(self.store, self.owner)
+
+    async def disconnect(self) -> None:
+        """As a pool's."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+    async def hgetall(self, key: str) -> dict[bytes, bytes]:
+        return dict(self.store.key(text(key)) or {})
+
+    async def hset(self, key: str, field: str, value: object) -> int:
+        return self.store.do_hset(text(key), text(field), text(value))
+
+    async def delete(self, *keys: str) -> int:
+        return self.store.do_del(*map(text, keys))
+
+    async def pttl(self, key: str) -> int:
+        return self.store.do_pttl(text(key))
+
+    async def xadd(self, key: str, fields: dict[Any, Any], id: str = "*") -> bytes:
+        ms, n = self.store.key(text(key), Stream).last
+        parts = [text(part) for pair in fields.items() for part in pair]
+        return self.store.do_xadd(text(key), b"%d-%d" % (ms, n + 1) if id == "*" else text(id), *parts)
+
+    async def xtrim(self, key: str, maxlen: int, approximate: bool = True) -> int:
+        return self.store.do_xtrim(text(key), b"MAXLEN", b"~", b"%d" % maxlen)
+
+    async def xdel(self, key: str, *ids: bytes) -> int:
+        stream = self.store.key(text(key)) or Stream()
+        gone = {parse(id) for id in ids}
+        kept = [i for i, id in enumerate(stream.ids) if id not in gone]
+        count = len(stream.ids) - len(kept)
+        stream.ids, stream.fields = [stream.ids[i] for i in kept], [stream.fields[i] for i in kept]
+        return count

@@ -86,7 +86,7 @@ class Programs(RuleBasedStateMachine):
 
     @rule(n=which, c=which, skip=st.booleans())
     def emit_to_one(self, n: int, c: int, skip: bool) -> None:
-        self.cluster.emit(self.node(n), **{"skip_sid" if skip else "to": self.sid(c)})
+        self.cluster.emit(self.node(n), to=None if skip else self.sid(c), skip_sid=self.sid(c) if skip else None)
 
     @rule(n=which, c=which)
     def call(self, n: int, c: int) -> None:

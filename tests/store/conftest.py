@@ -7,6 +7,8 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
@@ -18,6 +20,7 @@ from socketio_recovery.log import Append, Keys, Log
 from socketio_recovery.sessions import Sessions
 
 from chat.redis_server import RedisServer, shipped_servers
+from tests.model import store as model
 
 SERVERS = {path.name: path for path in shipped_servers()}
 TIMEOUT = 5.0
@@ -171,15 +174,19 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
         server.stop()
 
 
-@pytest.fixture(params=["fakeredis", *SERVERS])
-async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
-    """Each store in turn."""
+@asynccontextmanager
+async def opened(name: str, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
+    """A store by its name: ``model``, ``fakeredis``, or a real server."""
     server: RedisServer | None = None
     client: Any
-    if request.param == "fakeredis":
+    if name == "model":
+        client = model.Client(
+            model.Store(asyncio.get_running_loop().time, Random()), SimpleNamespace(dead=False, lag=0)
+        )
+    elif name == "fakeredis":
         client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
     else:
-        server = servers(request.param)
+        server = servers(name)
         client = redis.asyncio.Redis.from_url(server.url)
     store = Store(client, server)
     yield store
@@ -187,12 +194,15 @@ async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisSe
     await client.aclose()
 
 
+@pytest.fixture(params=["model", "fakeredis", *SERVERS])
+async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
+    """Each store in turn."""
+    async with opened(request.param, servers) as store:
+        yield store
+
+
 @pytest.fixture(params=list(SERVERS))
 async def real(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
     """Each real server in turn."""
-    server = servers(request.param)
-    client = redis.asyncio.Redis.from_url(server.url)
-    store = Store(client, server)
-    yield store
-    await store.close()
-    await client.aclose()
+    async with opened(request.param, servers) as store:
+        yield store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,9 +21,9 @@ from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.log import TAIL, Log
 from socketio_recovery.sessions import CREATE, SAVE
 
-from chat.redis_server import free_port
+from chat.redis_server import RedisServer, free_port
 
-from .conftest import Follower, Store, event, running, until
+from .conftest import SERVERS, Follower, Store, event, opened, running, until
 from .proxy import Proxy
 
 
@@ -34,6 +34,13 @@ class Source(Script):
         super().__init__("tail")
         self.source = source
         self.sha = hashlib.sha1(source.encode()).hexdigest()
+
+
+@pytest.fixture(params=["fakeredis", *SERVERS])
+async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
+    """Each store in turn, but the model's, which knows only what the library asks of it."""
+    async with opened(request.param, servers) as store:
+        yield store
 
 
 ECHO = Source("return {ARGV[1], redis.call('INCR', KEYS[1])}")
