@@ -23,6 +23,8 @@ class Proxy:
         #: The reply to the next request that contains this is lost, and the connection with it.
         self.lose_reply_to: bytes | None = None
         self.lost = 0
+        #: Clients' ends of connections on which nothing gets through any more, not even their end.
+        self._silent: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -47,6 +49,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def silence(self) -> None:
+        """The connections of now go dead, without a word to either side; new ones are as before."""
+        self._silent |= self._writers
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -56,6 +62,7 @@ class Proxy:
             await self._connect(reader, writer)
         self._tasks.discard(task)
         self._writers.discard(writer)
+        self._silent.discard(writer)
         writer.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +72,7 @@ class Proxy:
         async def there() -> None:
             nonlocal losing
             while data := await reader.read(1 << 16):
-                if not self.open.is_set():
+                if not self.open.is_set() or writer in self._silent:
                     continue
                 if self.lose_reply_to is not None and self.lose_reply_to in data:
                     self.lose_reply_to = None
@@ -78,12 +85,16 @@ class Proxy:
                 if losing:
                     self.lost += 1
                     return
+                if writer in self._silent:
+                    continue
                 writer.write(data)
                 await writer.drain()
 
         directions = [asyncio.ensure_future(there()), asyncio.ensure_future(back())]
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            if writer in self._silent:
+                await asyncio.Event().wait()  # until it is cut
         finally:
             for task in directions:
                 task.cancel()
