@@ -41,8 +41,8 @@ SCENARIOS: dict[str, Scenario] = {}
 
 #: Sessions that expire within seconds, and a log that is trimmed soon after.
 HASTY = Setup(
-    manager={"max_disconnection_duration": 1.5, "heartbeat_interval": 0.3},
-    server={"ping_interval": 1, "ping_timeout": 1},
+    manager={"max_disconnection_duration": 1, "heartbeat_interval": 0.2},
+    server={"ping_interval": 0.5, "ping_timeout": 0.8},
     redis=("--stream-node-max-entries", "10"),
 )
 
@@ -123,7 +123,7 @@ async def node_frozen(world: World, load: Load) -> None:
 )
 async def node_frozen_past_retention(world: World, load: Load) -> None:
     """A node gets SIGSTOP until the log is trimmed past it; half of its clients know no other node."""
-    retention = 1.5 + 2 * (1 + 2 * 1 + 2 * 0.3)
+    retention = 1 + 2 * (0.5 + 2 * 0.8 + 2 * 0.2)
     async for _ in world.rounds():
         node = world.rng.choice(world.nodes)
         with world.fault(f"freeze {node.name}"):

@@ -35,6 +35,7 @@ class Proxy:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
+        await asyncio.sleep(0)  # who was let in just now is known after this
         await self.cut()
 
     @property
@@ -48,6 +49,7 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # their sockets are closed by then
 
     def silence(self) -> None:
         """The connections of now go dead, without a word to either side; new ones are as before."""
@@ -66,7 +68,12 @@ class Proxy:
         writer.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        opening = asyncio.create_task(asyncio.open_connection("127.0.0.1", self.target))
+        try:
+            behind_reader, behind_writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening)[1].close()
+            raise
         losing = False
 
         async def there() -> None:
@@ -96,7 +103,7 @@ class Proxy:
             if writer in self._silent:
                 await asyncio.Event().wait()  # until it is cut
         finally:
+            behind_writer.close()  # first: a cut may come while the rest is awaited
             for task in directions:
                 task.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            behind_writer.close()
