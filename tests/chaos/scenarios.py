@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
+from tests.store.proxy import Proxy
 from tests.support.cluster import Client, until
 
 from .load import Load
@@ -276,21 +277,37 @@ async def redis_pause(world: World, load: Load) -> None:
 
 @scenario(Setup(redis_proxied=True))
 async def redis_link_cut(world: World, load: Load) -> None:
-    """One node loses Redis, the others don't: its connections end, or go silent; some clients are cut."""
-    async for _ in world.rounds():
+    """One node loses Redis, the others don't: its connections end, or go silent, or lose replies to appends."""
+    async for number in world.rounds():
         node = world.rng.choice(world.nodes)
         link = world.links[node.name]
-        how = world.rng.choice(("cut", "silence"))
-        with world.fault(f"{how} {node.name} from Redis"):
-            link.open.clear()
-            if how == "cut":
-                await link.cut()
+        how = ("lose replies to", "cut", "silence")[number % 3]
+        with world.fault(f"{how} {node.name}"):
+            if how == "lose replies to":
+                await _lose_replies(world, link)
             else:
-                link.silence()
-            if world.rng.random() < 0.5:
-                await _cut(world, _some(world))
-            await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
-            link.open.set()
-            await link.cut()
+                await _cut_link(world, link, how)
             await world.healthy()
-        await world.pause(0.5, 1.5)
+        await world.pause(0.3, 1.0)
+
+
+async def _cut_link(world: World, link: Proxy, how: str) -> None:
+    """For less or for more than ``publish_timeout``; some clients are cut meanwhile."""
+    link.open.clear()
+    if how == "cut":
+        await link.cut()
+    else:
+        link.silence()
+    if world.rng.random() < 0.5:
+        await _cut(world, _some(world))
+    await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
+    link.open.set()
+    await link.cut()
+
+
+async def _lose_replies(world: World, link: Proxy) -> None:
+    """Redis stores what the node appends, and the node does not learn of it: it has to ask again."""
+    for _ in range(5):
+        link.lose_reply_to = b":producer:"  # only appends have this key
+        await until(lambda: link.lose_reply_to is None, "an append", PATIENCE)
+        await world.pause(0.0, 0.3)
