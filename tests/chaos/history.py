@@ -47,6 +47,7 @@ class Logged:
     skip: tuple[str, ...] = ()
     sid: str = ""
     room: Room | None = None
+    volatile: bool = False
 
 
 @dataclass(frozen=True)

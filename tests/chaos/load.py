@@ -19,8 +19,8 @@ from tests.support.cluster import Node
 from .history import Emit, Fate, Room
 from .world import CHANNEL, MANAGER, MOVING, ROOMS, World
 
-#: How an emitter sends: id, rooms, skip, padding -> what became of it.
-Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str], Awaitable[Fate]]
+#: How an emitter sends: id, rooms, skip, padding, volatile -> what became of it.
+Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str, bool], Awaitable[Fate]]
 
 _quiet = logging.getLogger("chaos.outside")
 _quiet.addHandler(logging.NullHandler())
@@ -75,7 +75,7 @@ class Load:
         number = 0
         while not self._over:
             for _ in range(rng.choice((1, 1, 1, 1, 10))):  # at times a burst
-                await self.emit(f"{name}.{number}", name, send, *self._target(rng))
+                await self.emit(f"{name}.{number}", name, send, *self._target(rng), volatile=rng.random() < 0.05)
                 number += 1
             await asyncio.sleep(rng.uniform(0, 3.6 / self.rate))
 
@@ -105,27 +105,32 @@ class Load:
         rooms: tuple[Room, ...] = (),
         skip: tuple[str, ...] = (),
         padding: str = "",
+        volatile: bool = False,
     ) -> Fate:
         """Emits an event, and notes what became of it."""
         start = time.time()
-        fate = await send(id, rooms, skip, padding)
+        fate = await send(id, rooms, skip, padding, volatile)
         self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate))
         self.fates[fate] += 1
         if fate != "stored":
             await asyncio.sleep(0.1)
         return fate
 
-    async def outside(self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str) -> Fate:
+    async def outside(
+        self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool
+    ) -> Fate:
         """From a process without a server."""
         try:
-            await self._outside.emit("e", (id, padding), room=list(rooms) or None, skip_sid=list(skip))
+            await self._outside.emit(
+                "e", (id, padding), room=list(rooms) or None, skip_sid=list(skip), volatile=volatile
+            )
         except PublishTimeout as error:
             return _fate(error.fate)
         return "stored"
 
     def _through(self, node: Node) -> Send:
-        async def send(id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str) -> Fate:
-            kwargs = {"to": list(rooms) or None, "skip_sid": list(skip)}
+        async def send(id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool) -> Fate:
+            kwargs = {"to": list(rooms) or None, "skip_sid": list(skip), "volatile": volatile}
             (result,) = await self._do(node, "emit", ["e", {"tuple": [id, padding]}], kwargs) or (
                 {"error": "", "fate": "unknown"},
             )

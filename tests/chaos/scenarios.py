@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from tests.store.proxy import Proxy
-from tests.support.cluster import Client, until
+from tests.support.cluster import Client, Node, until
 
 from .load import Load
 from .world import PATIENCE, ROOMS, Setup, World
@@ -263,14 +263,13 @@ async def redis_pause(world: World, load: Load) -> None:
     """Redis gets SIGSTOP, for less or for more than publish_timeout; some clients are cut meanwhile."""
     async for _ in world.rounds():
         with world.fault("pause Redis"):
-            assert world.redis.process is not None
-            world.redis.process.send_signal(signal.SIGSTOP)
+            world.signal_redis(signal.SIGSTOP)
             try:
                 if world.rng.random() < 0.5:
                     await _cut(world, _some(world))
                 await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
             finally:
-                world.redis.process.send_signal(signal.SIGCONT)
+                world.signal_redis(signal.SIGCONT)
             await world.healthy()
         await world.pause(0.5, 1.5)
 
@@ -311,3 +310,62 @@ async def _lose_replies(world: World, link: Proxy) -> None:
         link.lose_reply_to = b":producer:"  # only appends have this key
         await until(lambda: link.lose_reply_to is None, "an append", PATIENCE)
         await world.pause(0.0, 0.3)
+
+
+# -- and together -----------------------------------------------------------------------------------
+
+
+@scenario(
+    Setup(
+        redis=("--appendonly", "yes", "--appendfsync", "always"),
+        proxied=True,
+        redis_proxied=True,
+        clocks=(600.0, -600.0, 0.0),
+    )
+)
+async def mixed(world: World, load: Load) -> None:
+    """Several faults at once that lose nothing of the log: of nodes, of connections, of Redis."""
+    async for _ in world.rounds():
+        nodes = world.rng.sample(world.nodes, world.rng.randint(1, len(world.nodes)))
+        await asyncio.gather(*[_node_fault(world, node) for node in nodes], _redis_fault(world), _cuts(world))
+        await world.healthy()
+
+
+async def _node_fault(world: World, node: Node) -> None:
+    kind = world.rng.choice(("kill", "restart", "freeze", "silence", "cut from Redis", "silence to Redis"))
+    with world.fault(f"{kind} {node.name}"):
+        if kind == "kill":
+            node.kill()
+            await world.pause(0.0, 0.5)
+            await node.start()
+        elif kind == "restart":
+            await asyncio.to_thread(node.terminate)
+            await node.start()
+        elif kind == "freeze":
+            world.freeze(node)
+            await world.pause(0.2, 2.0)
+            world.thaw(node)
+        elif kind == "silence":
+            world.proxies[node.name].silence()
+        else:
+            await _cut_link(world, world.links[node.name], kind.partition(" ")[0])
+
+
+async def _redis_fault(world: World) -> None:
+    kind = world.rng.choice(("restart", "pause", "no"))
+    if kind == "restart":
+        with world.fault("restart Redis"):
+            world.redis.kill()
+            await world.pause(0.0, 0.5)
+            world.redis.start()
+    elif kind == "pause":
+        with world.fault("pause Redis"):
+            world.signal_redis(signal.SIGSTOP)
+            await world.pause(0.2, 1.0)
+            world.signal_redis(signal.SIGCONT)
+
+
+async def _cuts(world: World) -> None:
+    for _ in range(3):
+        await world.pause(0.0, 1.0)
+        await _cut(world, world.rng.sample(world.subjects, max(1, len(world.subjects) // 4)))

@@ -202,6 +202,16 @@ def test_doubled(id: str) -> None:
     assert "lost" not in found
 
 
+def test_volatile_events_are_owed_to_who_did_not_drop() -> None:
+    expected: dict[str, dict[Kind, int]] = {"dropper": {}, "steady": {"lost": 1}}
+    for name, found in expected.items():
+        run = Run()
+        i = next(i for i, entry in enumerate(run.log) if entry.id == "missed.1")
+        run.log[i] = replace(run.log[i], volatile=True)
+        run.forget(name, "missed.1")
+        assert run.found() == found, name
+
+
 def test_doubled_in_two_sessions() -> None:
     run = Run()
     event = run.steps("steady")[run.where("steady", "later.1")]

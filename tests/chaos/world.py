@@ -250,6 +250,10 @@ class World:
         assert node.process is not None
         node.process.send_signal(signal.SIGCONT)
 
+    def signal_redis(self, number: signal.Signals) -> None:
+        assert self.redis.process is not None
+        self.redis.process.send_signal(number)
+
     # -- the end ------------------------------------------------------------------------------------
 
     async def finish(self, emit: Any) -> str:
@@ -362,5 +366,8 @@ class Record:
             id = json.loads(entry.payload.data)[1]
         rooms = tuple(room for room in entry.rooms if room is not None)
         self.entries.append(
-            Logged(epoch, entry.n, entry.ms / 1000, entry.kind, id, rooms, tuple(entry.skip), entry.sid, entry.room)
+            Logged(
+                *(epoch, entry.n, entry.ms / 1000, entry.kind, id, rooms, tuple(entry.skip)),
+                *(entry.sid, entry.room, entry.volatile),
+            )
         )
