@@ -105,6 +105,15 @@ class Client:
     state: State | None = None
 
 
+@dataclass
+class Mark:
+    """A fault, from when to when."""
+
+    text: str
+    start: float
+    end: float | None = None
+
+
 def greeting(sid: str) -> str:
     """The id of the event that the ``connect`` handler sends to each new session: what comes after it is owed."""
     return f"hello.{sid}"

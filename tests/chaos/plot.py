@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .check import drops_of
-from .history import Client, Connected, Lost, Received
-from .world import Mark
+from .history import Client, Connected, Lost, Mark, Received
 
 WIDTH, HEIGHT = 900, 220
 LEFT, RIGHT, TOP, BOTTOM = 50, 40, 34, 26

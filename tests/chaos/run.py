@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .check import Verdict, check
-from .history import History
+from .history import History, Mark
 from .load import Load
 from .scenarios import Scenario
-from .world import Mark, World
+from .world import World
 
 #: How often a line of progress is said, in seconds.
 PROGRESS = 2.0

@@ -23,7 +23,7 @@ from tests.store.proxy import Proxy
 from tests.support.cluster import Client, Clients, Node, until
 
 from . import history
-from .history import Connected, Logged, Lost, Received, State
+from .history import Connected, Logged, Lost, Mark, Received, State
 
 CHANNEL = "chaos"
 #: How long things may take to be well again after the faults, in seconds.
@@ -60,15 +60,6 @@ class Setup:
     redis_proxied: bool = False
     clocks: Sequence[float] = ()
     pinned: bool = False
-
-
-@dataclass
-class Mark:
-    """A fault, from when to when (seconds since 1970)."""
-
-    text: str
-    start: float
-    end: float | None = None
 
 
 class World:
