@@ -35,7 +35,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         folder = resources.files(__package__) / "lua"
-        parts = ("_log", "_rooms", name)
+        parts = ("_log", "_rooms", "_owned", name)
         self.name = name
         self.source = "\n".join((folder / f"{part}.lua").read_text() for part in parts)
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
@@ -108,6 +108,11 @@ class Link:
         self._pool = pool
         self._timeout = timeout
         self._connection: Any = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the next command goes where the last one went."""
+        return self._connection is not None
 
     async def call(self, *command: Argument, timeout: float | None = None) -> Any:
         """One command and its reply, undecoded.

@@ -78,6 +78,7 @@ class Connection:
     __slots__ = (
         "accepted",
         "acks",
+        "adopted",
         "announced",
         "behind_rooms",
         "catching_up",
@@ -86,12 +87,14 @@ class Connection:
         "closing",
         "confirmed",
         "created",
+        "data",
         "deadline",
         "disconnected",
         "epoch",
         "forgotten",
         "gone",
         "held",
+        "kept_at",
         "live",
         "muted",
         "namespace",
@@ -132,8 +135,11 @@ class Connection:
         self.announced = False  # CONNECT was sent, and what was missed: python-socketio counts it as connected
         self.closing = False  # a disconnect handler runs, or ran
         self.muted = False  # gets no events any more
-        self.disconnected = False  # by the application, before it was live
+        self.disconnected = False  # by the application
         self.forgotten = False  # its session is
+        self.adopted = False  # by another node, which took this one for dead
+        self.kept_at = 0.0  # when Redis last heard of it, or later was not (event loop time, seconds)
+        self.data: Any = None  # the session's, if its node died and this is who runs its disconnect handler
         self.gone = False  # nothing of it is left here
         self.sent = 0  # the last number this client was given as an offset
         self.pinged: tuple[int, int] | None = None  # (position, sent) when the last ping was queued
@@ -367,9 +373,9 @@ class Delivery:
     def _hold(self, entry: Entry) -> None:
         """Keeps an event that the window does not, for connections that are here but not live yet."""
         for connection in self._behind:
-            if connection.namespace == entry.namespace and (
-                not entry.rooms or any(room == connection.sid or room in connection.rooms for room in entry.rooms)
-            ):
+            if connection.namespace != entry.namespace or len(connection.held) >= self.max_queue:
+                continue
+            if not entry.rooms or any(room == connection.sid or room in connection.rooms for room in entry.rooms):
                 connection.held.append(entry)
 
     def _send(self, entry: Entry, members: Iterable[Connection]) -> None:
@@ -395,6 +401,8 @@ class Delivery:
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
+                    if len(connection.acks) > self.max_queue:
+                        del connection.acks[next(iter(connection.acks))]  # it never answers
             self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:

@@ -9,12 +9,14 @@ and the difference between a client that left and a transport that was lost. So 
 ``_handle_connect``         takes ``pid`` and offset out of ``auth``; looks once more when it is over
 ``_send_packet``            puts ``pid`` into ``CONNECT``; forgets the session before ``DISCONNECT``; keeps
                             acknowledgements back until a replay is over
-``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``
+``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``, and a
+                            ``disconnect`` handler that another node has run already
 ``_handle_disconnect``      remembers which connection a ``sid`` means, since two may have it
 ``disconnect``              the same
 ``save_session``            stores the data in the session's record
+``get_session``             finds the data of a session whose node died, in its ``disconnect`` handler
 ``emit``                    knows ``volatile``
-Engine.IO ``connect``       watches the pings of the transport
+Engine.IO ``connect``       watches the pings of the transport, and keeps hold of its WebSocket
 Engine.IO ``disconnect``    marks what follows as a loss, not a leave
 ==========================  ============================================================================
 
@@ -31,7 +33,7 @@ import asyncio
 import logging
 import re
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,11 +46,14 @@ from . import membership
 from .codec import Position, parse_offset
 from .delivery import Connection, Delivery, Message
 from .errors import RedisUnavailable, SessionGone
-from .sessions import Pid, Record, Refused, Sessions, seen_by, start_of
+from .orphans import NODE_LOST
+from .sessions import Beat, Orphan, Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
 
 #: How long a client's first packets may wait for its replay, in seconds.
 CATCH_UP_INLINE = 0.05
+#: How long a WebSocket may take to close before its TCP connection is cut, in seconds.
+LINGER = 1.0
 
 
 class ClientLeft(Exception):
@@ -170,12 +175,17 @@ class Handshake:
         self.draining = False
         #: How attempts ended: "recovered", or why not.
         self.outcomes: Counter[str] = Counter()
+        #: What Redis did not take when clients left; see :meth:`settle`.
+        self._owed: deque[Callable[[], Awaitable[bool]]] = deque()
+        #: WebSockets, by transport.
+        self._websockets: dict[str, Any] = {}
 
         self._connect = server._handle_connect
         self._send = server._send_packet
         self._trigger = server._trigger_event
         self._leave = server._handle_disconnect
         self._disconnect = server.disconnect
+        self._get = server.get_session
         self._save = server.save_session
         self._emit = server.emit
         redact(server.eio.logger)
@@ -186,6 +196,7 @@ class Handshake:
         server._trigger_event = self.trigger_event
         server._handle_disconnect = self.handle_disconnect
         server.disconnect = self.disconnect
+        server.get_session = self.get_session
         server.save_session = self.save_session
         server.emit = self.emit
         server.eio.on("connect", self.transport_connected)
@@ -266,6 +277,7 @@ class Handshake:
             attempt.reason = record.reason
             return False
         connection.claimed = True
+        connection.kept_at = asyncio.get_running_loop().time()
         connection.deadline = record.deadline
         if not await self._resume(attempt, record, connection):
             await self._release(connection)
@@ -306,6 +318,7 @@ class Handshake:
         connection.token = uuid.uuid4().hex
         pid = Pid.new(connection.sid) if capable else None
         connection.created = True
+        connection.kept_at = asyncio.get_running_loop().time()
         birth = await self.sessions.create(
             connection.sid, pid, connection.namespace, connection.token, connection.transport
         )
@@ -416,11 +429,18 @@ class Handshake:
             connection = self.find(namespace, args[0])
             if connection is not None and connection.recovered and _attempted(connection):
                 return None
+        if event == "disconnect":
+            connection = self.find(namespace, args[0])
+            if connection is not None and await self._adopted(connection):
+                self.logger.info("%s was adopted by another node; its disconnect handler has run there", args[0])
+                return None
         return await self._trigger(event, namespace, *args)
 
     # -- leaving ------------------------------------------------------------------------------------
 
     async def transport_lost(self, transport: str, reason: str) -> None:
+        if transport in self._websockets:
+            asyncio.get_running_loop().call_later(LINGER, self._cut, transport)
         with _set(_lost, True):
             for namespace in list(self.delivery.by_transport(transport)):
                 try:
@@ -428,6 +448,13 @@ class Handshake:
                 except Exception:  # of one namespace's handler; the others have theirs
                     self.logger.exception("disconnect handler error in namespace %s", namespace)
             await self._transport_disconnect(transport, reason)
+
+    def _cut(self, transport: str) -> None:
+        """Ends a WebSocket whose client does not read: its writer would wait, with all it took, until TCP gives up."""
+        websocket = self._websockets.get(transport)
+        request = getattr(websocket, "environ", {}).get("aiohttp.request")
+        if request is not None and request.transport is not None:
+            request.transport.abort()
 
     async def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:
         connection = self.delivery.by_transport(transport).get(namespace or "/")
@@ -442,6 +469,31 @@ class Handshake:
                 if not connection.gone:
                     await self.leave(connection)
 
+    async def _adopted(self, connection: Connection) -> bool:
+        """Whether another node took this one for dead, and runs the ``disconnect`` handler in its stead.
+
+        Redis is asked only after a time without heartbeats that is long enough for that.
+        """
+        if connection.kept_at and asyncio.get_running_loop().time() - connection.kept_at >= self.sessions.ttl / 1000:
+            try:
+                lost = await self.sessions.heartbeat([Beat(connection.sid, connection.token, None, ())])
+                connection.adopted = lost.get(0, False)
+            except RedisUnavailable as error:
+                self.logger.warning("can't ask whether session %s was adopted: %s", connection.sid, error)
+        return connection.adopted
+
+    async def run_orphan(self, orphan: Orphan, token: str) -> None:
+        """Runs the ``disconnect`` handler for a session whose node died, and forgets the session."""
+        connection = Connection(orphan.sid, orphan.namespace, "", None, token)
+        connection.accepted = connection.announced = connection.closing = connection.muted = True
+        connection.rooms, connection.data = orphan.rooms, orphan.data
+        try:
+            with _set(_current, connection):
+                await self._trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)
+        finally:
+            connection.gone = True
+            await self._forget(connection)
+
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnects a client; on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
         connection = self.find(namespace or "/", sid)
@@ -453,8 +505,8 @@ class Handshake:
                     await self.leave(connection)  # its disconnect handler raised
 
     def start_disconnect(self, connection: Connection) -> None:
-        """The application disconnected the session, on any node: it is forgotten already."""
-        connection.forgotten = True
+        """The application disconnected the session, on any node: nobody can claim it any more."""
+        connection.disconnected = True
 
         async def disconnect() -> None:
             if not connection.closing:
@@ -475,7 +527,7 @@ class Handshake:
                     await self._release(connection)
                 elif connection.created:
                     await self._forget(connection)
-            elif _lost.get() and connection.pid is not None and not connection.forgotten:
+            elif _lost.get() and connection.pid is not None and not connection.disconnected:
                 connection.deadline = ""  # counted from now
                 await self._release(connection)
             else:
@@ -485,23 +537,44 @@ class Handshake:
 
     async def _release(self, connection: Connection) -> None:
         """The session waits for another connection: until ``connection.deadline``, if it has one."""
-        try:
-            await self.sessions.detach(connection.sid, connection.token, connection.deadline)
-        except RedisUnavailable as error:  # its deadline stands
-            self.logger.warning("session %s could not be detached: %s", connection.sid, error)
+        await self._settled(
+            connection, lambda: self.sessions.detach(connection.sid, connection.token, connection.deadline)
+        )
 
     async def _forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if it is another connection's."""
         if connection.forgotten:
             return True
         connection.forgotten = True
+        return await self._settled(connection, lambda: self.sessions.forget(connection.sid, connection.token))
+
+    async def _settled(self, connection: Connection, call: Callable[[], Awaitable[bool]]) -> bool:
         try:
-            return await self.sessions.forget(connection.sid, connection.token)
-        except RedisUnavailable as error:  # it ends when its time is over
-            self.logger.warning("session %s could not be forgotten: %s", connection.sid, error)
+            return await call()
+        except RedisUnavailable as error:
+            self.logger.warning("%s left, but Redis can't be told yet: %s", connection.sid, error)
+            self._owed.append(call)
             return True
 
+    async def settle(self) -> None:
+        """Tells Redis of the sessions that ended while it could not be reached.
+
+        Their ``disconnect`` handlers have run: no other node should take them for orphans.
+
+        :raises RedisUnavailable: if it still can't be.
+        """
+        while self._owed:
+            await self._owed[0]()
+            self._owed.popleft()
+
     # -- the rest -----------------------------------------------------------------------------------
+
+    async def get_session(self, sid: str, namespace: str | None = None) -> Any:
+        """See ``AsyncServer.get_session``."""
+        connection = self.find(namespace or "/", sid)
+        if connection is not None and connection.data is not None:
+            return connection.data
+        return await self._get(sid, namespace=namespace)
 
     async def save_session(self, sid: str, session: Any, namespace: str | None = None) -> None:
         """Stores the session's data, here and in its record. See ``AsyncServer.save_session``.
@@ -510,6 +583,9 @@ class Handshake:
         :raises SessionGone: if the session has another owner by now.
         """
         connection = self.find(namespace or "/", sid)
+        if connection is not None and connection.data is not None:
+            connection.data = session
+            return
         if connection is not None and connection.pid is not None and not connection.forgotten:
             try:
                 await self.sessions.save(sid, connection.token, session)
@@ -553,7 +629,14 @@ class Handshake:
 
     def _watch(self, socket: Any) -> None:
         """Notes what was sent before each ping: when its pong comes, all that has arrived."""
-        send, schedule_ping = socket.send, socket.schedule_ping
+        send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
+
+        async def watched_websocket(websocket: Any) -> Any:
+            self._websockets[socket.sid] = websocket
+            try:
+                return await serve(websocket)
+            finally:
+                del self._websockets[socket.sid]
 
         async def watched_send(packet: Any) -> None:
             if packet.packet_type == PING:
@@ -566,3 +649,4 @@ class Handshake:
             schedule_ping()
 
         socket.send, socket.schedule_ping = watched_send, watched_schedule_ping
+        socket._websocket_handler = watched_websocket

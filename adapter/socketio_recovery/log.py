@@ -57,6 +57,7 @@ class Keys:
         self.log = tag + ":log"
         self.meta = tag + ":meta"
         self.closes = tag + ":closes"
+        self.owned = tag + ":owned"
         self._tag = tag
 
     def producer(self, name: str) -> str:
@@ -135,6 +136,7 @@ class Log:
         self.when_dispatched: Callable[[Position, Callable[[], None]], None] | None = None
         self._at: Position | None = None
         self._id = ""
+        self._newest: Any = None  #: the entry with this id, as it was read
         self._broken = False
         #: Where this node stood when there was more in the log, though it had just read nothing.
         self._unread: Position | None = None
@@ -191,11 +193,13 @@ class Log:
                     await self._wake.wait()
                 batch = self._take()
                 self._busy = True
+                again = False
                 while True:
                     try:
-                        await self._store(link, batch)
+                        await self._store(link, batch, again)
                         break
                     except RedisUnavailable as error:
+                        again = True
                         self.writes = False
                         self.logger.warning("can't write to the log, will try again: %s", error)
                         await backoff.wait()
@@ -216,8 +220,9 @@ class Log:
             batch.append(append)
         return batch
 
-    async def _store(self, link: Link, batch: Sequence[Append]) -> None:
-        keys = [self.keys.log, self.keys.meta, self.keys.producer(self._producer), self.keys.closes]
+    async def _store(self, link: Link, batch: Sequence[Append], again: bool) -> None:
+        producer = self.keys.producer(self._producer)
+        keys = [self.keys.log, self.keys.meta, producer, self.keys.closes]
         arguments: list[Argument] = [self._sequence, self.retention, self.max_length, len(batch)]
         for append in batch:
             arguments.append(len(append.fields))
@@ -233,11 +238,15 @@ class Log:
             reply = await link.run(APPEND, keys, arguments)
         except RedisUnavailable:
             raise
-        except Exception as error:  # Redis says no (out of memory, no permission): it stored nothing
-            for append in batch:
-                if append.future and not append.future.done():
-                    append.future.set_exception(type(error)(*error.args))
-            return
+        except Exception as error:  # Redis says no (out of memory, no permission): it stored nothing, this time
+            stored, refusals = await link.call("HMGET", producer, "sequence", "refused") if again else (0, b"")
+            if int(stored or 0) < self._sequence + len(batch) - 1:
+                for append in batch:
+                    if append.future and not append.future.done():
+                        append.future.set_exception(type(error)(*error.args))
+                return
+            at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
+            reply = [*at, *filter(None, refusals.split(b"\n"))]
         self._sequence += len(batch)
         position = Position(int(reply[0]), int(reply[1]))
         refused = {int(i): why.decode() for i, why in zip(reply[2::2], reply[3::2], strict=True)}
@@ -278,6 +287,8 @@ class Log:
                 try:
                     if self._at is None:
                         self._go_on(start, "boot", *await self.tail(link, self.retention))
+                    elif not link.connected:
+                        await self._still_there(link)
                     assert self._at is not None
                     if self._broken:
                         await link.run(RENEW, [self.keys.log, self.keys.meta], [self._at.epoch])
@@ -301,7 +312,7 @@ class Log:
             await link.close()
 
     def _go_on(self, start: Start, why: str, at: Position, ms: int) -> None:
-        self._at, self._id = at, f"{ms}-{at.n}"
+        self._at, self._id, self._newest = at, f"{ms}-{at.n}", None
         start(at, ms, why)
 
     async def _read(self, link: Link) -> list[Stamped]:
@@ -313,6 +324,7 @@ class Log:
             return []
         items = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
         self._id = items[-1][0].decode()
+        self._newest = items[-1]
         entries = []
         for item in items:
             try:
@@ -320,6 +332,19 @@ class Log:
             except ValueError as error:  # its number, if it had one, shows as a hole
                 self.logger.error("passing over an entry of the log: %s", error)
         return entries
+
+    async def _still_there(self, link: Link) -> None:
+        """A new connection may lead to a server that took over without the end of the log."""
+        assert self._at is not None
+        reply = await link.call("XREVRANGE", self.keys.log, self._id, "-", "COUNT", 1)
+        try:
+            found = _stamped(reply[0]) if reply else None
+        except ValueError:  # not ours
+            return
+        if found is not None:  # else trimmed, or begun anew: what is read next tells
+            same = (found.epoch, found.n) == self._at and (self._newest is None or self._newest == reply[0])
+            if not same:
+                raise LogBroken(f"it does not hold entry {self._at.n} as this node has read it")
 
     async def _still_same(self, link: Link, start: Start) -> None:
         """Nothing was read for a while. A log begun anew with an earlier clock would look just like that."""

@@ -36,6 +36,7 @@ from .delivery import Connection, Delivery
 from .errors import RedisUnavailable
 from .handshake import Handshake, abort
 from .log import READ_BLOCK, Action, Append, Keys, Log
+from .orphans import Orphans
 from .sessions import Beat, Sessions
 from .tasks import Ordered, supervise
 from .window import Window
@@ -165,6 +166,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self._sessions: Sessions
         self._delivery: Delivery
         self._handshake: Handshake
+        self._orphans: Orphans
 
     def _link(self, timeout: float) -> Link:
         return Link(self._client, timeout)
@@ -222,6 +224,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             timeout=self.handshake_timeout,
             logger=logger,
         )
+        self._orphans = Orphans(
+            self._sessions, self._handshake.run_orphan, self._tasks, self.heartbeat_interval, logger
+        )
         self._delivery.on_disconnect = self._handshake.start_disconnect
         self._delivery.on_evict = lambda connection: abort(connection.socket, self._tasks)
         self._delivery.on_callback = self._start_callback
@@ -249,6 +254,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
                 ("writer", self._log.write),
                 ("reader", lambda: self._log.follow(self._delivery.start, self._delivery.dispatch)),
                 ("heartbeat", self._beat),
+                ("watch for orphans", self._orphans.watch),
             ]
         for name, run in work:
             task = asyncio.create_task(supervise(name, run, logger), name=f"socketio_recovery {name}")
@@ -347,12 +353,14 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self._drop_callbacks()
             connections = [c for c in self._delivery.connections() if c.epoch and not c.forgotten]
             beats = []
+            now = asyncio.get_running_loop().time()
             for connection in connections:
                 changed = connection.confirmed != connection.stored_confirmed
                 confirmed = connection.confirmed if changed else None
                 beats.append(Beat(connection.sid, connection.token, confirmed, tuple(connection.closed_rooms)))
             try:
-                lost = set(await self._sessions.heartbeat(beats))
+                await self._handshake.settle()
+                lost = await self._sessions.heartbeat([*beats, *self._orphans.beats])
             except RedisUnavailable as error:
                 self._get_logger().warning("sessions could not be refreshed, will try again: %s", error)
                 self._beats = False
@@ -361,7 +369,11 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             for i, (connection, beat) in enumerate(zip(connections, beats, strict=True)):
                 del connection.closed_rooms[: len(beat.closed_rooms)]
                 connection.stored_confirmed = beat.confirmed or connection.stored_confirmed
-                if i in lost and not (connection.muted or connection.gone or connection.forgotten):
+                if i not in lost:
+                    connection.kept_at = now
+                    continue
+                connection.adopted = lost[i]
+                if not (connection.muted or connection.gone or connection.forgotten):
                     self._get_logger().warning("session %s is gone; closing its connection", connection.sid)
                     self._delivery.mute(connection)
                     abort(connection.socket, self._tasks)
@@ -596,7 +608,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def _request_disconnect(self, sid: str, namespace: str) -> None:
         """The session ends now; the node that has its client tells it."""
         self._start()
-        action = Action("forget", ((self._keys.session(sid),),))
+        action = Action("end", ((self._keys.session(sid),),))
         await self._log.append(Append(control_head(DISCONNECT, namespace, sid), (), action))
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:

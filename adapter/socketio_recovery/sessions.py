@@ -7,12 +7,18 @@ of the log, K. From then on the old owner's writes are refused: they carry the o
 
 No write creates a record but ``create``: a session that expired or was forgotten stays so.
 
+Orphans.  While a session has an owner it is listed in a sorted set, by its deadline. A heartbeat that does
+not come in time means that the owner's node is dead, or cut off. Then one living node *adopts* the session:
+it becomes the owner, nobody can claim the session any more, and its ``disconnect`` handler runs there. What
+is left of the record says so, for the case that the owner was only frozen.
+
 The record is a hash:
 
 =================  ===================================================================
 ``ns``             namespace
 ``hash``           SHA-256 of the secret; the secret itself is never stored
 ``token``          of the owner; empty while detached
+``open``           tokens whose ``disconnect`` handler may have to run yet, see ``lua/_owned.lua``
 ``holder``         the owner's node and transport, as JSON without brackets
 ``fence``          how often it was claimed, and once for its creation
 ``epoch, birth``   position at which it was created
@@ -20,6 +26,7 @@ The record is a hash:
 ``sent``           ... and this was the last offset it had been given then
 ``deadline``       when it can no longer be claimed (ms since 1970, Redis's time)
 ``was``            the deadline before it was last claimed
+``adopted``        its node died, and another runs its ``disconnect`` handler, or has run it
 ``data``           the session's data, JSON
 ``r:.. g:..``      rooms, see ``lua/_rooms.lua``
 =================  ===================================================================
@@ -44,10 +51,11 @@ from .codec import EVICT, Position, Room, dump
 from .connections import Argument, Calls, Script
 from .errors import SessionGone
 from .log import Keys
-from .membership import Stay
+from .membership import Rooms, Stay
 
 CREATE, CLAIM, HEARTBEAT = Script("create"), Script("claim"), Script("heartbeat")
 DETACH, SAVE, FORGET = Script("detach"), Script("save"), Script("forget")
+DUE, ADOPT = Script("due"), Script("adopt")
 
 #: Sessions in one heartbeat script: a long script keeps Redis from serving others.
 HEARTBEAT_COUNT = 200
@@ -93,6 +101,15 @@ class Record(NamedTuple):
     deadline: str  #: before it was claimed
     data: dict[str, Any]
     stays: list[Stay]
+
+
+class Orphan(NamedTuple):
+    """A session whose node died, as it was then."""
+
+    sid: str
+    namespace: str
+    data: dict[str, Any]
+    rooms: Rooms
 
 
 class Refused(NamedTuple):
@@ -161,8 +178,12 @@ class Sessions:
     Every method raises :class:`RedisUnavailable` if Redis does not answer in time.
     """
 
-    #: How long a record outlives its deadline, in ms: who comes late is told "expired", not "unknown".
+    #: How long a detached record outlives its deadline, in ms: who comes late is told "expired", not "unknown".
     GRACE = 60_000
+    #: How long a record with an owner does, in ms: for a node to adopt it, should all be down for a while.
+    ORPHAN_GRACE = 86_400_000
+    #: For how long a node keeps others from adopting the sessions that it is about to adopt, in ms.
+    LEASE = 5_000
 
     def __init__(self, calls: Calls, keys: Keys, node: str, max_disconnection: int, ttl: int, timeout: float) -> None:
         self.calls = calls
@@ -185,8 +206,8 @@ class Sessions:
         """
         epoch, n = await self._run(
             CREATE,
-            [self.keys.session(sid), self.keys.log, self.keys.meta],
-            *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.GRACE),
+            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned],
+            *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.ORPHAN_GRACE),
         )
         return Position(int(epoch), int(n))
 
@@ -194,9 +215,9 @@ class Sessions:
         """Makes ``token`` the owner of the session. Nothing changes if it is refused."""
         reply = await self._run(
             CLAIM,
-            [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes],
+            [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
             *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
-            *(self.ttl, self.GRACE),
+            *(self.ttl, self.ORPHAN_GRACE),
         )
         if reply[0] != b"ok":
             return Refused(reply[0].decode())
@@ -227,12 +248,13 @@ class Sessions:
             not end in a recovery.
         :returns: whether ``token`` was the owner's.
         """
-        key = self.keys.session(sid)
-        return bool(await self._run(DETACH, [key], token, self.max_disconnection, self.GRACE, deadline))
+        keys = [self.keys.session(sid), self.keys.owned]
+        arguments = (token, self.max_disconnection, self.GRACE, deadline, self.ORPHAN_GRACE)
+        return bool(await self._run(DETACH, keys, *arguments))
 
     async def forget(self, sid: str, token: str) -> bool:
         """The session is over. Returns whether ``token`` was the owner's."""
-        return bool(await self._run(FORGET, [self.keys.session(sid)], token))
+        return bool(await self._run(FORGET, [self.keys.session(sid), self.keys.owned], token))
 
     async def save(self, sid: str, token: str, data: object) -> None:
         """Stores the session's data.
@@ -243,20 +265,39 @@ class Sessions:
         if not await self._run(SAVE, [self.keys.session(sid)], token, encode_data(data)):
             raise SessionGone(sid)
 
-    async def heartbeat(self, beats: Sequence[Beat]) -> list[int]:
+    async def heartbeat(self, beats: Sequence[Beat]) -> dict[int, bool]:
         """Keeps sessions alive and stores what changed.
 
-        :returns: the indexes of the sessions that are gone or belong to another connection.
+        :returns: the indexes of the sessions that are gone or belong to another connection, each with whether
+            a node has adopted it.
         """
-        lost: list[int] = []
+        lost: dict[int, bool] = {}
         for first in range(0, len(beats), HEARTBEAT_COUNT):
             some = beats[first : first + HEARTBEAT_COUNT]
-            arguments: list[Argument] = [self.ttl, self.GRACE]
+            arguments: list[Argument] = [self.ttl, self.ORPHAN_GRACE]
             for beat in some:
                 arguments += (beat.token, *(beat.confirmed or ("", "")), len(beat.closed_rooms))
                 arguments += map(dump, beat.closed_rooms)
-            keys = [self.keys.log, self.keys.meta, self.keys.closes]
+            keys = [self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned]
             keys += [self.keys.session(beat.sid) for beat in some]
             reply = await self._run(HEARTBEAT, keys, *arguments)
-            lost += [first + int(i) - 1 for i in reply[2:]]
+            lost.update({first + abs(int(i)) - 1: int(i) < 0 for i in reply[2:]})
         return lost
+
+    async def due(self, most: int) -> list[str]:
+        """At most ``most`` sessions, by ``sid``, whose owner's node seems dead; other nodes are not given the same."""
+        keys = await self._run(DUE, [self.keys.owned], most, self.LEASE)
+        return [key.decode().removeprefix(self.keys.session("")) for key in keys]
+
+    async def adopt(self, sid: str, token: str) -> Orphan | None:
+        """Makes ``token`` the owner of a session whose node is dead; ``None`` if it is not, or not any more."""
+        reply = await self._run(
+            ADOPT,
+            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
+            *(token, self._holder(""), self.ttl, self.ORPHAN_GRACE),
+        )
+        fields = dict(zip(reply[::2], reply[1::2], strict=True))
+        if not fields:
+            return None
+        rooms = {json.loads(name[2:]): int(entered) for name, entered in fields.items() if name.startswith(b"r:")}
+        return Orphan(sid, fields[b"ns"].decode(), json.loads(fields[b"data"]), rooms)

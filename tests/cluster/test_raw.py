@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -194,6 +194,38 @@ async def test_a_quiet_client_whose_offset_is_older_than_the_log(
     for client in some:
         assert await settle(c, client) == [("e", 0), ("e", 1)]
     assert await settle(c, never) == []
+
+
+async def test_nothing_is_left_of_clients_that_do_not_read(start_node: StartNode) -> None:
+    """Their writers would hold what they took until TCP gives up, which takes a quarter of an hour."""
+    a = await start_node(manager={"max_queue": 50})
+    big = "x" * 100_000
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            client = await stack.enter_async_context(raw(a))
+            await client.send("40")
+            payload(await client.read(), "40")
+            transport = client.ws._response.connection.transport  # type: ignore[union-attr]
+            assert transport is not None
+            transport.pause_reading()
+            stack.callback(transport.abort)  # else its closing would wait for an answer
+
+        async def closed() -> bool:
+            await a.do(*[("emit", ["e", big]) for _ in range(9)])
+            return await _gone(a)
+
+        assert await _writers(a) == 6
+        await until(closed)
+
+        async def nothing() -> bool:
+            return not await _writers(a)
+
+        await until(nothing, a.log)
+
+
+async def _writers(node: Node) -> int:
+    tasks: list[str] = (await node.look())["tasks"]
+    return sum(task.endswith("writer") for task in tasks)
 
 
 async def test_a_client_that_does_not_read(start_node: StartNode) -> None:

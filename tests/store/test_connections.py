@@ -270,7 +270,7 @@ async def test_calls_are_run_again_when_the_connection_breaks(real: Store) -> No
         calls = Calls(Link(client, 5))
         proxy.lose_reply_to = b"retried"
         arguments: list[Any] = ["/", "", "retried", '"node","transport"', 60_000, 60_000]
-        keys = [real.keys.session("s1"), real.keys.log, real.keys.meta]
+        keys = [real.keys.session("s1"), real.keys.log, real.keys.meta, real.keys.owned]
         birth = await calls.run(CREATE, keys, arguments, 5)
         assert proxy.lost == 1
         assert birth == await calls.run(CREATE, keys, arguments, 5)

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 from socketio_recovery import log as log_module
 from socketio_recovery.codec import EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
-from socketio_recovery.connections import Link
+from socketio_recovery.connections import Backoff, Link
 from socketio_recovery.errors import PublishTimeout
 from socketio_recovery.log import APPEND, RENEW, Action, Append, Keys, Log
 
@@ -246,6 +246,61 @@ async def test_a_refusal_whose_reply_was_lost_is_still_told(real: Store) -> None
         await client.aclose()
 
 
+async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lost(real: Store) -> None:
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        bad = event("bad", *[b""] * 5000)  # more than Lua can unpack
+        waiting = [asyncio.ensure_future(log.append(a)) for a in (event("retried"), bad, event("good"))]
+        await asyncio.sleep(0)
+        proxy.lose_reply_to = b"retried"
+        async with running(log.write()):
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert proxy.lost == 1
+        assert isinstance(results[1], RuntimeError)
+        assert (results[0], results[2]) == ("", "")
+        stored = [fields[5] for _, fields in (await real.entries())[1:]]
+        assert stored == [b'["retried"]', b'["good"]']
+        await client.aclose()
+
+
+async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_second_time(
+    real: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert real.server is not None
+    unhindered = Backoff.wait
+
+    async def wait(self: Backoff) -> None:  # between the two tries
+        await real.client.config_set("maxmemory", 1)
+        await unhindered(self)
+
+    monkeypatch.setattr(Backoff, "wait", wait)
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
+        waiting = [
+            asyncio.ensure_future(log.append(append))
+            for append in (event("retried"), Append('["enter","/","nobody","retried"]', (), enter))
+        ]
+        await asyncio.sleep(0)
+        proxy.lose_reply_to = b"retried"
+        try:
+            async with running(log.write()):
+                assert await asyncio.gather(*waiting) == ["", "unknown"]
+                with pytest.raises(redis.exceptions.ResponseError, match="maxmemory"):
+                    await log.append(event("never stored"))
+                await real.client.config_set("maxmemory", 0)
+                assert await log.append(event("after")) == ""
+        finally:
+            await real.client.config_set("maxmemory", 0)
+        assert proxy.lost == 1
+        stored = [fields[5] for _, fields in (await real.entries())[1:]]
+        assert stored == [b'["retried"]', b'["after"]']
+        await client.aclose()
+
+
 async def test_scripts_are_loaded_again_when_redis_forgot_them(real: Store) -> None:
     log = real.log()
     follower = Follower(log)
@@ -370,7 +425,9 @@ async def test_a_log_begun_anew_by_an_earlier_clock_is_noticed(store: Store, mon
 async def lose_tail(store: Store, count: int) -> None:
     """As a failover to a replica that lagged behind."""
     entries = await store.entries()
-    await store.client.xdel(store.keys.log, *(id for id, _ in entries[-count:]))
+    await store.client.delete(store.keys.log)  # rather than XDEL, so that ids may go back
+    for id, fields in entries[:-count]:
+        await store.link().call("XADD", store.keys.log, id, *fields)
     await store.client.hset(store.keys.meta, "n", len(entries) - count)
 
 
@@ -398,6 +455,32 @@ async def test_a_lost_tail_is_a_new_epoch_for_every_node(
     assert epoch > before
     tail, _ = await store.log().tail(store.link())
     assert {f.position for f in followers} == {tail}
+
+
+async def test_a_lost_tail_is_noticed_though_the_next_number_fits(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that took over has a clock behind: what it stored in place of what was lost is not read."""
+    monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
+    follower = Follower(store.log())
+    async with running(follower.run()):
+        await until(lambda: follower.starts)
+        await fill(store.log(), "a", "b")
+        await store.until(await store.now() + 2)
+        await fill(store.log(), "c")
+        await until(lambda: len(follower.entries) == 3)
+    await lose_tail(store, 1)
+    last, fields = (await store.entries())[-1]
+    ms, _, n = last.partition(b"-")
+    await store.link().call("XADD", store.keys.log, ms + b"-%d" % (int(n) + 1), *fields[:4], "data", '["instead of c"]')
+    await store.client.hset(store.keys.meta, "n", int(n) + 1)
+    await fill(store.log(), "d")
+    async with running(follower.run()):
+        await until(lambda: len(follower.starts) > 1)
+        await fill(store.log(), "after")
+        await until(lambda: '["after"]' in names(follower.entries))
+    assert follower.reasons == ["boot", "epoch"]
+    assert names(follower.entries) == ['["a"]', '["b"]', '["c"]', '["after"]']
 
 
 async def test_of_nodes_that_renew_at_once_one_does(store: Store) -> None:

@@ -29,7 +29,7 @@ def closes(room: Room, namespace: str = "/") -> Append:
 
 
 def forgets(log: Log, sid: str) -> Append:
-    return Append(control_head(DISCONNECT, "/", sid), (), Action("forget", ((log.keys.session(sid),),)))
+    return Append(control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),),)))
 
 
 async def created(sessions: Sessions, sid: str = "s1", token: str = "t1", namespace: str = "/") -> tuple[Pid, Position]:
@@ -90,7 +90,7 @@ async def test_a_claim_returns_the_record_and_the_last_entry(store: Store) -> No
     async with running(log.write()):
         await log.append(event("e"))
         await sessions.save("s1", "t1", {"user": "Zoë", "deep": [1, {"x": None}]})
-        assert await sessions.heartbeat([Beat("s1", "t1", (birth.n + 1, birth.n), ())]) == []
+        assert await sessions.heartbeat([Beat("s1", "t1", (birth.n + 1, birth.n), ())]) == {}
         assert await sessions.detach("s1", "t1")
         await log.append(event("f"))
     record = await claimed(sessions, pid, "t2")
@@ -198,9 +198,9 @@ async def test_a_claimed_session_outlives_the_deadline_it_was_claimed_before(sto
 
 async def test_records_leave_redis_by_themselves(store: Store) -> None:
     sessions = store.sessions()
-    sessions.GRACE = 5_000
+    sessions.GRACE, sessions.ORPHAN_GRACE = 5_000, 7_000
     await created(sessions)
-    assert 60_000 < await store.client.pttl(store.keys.session("s1")) <= 65_000
+    assert 65_000 < await store.client.pttl(store.keys.session("s1")) <= 67_000
     sessions.max_disconnection = 10_000
     assert await sessions.detach("s1", "t1")
     assert 10_000 < await store.client.pttl(store.keys.session("s1")) <= 15_000
@@ -219,8 +219,8 @@ async def test_a_former_owner_writes_nothing(store: Store) -> None:
         await sessions.save("s1", "t1", {"by": "a former owner"})
     assert not await sessions.detach("s1", "t1")
     assert not await sessions.forget("s1", "t1")
-    assert await sessions.heartbeat([Beat("s1", "t1", (99, 98), ())]) == [0]
-    assert await store.record("s1") == before
+    assert await sessions.heartbeat([Beat("s1", "t1", (99, 98), ())]) == {0: False}
+    assert {**await store.record("s1"), b"open": before[b"open"]} == before
 
 
 async def test_a_detached_session_has_no_owner(store: Store) -> None:
@@ -229,7 +229,7 @@ async def test_a_detached_session_has_no_owner(store: Store) -> None:
     assert await sessions.detach("s1", "t1")
     before = await store.record("s1")
     assert not await sessions.detach("s1", "t1")
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == [0]
+    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == {0: False}
     with pytest.raises(SessionGone):
         await sessions.save("s1", "t1", {})
     assert await store.record("s1") == before
@@ -245,11 +245,12 @@ async def test_no_write_brings_back_a_session_that_is_gone(store: Store, how: st
         elif how == "expired":
             await store.client.delete(store.keys.session("s1"))
         else:
+            await sessions.detach("s1", "t1")
             assert await log.append(forgets(log, "s1")) == ""
         assert not await sessions.detach("s1", "t1")
         assert not await sessions.detach("s1", "t1", "9999999999999")
         assert not await sessions.forget("s1", "t1")
-        assert await sessions.heartbeat([Beat("s1", "t1", (3, 2), ("red",))]) == [0]
+        assert await sessions.heartbeat([Beat("s1", "t1", (3, 2), ("red",))]) == {0: False}
         with pytest.raises(SessionGone):
             await sessions.save("s1", "t1", {"a": 1})
         assert await log.append(moves(log, ENTER, "s1", "red")) == "unknown"
@@ -331,7 +332,7 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> Non
     some = range(0, count, 7)
     await asyncio.gather(*(created(sessions, f"s{i}") for i in range(count) if i not in some))
     beats = [Beat(f"s{i}", "t1", (i, i) if i % 2 else None, ("x",) * (i % 3)) for i in range(count)]
-    assert await sessions.heartbeat(beats) == list(some)
+    assert await sessions.heartbeat(beats) == dict.fromkeys(some, False)
     record = await store.record(f"s{count - 1}")
     confirmed = beats[-1].confirmed
     assert record[b"confirmed"] == (str(confirmed[0]).encode() if confirmed else record[b"birth"])
@@ -343,7 +344,7 @@ async def test_a_heartbeat_moves_the_deadline(store: Store) -> None:
     await created(sessions)
     before = int((await store.record("s1"))[b"deadline"])
     await store.until(await store.now() + 5)
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == []
+    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == {}
     assert int((await store.record("s1"))[b"deadline"]) > before
 
 
@@ -400,7 +401,7 @@ async def test_a_heartbeat_settles_closed_rooms(store: Store) -> None:
     async with running(log.write()):
         await log.append(moves(log, ENTER, "s1", "red"))
         await log.append(closes("red"))
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ("red", "never"))]) == []
+    assert await sessions.heartbeat([Beat("s1", "t1", None, ("red", "never"))]) == {}
     await store.client.delete(store.keys.closes)  # forgotten after a while
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1, birth.n + 2)]
 

@@ -149,7 +149,14 @@ def main() -> None:
         return web.json_response(time.time())
 
     async def look(request: web.Request) -> web.Response:
-        return web.json_response({"seen": seen, "outcomes": manager.outcomes, "healthy": manager.healthy})
+        return web.json_response(
+            {
+                "seen": seen,
+                "outcomes": manager.outcomes,
+                "healthy": manager.healthy,
+                "tasks": [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()],
+            }
+        )
 
     async def stop(app: web.Application) -> None:
         await manager.drain()

@@ -1,24 +1,33 @@
 -- Appends a batch of entries, each with its effect on a session's record, in one step.
 --
+-- A batch that is stored already, because its reply was lost, is answered as it was.
+--
 -- KEYS  log, meta, producer, closes, then the session records the batch touches
--- ARGV  sequence  number of the first entry among this producer's; those already stored are skipped
+-- ARGV  sequence  number of the first entry among this producer's
 --       retention (ms) used when no node has set one, 0 = don't trim; max_length (entries, 0 = no cap)
 --       count     entries that follow, each as:
 --         fields (a count), then that many names and values for the stream
---         action  '' | 'enter' | 'leave' | 'close' | 'forget'
+--         action  '' | 'enter' | 'leave' | 'close' | 'end'
 --           enter, leave: record (index in KEYS), namespace, room, room's record (index in KEYS, 0 = none)
 --           close:        namespace, room
---           forget:       record (index in KEYS)
+--           end:          record (index in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
 --   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...'
 
 local log = open(KEYS[1], KEYS[2])
-local stored = tonumber(redis.call('GET', KEYS[3]) or 0)
+local producer = KEYS[3]
 local sequence, count = tonumber(ARGV[1]), tonumber(ARGV[4])
 local retention, max_length = log.retention or tonumber(ARGV[2]), tonumber(ARGV[3])
 local closes = KEYS[4]
-local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, forget = 1}
-local reply = {log.epoch, 0}
+local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, ['end'] = 1}
+
+local reply = {log.epoch, integer(log.n)}
+local known = redis.call('HMGET', producer, 'sequence', 'refused')
+local stored = tonumber(known[1] or 0)
+if stored >= sequence + count - 1 then
+  for word in string.gmatch(known[2], '[^\n]+') do reply[#reply + 1] = word end
+  return reply
+end
 
 -- What the log no longer reaches was settled in every living record long ago, and is dropped.
 local function note_close(field, n)
@@ -39,19 +48,12 @@ local function note_close(field, n)
   end
 end
 
--- Why a session can't enter or leave a room, if so. ARGV[last] is the last of the entry's fields.
-local function refusal(last)
-  local session, namespace = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3]
-  local room_record = KEYS[tonumber(ARGV[last + 5])]
-  if redis.call('HGET', session, 'ns') ~= namespace then return 'unknown' end
-  if room_record and redis.call('HGET', room_record, 'ns') == namespace then return 'sid' end
-end
-
 -- Enters or leaves a room; returns why not, if refused.
 local function move(action, first, last)
   local session, namespace, room = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3], ARGV[last + 4]
-  local refused = refusal(last)
-  if refused then return refused end
+  local room_record = KEYS[tonumber(ARGV[last + 5])]
+  if redis.call('HGET', session, 'ns') ~= namespace then return 'unknown' end
+  if room_record and redis.call('HGET', room_record, 'ns') == namespace then return 'sid' end
   local entered = present(session, closes, namespace, room)
   if (action == 'enter') == (entered ~= nil) then return 'same' end
   local n = integer(add(log, unpack(ARGV, first, last)))
@@ -63,42 +65,47 @@ local function move(action, first, last)
   sweep(session, log)
 end
 
--- Stores an entry; returns why not, if refused.
+-- Stores an entry, ARGV[first] to ARGV[last]; returns why not, if refused.
 local function store(action, first, last)
   if action == 'enter' or action == 'leave' then return move(action, first, last) end
   local n = add(log, unpack(ARGV, first, last))
   if action == 'close' then
     note_close(ARGV[last + 2] .. '\n' .. ARGV[last + 3], integer(n))
-  elseif action == 'forget' then
-    redis.call('DEL', KEYS[tonumber(ARGV[last + 2])])
+  elseif action == 'end' then
+    local session = KEYS[tonumber(ARGV[last + 2])]
+    local token = redis.call('HGET', session, 'token')
+    if token == '' then
+      redis.call('DEL', session)
+    elseif token then  -- its owner, or if that is dead who adopts it, runs the disconnect handler first
+      redis.call('HSET', session, 'hash', '')
+    end
   end
 end
 
 local had = log.n
+local refusals = {}
 local at = 5
 for i = 1, count do
   local last = at + tonumber(ARGV[at])
   local action = ARGV[last + 1]
   local ok, refused = true, nil
-  if sequence + i > stored + 1 then
+  if sequence + i - 1 > stored then
     -- What goes wrong with one entry must not leave the others, and the log's own state, half-written.
     ok, refused = pcall(store, action, at + 1, last)
-    if not ok then refused = 'failed: ' .. tostring(type(refused) == 'table' and refused.err or refused) end
-  elseif action == 'enter' or action == 'leave' then
-    refused = refusal(last)  -- as the reply said that was lost
   end
+  if not ok then refused = 'failed: ' .. tostring(type(refused) == 'table' and refused.err or refused) end
   if refused then
-    reply[#reply + 1] = i
-    reply[#reply + 1] = refused
+    refusals[#refusals + 1] = integer(i)
+    refusals[#refusals + 1] = string.gsub(refused, '\n', ' ')
   end
   at = last + 2 + arguments[action]
 end
 close(log)
--- Kept for longer than any outage across which a batch may be sent again.
-redis.call('SET', KEYS[3], integer(math.max(stored, sequence + count - 1)), 'PX', integer(math.max(retention * 4, 86400000)))
+redis.call('HSET', producer, 'sequence', integer(sequence + count - 1), 'refused', table.concat(refusals, '\n'))
+-- For longer than any outage across which a batch may be sent again.
+redis.call('PEXPIRE', producer, integer(math.max(retention * 4, 86400000)))
 if log.n > had then
   if retention > 0 then redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention)) end
   if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
 end
-reply[2] = integer(log.n)
-return reply
+return {log.epoch, integer(log.n), unpack(refusals)}

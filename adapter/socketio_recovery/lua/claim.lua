@@ -1,10 +1,10 @@
 -- Makes a connection the owner of a session, atomically. Asked again with the same token, it answers
 -- the same. If another connection may still hold the session, an 'evict' entry tells its node.
 --
--- KEYS  session, log, meta, closes
+-- KEYS  session, log, meta, closes, owned
 -- ARGV  namespace, hash of the secret, token, holder (node and transport, as JSON without brackets),
 --       the head of an 'evict' entry, but for the old holder and the closing bracket,
---       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline
+--       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline, for a node to adopt it
 -- Returns 'ok', epoch, n of the last entry of the log (K), then the record's fields and values;
 --      or 'unknown' | 'expired' | 'epoch', epoch, K
 
@@ -16,18 +16,20 @@ for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
 
 local function refuse(why) return {why, log.epoch, integer(log.n)} end
 
-if record.hash ~= ARGV[2] or record.hash == '' or record.ns ~= ARGV[1] then return refuse('unknown') end
+if record.hash ~= ARGV[2] or record.hash == '' then return refuse('unknown') end
+if record.adopted then return refuse('expired') end
+if record.ns ~= ARGV[1] then return refuse('unknown') end
 if record.token ~= ARGV[3] then
   if log.now > tonumber(record.deadline) then return refuse('expired') end
   if record.epoch ~= log.epoch then return refuse('epoch') end
-  if record.token ~= '' then
+  if record.holder ~= '' then
     add(log, 'head', ARGV[5] .. ',' .. record.holder .. ']')
     close(log)
   end
   -- 'was' is the deadline to go back to, should the claim not end in a recovery.
-  redis.call('HSET', session, 'token', ARGV[3], 'holder', ARGV[4], 'was', record.deadline,
-    'deadline', integer(math.max(tonumber(record.deadline), log.now + ARGV[6])))
-  redis.call('PEXPIRE', session, integer(math.max(tonumber(record.deadline) - log.now, tonumber(ARGV[6])) + ARGV[7]))
+  redis.call('HSET', session, 'token', ARGV[3], 'open', record.open .. ARGV[3] .. ' ', 'holder', ARGV[4],
+    'was', record.deadline)
+  own(session, KEYS[5], math.max(tonumber(record.deadline), log.now + ARGV[6]), ARGV[7], log.now)
   redis.call('HINCRBY', session, 'fence', 1)
 end
 for field in pairs(record) do

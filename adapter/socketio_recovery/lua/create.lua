@@ -1,10 +1,10 @@
 -- Creates the record of a new session, owned by the connection that names a token.
 -- Asked again with the same token, it answers the same.
 --
--- KEYS  session, log, meta
+-- KEYS  session, log, meta, owned
 -- ARGV  namespace, hash of the secret ('' = can't be recovered), token,
 --       holder (node and transport, as JSON without brackets), ttl (ms) without a heartbeat,
---       grace (ms) the record outlives its deadline
+--       grace (ms) the record outlives its deadline, for a node to adopt it
 -- Returns epoch, n of the last entry of the log (the session's birth)
 
 local session = KEYS[1]
@@ -14,8 +14,8 @@ if redis.call('HGET', session, 'token') == ARGV[3] then
 end
 local n = integer(log.n)
 redis.call('DEL', session)
-redis.call('HSET', session, 'ns', ARGV[1], 'hash', ARGV[2], 'token', ARGV[3], 'holder', ARGV[4],
+redis.call('HSET', session, 'ns', ARGV[1], 'hash', ARGV[2], 'token', ARGV[3], 'open', ARGV[3] .. ' ', 'holder', ARGV[4],
   'fence', 1, 'epoch', log.epoch, 'birth', n, 'confirmed', n, 'sent', n,
-  'deadline', integer(log.now + ARGV[5]), 'data', '{}')
-redis.call('PEXPIRE', session, integer(ARGV[5] + ARGV[6]))
+  'data', '{}')
+own(session, KEYS[4], log.now + ARGV[5], ARGV[6], log.now)
 return {log.epoch, n}

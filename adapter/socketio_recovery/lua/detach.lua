@@ -1,12 +1,25 @@
--- The owner's transport is gone: the session waits for another connection until its deadline.
+-- A connection is over, and its session is not: it waits for another connection until its deadline.
 --
--- KEYS  session
--- ARGV  token, ttl (ms) until the deadline, grace (ms), the deadline itself (ms; '' = now + ttl)
+-- KEYS  session, owned
+-- ARGV  token, ttl (ms) until the deadline, grace (ms) the record outlives it,
+--       for a claim that failed: the deadline that it found (ms; '' = the disconnect handler has run),
+--       and the grace (ms) if an owner before has to be waited for
 -- Returns 1, or 0 if the session is gone or belongs to another connection
 
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+local session, owned, token, failed = KEYS[1], KEYS[2], ARGV[1], ARGV[4] ~= ''
+local before, after = around(session, token)
+if not before then return 0 end
+local rest = failed and before .. after or after
+redis.call('HSET', session, 'open', rest)
+if redis.call('HGET', session, 'token') ~= token then return 0 end
 local now = clock()
 local deadline = tonumber(ARGV[4]) or (now + ARGV[2])
-redis.call('HSET', KEYS[1], 'token', '', 'holder', '', 'deadline', integer(deadline))
-redis.call('PEXPIRE', KEYS[1], integer(math.max(deadline - now, 0) + ARGV[3]))
+redis.call('HSET', session, 'token', string.match(rest, '(%S+) $') or '', 'holder', '')
+if rest == '' then
+  redis.call('ZREM', owned, session)
+  redis.call('HSET', session, 'deadline', integer(deadline))
+  redis.call('PEXPIRE', session, integer(math.max(deadline - now, 0) + ARGV[3]))
+else
+  own(session, owned, deadline, ARGV[5], now)
+end
 return 1

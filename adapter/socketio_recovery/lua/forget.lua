@@ -1,8 +1,23 @@
--- Forgets a session: its client, or the application, disconnected it on purpose.
+-- Forgets a session: its client, or the application, disconnected it on purpose; or it was adopted, and its
+-- disconnect handler has run.
 --
--- KEYS  session
+-- KEYS  session, owned
 -- ARGV  token
 -- Returns 1, or 0 if the session is gone or belongs to another connection
 
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
+local session = KEYS[1]
+local _, after = around(session, ARGV[1])
+if not after then return 0 end
+local found = redis.call('HMGET', session, 'token', 'adopted', 'hash')
+if found[1] ~= ARGV[1] then
+  redis.call('HSET', session, 'open', after)
+  return 0
+end
+redis.call('DEL', session)
+redis.call('ZREM', KEYS[2], session)
+if found[2] then
+  -- The owner that was thought dead may wake up yet: it must not run the handler again.
+  redis.call('HSET', session, 'adopted', found[2], 'hash', found[3])
+  redis.call('PEXPIRE', session, 86400000)
+end
+return 1
