@@ -6,7 +6,7 @@ NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --
 PORT ?= 8080
 WORKERS ?= 3
 
-.PHONY: help chat test style format types coverage flaky build clean
+.PHONY: help chat test chaos style format types coverage flaky build clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, thre
 
 test: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+chaos: .venv/ready tests/node_modules/ready  ## break a real cluster on purpose, check every event; ARGS="--help"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 style: .venv/ready  ## format and lint, as a check
 	$(BIN)/ruff format --check .

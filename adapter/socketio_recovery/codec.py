@@ -42,17 +42,31 @@ class Position(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        """The offset as clients see it: an opaque string."""
         return f"{self.epoch:x}-{self.n:x}"
 
 
-_OFFSET = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,13})", re.ASCII)
+def offset(position: Position, ms: int) -> str:
+    """A position as clients see it: an opaque string.
+
+    :param ms: when the entry was stored (Redis's time); 0 if that is not known. It tells the entry from another
+        with the same number, should the log lose its tail and grow again.
+    """
+    return f"{position}-{ms:x}" if ms else str(position)
+
+
+_OFFSET = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,13})(?:-([0-9a-f]{1,12}))?", re.ASCII)
 
 
 def parse_offset(text: object) -> Position | None:
     """The position that an offset sent by a client names, or ``None`` if it is not one of ours."""
     match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
     return Position(int(match[1], 16), int(match[2], 16)) if match else None
+
+
+def parse_offset_ms(text: object) -> int:
+    """When the entry was stored that an offset names; 0 if it does not say."""
+    match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
+    return int(match[3], 16) if match and match[3] else 0
 
 
 class Payload(NamedTuple):

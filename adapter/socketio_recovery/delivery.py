@@ -39,6 +39,7 @@ from .codec import (
     Position,
     Room,
     converted,
+    offset,
 )
 from .window import Window
 
@@ -172,6 +173,7 @@ class Delivery:
         self.logger = logger
         self.codecs: list[Codec] = []  # the clients' first
         self.cursor = Position(0, 0)
+        self._cursor_ms = 0  # when that entry was stored; 0 if it was not read
         self.started = False
         #: Live connections: namespace -> room -> connections. Room ``None`` is everybody.
         self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
@@ -292,6 +294,7 @@ class Delivery:
     def start(self, position: Position, ms: int, why: str) -> None:
         """Nothing before ``position`` is known on this node any more; see :meth:`Log.follow`."""
         self.cursor = position
+        self._cursor_ms = 0
         self.started = True
         self.window.reset(position.n, ms)
         if why != "boot":
@@ -319,6 +322,7 @@ class Delivery:
                 entry = Entry(EPOCH, entry.n, entry.ms)
             self.window.append(entry)
         self.cursor = Position(self.cursor.epoch, entries[-1].n)
+        self._cursor_ms = entries[-1].ms
         pins = (*self._pinned.values(), *(c.position for c in self._behind))
         self.window.trim(min(pins, default=sys.maxsize))
         self._release()
@@ -385,15 +389,15 @@ class Delivery:
         payload = entry.payload
         assert payload is not None
         ack = None if entry.callback is None else entry.n
-        offset = None if ack else str(Position(self.cursor.epoch, entry.n))
+        text = None if ack else offset(Position(self.cursor.epoch, entry.n), entry.ms)
         with_offset: list[Message] | None = None
         without: list[Message] | None = None
         for connection in members:
             if entry.skip and connection.sid in entry.skip:
                 continue
-            if connection.offsets and offset:
+            if connection.offsets and text:
                 if with_offset is None:
-                    with_offset = self._messages(entry.namespace, payload, offset, None)
+                    with_offset = self._messages(entry.namespace, payload, text, None)
                 messages = with_offset
                 connection.sent = entry.n
             else:
@@ -442,7 +446,7 @@ class Delivery:
     def send_local(self, namespace: str, rooms: Sequence[Room], skip: Sequence[str], payload: Payload) -> None:
         """Delivers an event on this node only, past the log (``ignore_queue=True``)."""
         # Live connections were sent everything up to the cursor: it is their offset.
-        entry = Entry(EVENT, self.cursor.n)
+        entry = Entry(EVENT, self.cursor.n, self._cursor_ms)
         entry.namespace, entry.rooms, entry.skip, entry.payload = namespace, rooms, skip, payload
         self._hold(entry)
         self._send(entry, self.members(namespace, rooms))

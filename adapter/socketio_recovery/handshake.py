@@ -43,7 +43,7 @@ from engineio.packet import PING
 from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from . import membership
-from .codec import Position, parse_offset
+from .codec import Position, parse_offset, parse_offset_ms
 from .delivery import Connection, Delivery, Message
 from .errors import RedisUnavailable, SessionGone
 from .orphans import NODE_LOST
@@ -63,9 +63,10 @@ class ClientLeft(Exception):
 class Attempt:
     """One client's try to connect to a namespace."""
 
-    def __init__(self, pid: Pid | None, offset: Position | None, reason: str | None) -> None:
+    def __init__(self, pid: Pid | None, offset: Position | None, reason: str | None, offset_ms: int = 0) -> None:
         self.pid = pid
         self.offset = offset
+        self.offset_ms = offset_ms  # when the entry at the offset was stored; 0 if not known
         self.reason = reason  # why it can't be recovered, as far as is known
         self.connection: Connection | None = None
         self.over = False
@@ -110,7 +111,7 @@ def take_recovery(auth: Any) -> tuple[Attempt, Any]:
         offset = parse_offset(auth["offset"])
         if offset is None:
             return Attempt(None, None, "malformed"), rest or None
-    return Attempt(pid, offset, None), rest or None
+    return Attempt(pid, offset, None, parse_offset_ms(auth.get("offset"))), rest or None
 
 
 class _NoSecrets(logging.Filter):
@@ -295,10 +296,16 @@ class Handshake:
             return False
         start = start_of(record, seen)
         await self._follow_to(record.last)
-        attempt.reason = await self.delivery.reach_back(connection, start)
+        # What the client saw may be gone with the log's tail, and other entries have its numbers by now. What was
+        # confirmed is not: the record lost its tail with the log.
+        suspect = bool(attempt.offset_ms) and attempt.offset is not None and start == seen == attempt.offset.n
+        attempt.reason = await self.delivery.reach_back(connection, start - suspect)
         if attempt.reason is not None:
             return False
         self._check(connection, record.last)
+        if suspect and self.delivery.window.ms(seen) != attempt.offset_ms:
+            attempt.reason = "epoch"
+            return False
         rooms = membership.rooms_at(record.stays, record.last.n)
         if membership.forward(self.delivery.window, connection.namespace, connection.sid, rooms, record.last.n):
             attempt.reason = "unknown"  # disconnected by the application since it was claimed

@@ -70,6 +70,15 @@ class Window:
         entry = self._entries[n - self.floor - 1]
         return None if isinstance(entry, int) else entry
 
+    def ms(self, n: int) -> int:
+        """When entry ``n`` was stored (ms since 1970, Redis's time).
+
+        :raises IndexError: outside ``floor < n <= last``.
+        """
+        if n <= self.floor:
+            raise IndexError(n)
+        return _ms(self._entries[n - self.floor - 1])
+
     def append(self, entry: Entry) -> None:
         """Adds the entry that follows ``last``."""
         keep = needed(entry)

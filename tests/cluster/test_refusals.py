@@ -92,7 +92,7 @@ async def test_pids_and_offsets_of_every_shape(start_node: StartNode, clients: C
     await client.received(1)
     times = 1
     pid, offset = [(await client.run("get"))[key] for key in ("pid", "offset")]
-    epoch, _, n = offset.partition("-")
+    epoch, n, _ = offset.split("-")
     other = pid[:-1] + ("A" if pid[-1] != "A" else "B")
     huge = "x" * 100_000
     for bad_pid, bad_offset, reason in [

@@ -23,6 +23,8 @@ class Proxy:
         #: The reply to the next request that contains this is lost, and the connection with it.
         self.lose_reply_to: bytes | None = None
         self.lost = 0
+        #: Clients' ends of connections on which nothing gets through any more, not even their end.
+        self._silent: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -33,6 +35,7 @@ class Proxy:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
+        await asyncio.sleep(0)  # who was let in just now is known after this
         await self.cut()
 
     @property
@@ -46,6 +49,11 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # their sockets are closed by then
+
+    def silence(self) -> None:
+        """The connections of now go dead, without a word to either side; new ones are as before."""
+        self._silent |= self._writers
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -56,16 +64,22 @@ class Proxy:
             await self._connect(reader, writer)
         self._tasks.discard(task)
         self._writers.discard(writer)
+        self._silent.discard(writer)
         writer.close()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        opening = asyncio.create_task(asyncio.open_connection("127.0.0.1", self.target))
+        try:
+            behind_reader, behind_writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening)[1].close()
+            raise
         losing = False
 
         async def there() -> None:
             nonlocal losing
             while data := await reader.read(1 << 16):
-                if not self.open.is_set():
+                if not self.open.is_set() or writer in self._silent:
                     continue
                 if self.lose_reply_to is not None and self.lose_reply_to in data:
                     self.lose_reply_to = None
@@ -78,14 +92,18 @@ class Proxy:
                 if losing:
                     self.lost += 1
                     return
+                if writer in self._silent:
+                    continue
                 writer.write(data)
                 await writer.drain()
 
         directions = [asyncio.ensure_future(there()), asyncio.ensure_future(back())]
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            if writer in self._silent:
+                await asyncio.Event().wait()  # until it is cut
         finally:
+            behind_writer.close()  # first: a cut may come while the rest is awaited
             for task in directions:
                 task.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            behind_writer.close()

@@ -1,12 +1,13 @@
 // Official JavaScript clients, driven by lines of JSON: commands on standard input, reports on standard output.
 //
 // A command is {id, op, name, ...}; its answer {id, value} or {id, error}. What a client sees is reported as it
-// comes: {name, nsp, what: "connect" | "disconnect" | "connect_error" | "event", ...}.
+// comes: {name, nsp, what: "connect" | "disconnect" | "connect_error" | "event", at (ms since 1970), ...}.
 const { Manager } = require("socket.io-client");
 const msgpackParser = require("socket.io-msgpack-parser");
 
 const clients = new Map();
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+const shorten = (value) => (typeof value === "string" && value.length > 100 ? { length: value.length } : value);
 const plain = (value) =>
   Buffer.isBuffer(value) || value instanceof ArrayBuffer || ArrayBuffer.isView(value)
     ? { bytes: Buffer.from(value.buffer && !Buffer.isBuffer(value) ? value.buffer : value).toString("hex") }
@@ -15,7 +16,8 @@ const plain = (value) =>
       : value;
 
 const operations = {
-  open({ name, url, namespaces = ["/"], auth, options = {}, answer }) {
+  // brief: long strings are reported by their length. urls: each try to reconnect goes to the next of them.
+  open({ name, url, urls, namespaces = ["/"], auth, options = {}, answer, brief }) {
     const manager = new Manager(url, {
       reconnectionDelay: 20,
       reconnectionDelayMax: 100,
@@ -24,15 +26,20 @@ const operations = {
       ...options,
       ...(options.parser === "msgpack" ? { parser: msgpackParser } : {}),
     });
+    if (urls) {
+      let turn = Math.max(urls.indexOf(url), 0);
+      manager.on("reconnect_attempt", () => (manager.uri = urls[++turn % urls.length]));
+    }
     const sockets = {};
     for (const nsp of namespaces) {
+      const report = (what, more) => say({ name, nsp, what, at: Date.now(), ...more });
       const socket = (sockets[nsp] = manager.socket(nsp, auth ? { auth } : {}));
-      socket.on("connect", () => say({ name, nsp, what: "connect", sid: socket.id, recovered: Boolean(socket.recovered), pid: socket._pid }));
-      socket.on("disconnect", (reason) => say({ name, nsp, what: "disconnect", reason }));
-      socket.on("connect_error", (error) => say({ name, nsp, what: "connect_error", message: error.message, data: error.data }));
+      socket.on("connect", () => report("connect", { sid: socket.id, recovered: Boolean(socket.recovered), pid: socket._pid }));
+      socket.on("disconnect", (reason) => report("disconnect", { reason }));
+      socket.on("connect_error", (error) => report("connect_error", { message: error.message, data: error.data }));
       socket.onAny((event, ...args) => {
         const ack = args.length && typeof args[args.length - 1] === "function" ? args[args.length - 1] : null;
-        say({ name, nsp, what: "event", event, args: args.map(plain) });
+        report("event", { event, args: args.map(brief ? shorten : plain) });
         if (ack && answer !== false) ack(...(answer || [`${name} got ${event}`]));
       });
     }
@@ -60,6 +67,16 @@ const operations = {
       client.kept = engine.transport.ws;
     }
     engine._onClose("transport close");
+  },
+  // The client stops reading from its socket (WebSocket only), and reads on.
+  pause({ name }) {
+    const { ws } = clients.get(name).manager.engine.transport;
+    if (ws && ws.readyState === ws.OPEN) ws.pause();
+    return Boolean(ws && ws.isPaused);
+  },
+  resume({ name }) {
+    const { ws } = clients.get(name).manager.engine.transport;
+    if (ws && ws.isPaused) ws.resume();
   },
   move({ name, url }) {
     clients.get(name).manager.uri = url;

@@ -21,7 +21,7 @@ from chat.redis_server import free_port
 
 ROOT = Path(__file__).parents[2]
 #: How long a condition may take to come true, in seconds, before the test fails.
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 
 def find_node_js() -> str | None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import sys
+import time
 from typing import Any
 
 import socketio
@@ -18,8 +19,16 @@ from socketio_recovery import AsyncRedisStreamsManager
 NAMESPACES = ("/", "/other")
 
 
+def shift_clock(seconds: float) -> None:
+    """This process's wall clock is wrong by so much from now on; its monotonic one is not."""
+    right = time.time
+    time.time = lambda: right() + seconds
+
+
 def main() -> None:
     config = json.loads(sys.argv[1])
+    if "clock" in config:
+        shift_clock(config["clock"])
     logging.basicConfig(level=logging.INFO, format=f"{config['node']} %(levelname)s %(message)s")
     manager = AsyncRedisStreamsManager(
         config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {})
@@ -58,6 +67,13 @@ def main() -> None:
                     await asyncio.sleep(auth["slow"])
                 if auth.get("raise"):
                     raise ValueError("the connect handler fails")
+                if "enter" in auth and not manager.recovered(sid, namespace):
+                    for room in auth["enter"]:
+                        await sio.enter_room(sid, room, namespace)
+                    await sio.save_session(sid, {"name": auth["name"]}, namespace)
+                    reason = manager.recovery_reason(sid, namespace)
+                    hello = (f"hello.{sid}", {"reason": reason, "node": config["node"]})
+                    await sio.emit("hello", hello, to=sid, namespace=namespace)
                 if auth.get("greet"):
                     await sio.enter_room(sid, "greeted", namespace)
                     await sio.emit("greeting", "room", to="greeted", namespace=namespace)
@@ -125,8 +141,12 @@ def main() -> None:
                     result = await result
                 results.append({"result": _plain(result)})
             except Exception as error:
-                results.append({"error": f"{type(error).__name__}: {error}"})
+                results.append({"error": f"{type(error).__name__}: {error}", "fate": getattr(error, "fate", None)})
         return web.json_response(results)
+
+    async def clock(request: web.Request) -> web.Response:
+        shift_clock(float(request.query["shift"]))
+        return web.json_response(time.time())
 
     async def look(request: web.Request) -> web.Response:
         return web.json_response(
@@ -146,6 +166,7 @@ def main() -> None:
     sio.attach(app)
     app.router.add_post("/do", do)
     app.router.add_get("/look", look)
+    app.router.add_post("/clock", clock)
     app.on_shutdown.append(stop)
     if config.get("start", True):
 
@@ -159,6 +180,8 @@ def main() -> None:
 def _bytes(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"bytes"}:
         return bytes.fromhex(value["bytes"])
+    if isinstance(value, dict) and set(value) == {"tuple"}:
+        return tuple(value["tuple"])
     return [_bytes(v) for v in value] if isinstance(value, list) else value
 
 

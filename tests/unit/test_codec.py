@@ -30,8 +30,10 @@ from socketio_recovery.codec import (
     control_head,
     converted,
     event_head,
+    offset,
     parse_entry,
     parse_offset,
+    parse_offset_ms,
     payload_fields,
 )
 
@@ -200,10 +202,11 @@ def test_payloads_are_converted_between_formats(arguments: list[Any]) -> None:
 # -- offsets and rooms ------------------------------------------------------------------------------
 
 
-@given(epoch=st.integers(0, 2**48 - 1), n=st.integers(0, 2**52 - 1))
-def test_an_offset_is_read_back(epoch: int, n: int) -> None:
+@given(epoch=st.integers(0, 2**48 - 1), n=st.integers(0, 2**52 - 1), ms=st.integers(0, 2**48 - 1))
+def test_an_offset_is_read_back(epoch: int, n: int, ms: int) -> None:
     position = Position(epoch, n)
-    assert parse_offset(str(position)) == position
+    assert parse_offset(offset(position, ms)) == position
+    assert parse_offset_ms(offset(position, ms)) == ms
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,9 @@ def test_an_offset_is_read_back(epoch: int, n: int) -> None:
         "1",
         "1-",
         "-1",
-        "1-2-3",
+        "1-2-",
+        "1-2-3-4",
+        "1-2-" + "f" * 13,
         "1--2",
         "+1-2",
         " 1-2",
@@ -241,6 +246,7 @@ def test_an_offset_is_read_back(epoch: int, n: int) -> None:
 )
 def test_a_hostile_offset_is_none(text: Any) -> None:
     assert parse_offset(text) is None
+    assert parse_offset_ms(text) == 0
 
 
 def test_positions_are_in_the_order_of_the_log() -> None:

@@ -1,0 +1,187 @@
+"""What goes on while faults happen: emits from every node and from outside, and moves between rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout
+
+from tests.support.cluster import Node
+
+from .history import Emit, Fate, Room
+from .world import CHANNEL, MANAGER, MOVING, ROOMS, World
+
+#: How an emitter sends: id, rooms, skip, padding, volatile -> what became of it.
+Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str, bool], Awaitable[Fate]]
+
+_quiet = logging.getLogger("chaos.outside")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+
+
+class Load:
+    """Emitters and a mover, running. Use it in an ``async with``.
+
+    :param rate: events per second of each emitter, roughly.
+    """
+
+    def __init__(self, world: World, rate: float) -> None:
+        self.world = world
+        self.rate = rate
+        self.emits: list[Emit] = []
+        self.fates: Counter[str] = Counter()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
+
+    async def __aenter__(self) -> Load:
+        limit = MANAGER["publish_timeout"] + 3
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=limit))
+        self._outside = AsyncRedisStreamsManager(
+            self.world.redis.url, CHANNEL, write_only=True, logger=_quiet, publish_timeout=MANAGER["publish_timeout"]
+        )
+        for node in self.world.all_nodes:
+            self._run(self._emitter(node.name, self._through(node)))
+        self._run(self._emitter("outside", self.outside))
+        self._run(self._mover())
+        return self
+
+    def _run(self, work: Awaitable[None]) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    async def end(self) -> None:
+        """Lets what is under way end; nothing new begins."""
+        self._over = True
+        await asyncio.gather(*self._tasks)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.close()
+        await self._outside.close()
+
+    # -- emitters -----------------------------------------------------------------------------------
+
+    async def _emitter(self, name: str, send: Send) -> None:
+        rng = random.Random(f"{self.world.seed} {name}")
+        number = 0
+        while not self._over:
+            for _ in range(rng.choice((1, 1, 1, 1, 10))):  # at times a burst
+                await self.emit(f"{name}.{number}", name, send, *self._target(rng), volatile=rng.random() < 0.05)
+                number += 1
+            await asyncio.sleep(rng.uniform(0, 3.6 / self.rate))
+
+    def _target(self, rng: random.Random) -> tuple[tuple[Room, ...], tuple[str, ...]]:
+        kind = rng.random()
+        if kind < 0.2:
+            return (), ()
+        if kind < 0.3:
+            return (), (self._sid(rng),)
+        if kind < 0.6:
+            return (rng.choice(ROOMS),), ()
+        if kind < 0.8:
+            return (rng.choice(MOVING),), ()
+        if kind < 0.9:
+            return (rng.choice(ROOMS), rng.choice(MOVING)), ()
+        return (self._sid(rng),), ()
+
+    def _sid(self, rng: random.Random) -> str:
+        connects = rng.choice(self.world.everybody).connects()
+        return str(connects[-1]["sid"]) if connects else "nobody"
+
+    async def emit(
+        self,
+        id: str,
+        emitter: str,
+        send: Send,
+        rooms: tuple[Room, ...] = (),
+        skip: tuple[str, ...] = (),
+        padding: str = "",
+        volatile: bool = False,
+    ) -> Fate:
+        """Emits an event, and notes what became of it."""
+        start = time.time()
+        fate = await send(id, rooms, skip, padding, volatile)
+        self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate))
+        self.fates[fate] += 1
+        if fate != "stored":
+            await asyncio.sleep(0.1)
+        return fate
+
+    async def outside(
+        self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool
+    ) -> Fate:
+        """From a process without a server."""
+        try:
+            await self._outside.emit(
+                "e", (id, padding), room=list(rooms) or None, skip_sid=list(skip), volatile=volatile
+            )
+        except PublishTimeout as error:
+            return _fate(error.fate)
+        return "stored"
+
+    def _through(self, node: Node) -> Send:
+        async def send(id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool) -> Fate:
+            kwargs = {"to": list(rooms) or None, "skip_sid": list(skip), "volatile": volatile}
+            (result,) = await self._do(node, "emit", ["e", {"tuple": [id, padding]}], kwargs) or (
+                {"error": "", "fate": "unknown"},
+            )
+            return _fate(result["fate"]) if "error" in result else "stored"
+
+        return send
+
+    async def _do(
+        self, node: Node, method: str, args: list[Any], kwargs: dict[str, Any]
+    ) -> list[dict[str, Any]] | None:
+        """A call of the server's, in a node's process; ``None`` if that does not answer."""
+        try:
+            async with self._http.post(node.url + "/do", json={"calls": [[method, args, kwargs]]}) as response:
+                results: list[dict[str, Any]] = await response.json()
+                return results
+        except aiohttp.ClientConnectorError:
+            return [{"error": "no such node", "fate": "withdrawn"}]
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None
+
+    async def post(self, node: Node, path: str) -> None:
+        """Tells a node something; no matter if it does not hear."""
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with self._http.post(node.url + path):
+                pass
+
+    async def held(self, sids: set[str]) -> set[str]:
+        """Those of the sessions that some node counts as connected."""
+        held = set()
+        for node in self.world.all_nodes:
+            calls = [["is_connected", [sid, "/"], {}] for sid in sorted(sids)]
+            async with self._http.post(node.url + "/do", json={"on": "manager", "calls": calls}) as response:
+                results = await response.json()
+            held |= {sid for sid, found in zip(sorted(sids), results, strict=True) if found["result"]}
+        return held
+
+    # -- rooms --------------------------------------------------------------------------------------
+
+    async def _mover(self) -> None:
+        rng = random.Random(f"{self.world.seed} mover")
+        while not self._over:
+            node, room = rng.choice(self.world.all_nodes), rng.choice(MOVING)
+            kind = rng.random()
+            if kind < 0.05:
+                await self._do(node, "close_room", [room], {})
+            else:
+                method = "enter_room" if kind < 0.6 else "leave_room"
+                await self._do(node, method, [self._sid(rng), room], {})
+            await asyncio.sleep(rng.uniform(0.05, 0.2))
+
+
+def _fate(said: str | None) -> Fate:
+    """What the library said of an emit that raised; ``None`` is for other errors, after which nobody knows."""
+    return "withdrawn" if said == "withdrawn" else "stored" if said == "stored" else "unknown"

@@ -1,0 +1,371 @@
+"""The faults, by name. Each function is one scenario: it breaks things for a while, and leaves them mended."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from tests.store.proxy import Proxy
+from tests.support.cluster import Client, Node, until
+
+from .load import Load
+from .world import PATIENCE, ROOMS, Setup, World
+
+Faults = Callable[[World, Load], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A kind of fault.
+
+    :param faults: makes them happen, in rounds.
+    :param setup: what the cluster is like, for these.
+    """
+
+    name: str
+    faults: Faults
+    setup: Setup
+
+    @property
+    def text(self) -> str:
+        """What happens, in a line."""
+        return (self.faults.__doc__ or "").strip().splitlines()[0]
+
+
+#: All of them.
+SCENARIOS: dict[str, Scenario] = {}
+
+#: Sessions that expire within seconds, and a log that is trimmed soon after.
+HASTY = Setup(
+    manager={"max_disconnection_duration": 1, "heartbeat_interval": 0.2},
+    server={"ping_interval": 0.5, "ping_timeout": 0.8},
+    redis=("--stream-node-max-entries", "10"),
+)
+
+
+def scenario(setup: Setup = Setup()) -> Callable[[Faults], Faults]:  # noqa: B008
+    def add(faults: Faults) -> Faults:
+        name = faults.__name__.replace("_", "-")
+        SCENARIOS[name] = Scenario(name, faults, setup)
+        return faults
+
+    return add
+
+
+async def _cut(world: World, clients: list[Client]) -> None:
+    await asyncio.gather(*[client.run("cut") for client in clients])
+
+
+def _some(world: World) -> list[Client]:
+    """About half of the clients."""
+    return world.rng.sample(world.subjects, max(1, len(world.subjects) // 2))
+
+
+# -- nodes ------------------------------------------------------------------------------------------
+
+
+@scenario()
+async def kill_nine(world: World, load: Load) -> None:
+    """Random nodes get SIGKILL, one or two at a time, and are started again."""
+    async for _ in world.rounds():
+        nodes = world.rng.sample(world.nodes, world.rng.choice((1, 1, min(2, len(world.nodes)))))
+        with world.fault("kill " + " ".join(node.name for node in nodes)):
+            for node in nodes:
+                node.kill()
+            await world.pause(0.2, 1.0)
+            await asyncio.gather(*[node.start() for node in nodes])
+        await world.pause(0.3, 1.0)
+
+
+@scenario()
+async def rolling_restart(world: World, load: Load) -> None:
+    """Each node in turn gets SIGTERM: it drains, ends, and is started again."""
+    async for number in world.rounds():
+        node = world.nodes[number % len(world.nodes)]
+        with world.fault(f"restart {node.name}"):
+            await asyncio.to_thread(node.terminate)
+            await node.start()
+        await world.pause(0.3, 1.0)
+
+
+@scenario()
+async def all_nodes_at_once(world: World, load: Load) -> None:
+    """Every node gets SIGKILL, the witnesses' too, and all are started again."""
+    async for _ in world.rounds():
+        with world.fault("kill all"):
+            for node in world.all_nodes:
+                node.kill()
+            await world.pause(0.2, 1.0)
+            await asyncio.gather(*[node.start() for node in world.all_nodes])
+        await world.pause(0.5, 1.5)
+
+
+@scenario()
+async def node_frozen(world: World, load: Load) -> None:
+    """A node gets SIGSTOP, and SIGCONT a moment later or when its clients have left."""
+    async for _ in world.rounds():
+        node = world.rng.choice(world.nodes)
+        with world.fault(f"freeze {node.name}"):
+            world.freeze(node)
+            try:
+                await world.pause(*world.rng.choice(((0.2, 1.0), (5.5, 6.5))))
+            finally:
+                world.thaw(node)
+        await world.pause(0.5, 1.5)
+
+
+@scenario(
+    Setup(manager=HASTY.manager, server=HASTY.server, redis=HASTY.redis, pinned=True),
+)
+async def node_frozen_past_retention(world: World, load: Load) -> None:
+    """A node gets SIGSTOP until the log is trimmed past it; half of its clients know no other node."""
+    retention = 1 + 2 * (0.5 + 2 * 0.8 + 2 * 0.2)
+    async for _ in world.rounds():
+        node = world.rng.choice(world.nodes)
+        with world.fault(f"freeze {node.name}"):
+            world.freeze(node)
+            try:
+                await world.pause(retention + 0.5, retention + 1)
+            finally:
+                world.thaw(node)
+        await world.healthy()
+        await world.pause(0.5, 1.5)
+
+
+@scenario(Setup(clocks=(600.0, -600.0, 86400.0)))
+async def clock_skew(world: World, load: Load) -> None:
+    """The nodes' wall clocks differ by minutes, and jump; connections are cut, and nodes killed."""
+    async for _ in world.rounds():
+        node = world.rng.choice(world.nodes)
+        seconds = world.rng.choice((-600, -60, 60, 600))
+        with world.fault(f"clock of {node.name} {seconds:+d} s"):
+            await load.post(node, f"/clock?shift={seconds}")
+            await _cut(world, _some(world))
+            await world.pause(0.3, 1.0)
+        with world.fault(f"kill {node.name}"):
+            node.kill()
+            await node.start()
+        await world.pause(0.3, 1.0)
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+@scenario(Setup(proxied=True))
+async def half_open(world: World, load: Load) -> None:
+    """Connections go silent without an end; some clients are back at once, some when they miss pings."""
+    async for _ in world.rounds():
+        node = world.rng.choice(world.nodes)
+        with world.fault(f"silence {node.name}"):
+            world.proxies[node.name].silence()
+            await world.pause(0.0, 0.3)
+            await _cut(world, _some(world))
+            await world.pause(0.5, 2.0)
+        await world.pause(0.3, 1.0)
+
+
+@scenario(Setup(proxied=True))
+async def reconnect_storm(world: World, load: Load) -> None:
+    """All clients are cut at once, again and again, some while they are still reconnecting."""
+    async for _ in world.rounds():
+        with world.fault("cut all"):
+            for proxy in world.proxies.values():
+                await proxy.cut()
+            if world.rng.random() < 0.5:
+                await world.pause(0.02, 0.3)
+                for proxy in world.proxies.values():
+                    await proxy.cut()
+        await world.pause(0.2, 1.5)
+
+
+@scenario(Setup(manager={"max_queue": 30}, server={"ping_timeout": 20}))
+async def slow_clients(world: World, load: Load) -> None:
+    """Clients stop reading from their sockets until their nodes let go of them, or for a moment, and read on."""
+    async for number in world.rounds():
+        clients = [client for client in _some(world) if await client.run("pause")]
+        with world.fault(f"{len(clients)} stop reading"):
+            try:
+                if number % 2 == 0:
+                    await _flood(world, load, number, {c.connects()[-1]["sid"] for c in clients if world.has(c)})
+                else:
+                    await world.pause(0.2, 1.0)
+            finally:
+                await asyncio.gather(*[client.run("resume") for client in clients])
+        await world.pause(0.3, 1.0)
+
+
+async def _flood(world: World, load: Load, number: int, held: set[str]) -> None:
+    """Emits large events until no node counts any of these sessions as connected."""
+    turns = itertools.count()
+
+    async def let_go() -> bool:
+        for _ in range(10):
+            padding = world.rng.randbytes(25_000).hex()  # WebSockets compress what repeats
+            await load.emit(f"bulk.{number}.{next(turns)}", "bulk", load.outside, ROOMS, (), padding)
+        return not await load.held(held)
+
+    await until(let_go, "clients that don't read are let go", PATIENCE)
+
+
+# -- Redis ------------------------------------------------------------------------------------------
+
+
+@scenario(Setup(redis=("--appendonly", "yes", "--appendfsync", "always")))
+async def redis_restart(world: World, load: Load) -> None:
+    """Redis, with appendonly and appendfsync always, gets SIGKILL and is started again; some clients are cut."""
+    async for _ in world.rounds():
+        with world.fault("restart Redis"):
+            world.redis.kill()
+            if world.rng.random() < 0.5:
+                await _cut(world, _some(world))
+            await world.pause(0.1, 1.5)
+            world.redis.start()
+            await world.healthy()
+        await world.pause(0.5, 1.5)
+
+
+@scenario()
+async def redis_wiped(world: World, load: Load) -> None:
+    """Redis, without persistence, gets SIGKILL and is started again, empty."""
+    async for _ in world.rounds():
+        with world.fault("wipe Redis"):
+            async with world.loss():
+                world.redis.kill()
+                await world.pause(0.1, 1.0)
+                world.redis.start()
+        await world.pause(0.5, 1.5)
+
+
+@scenario()
+async def redis_lost_tail(world: World, load: Load) -> None:
+    """Redis is set back to how it was a moment ago, as by a failover, or a power cut with appendfsync everysec."""
+    async for _ in world.rounds():
+        async with redis.asyncio.Redis.from_url(world.redis.url) as client:
+            await client.save()
+        await world.pause(0.5, 1.0)
+        with world.fault("Redis loses its tail"):
+            async with world.loss():
+                world.redis.kill()
+                if world.rng.random() < 0.5:
+                    await _cut(world, _some(world))
+                await world.pause(0.0, 0.5)
+                world.redis.start()
+        await world.pause(0.5, 1.5)
+
+
+@scenario()
+async def redis_pause(world: World, load: Load) -> None:
+    """Redis gets SIGSTOP, for less or for more than publish_timeout; some clients are cut meanwhile."""
+    async for _ in world.rounds():
+        with world.fault("pause Redis"):
+            world.signal_redis(signal.SIGSTOP)
+            try:
+                if world.rng.random() < 0.5:
+                    await _cut(world, _some(world))
+                await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
+            finally:
+                world.signal_redis(signal.SIGCONT)
+            await world.healthy()
+        await world.pause(0.5, 1.5)
+
+
+@scenario(Setup(redis_proxied=True))
+async def redis_link_cut(world: World, load: Load) -> None:
+    """One node loses Redis, the others don't: its connections end, or go silent, or lose replies to appends."""
+    async for number in world.rounds():
+        node = world.rng.choice(world.nodes)
+        link = world.links[node.name]
+        how = ("lose replies to", "cut", "silence")[number % 3]
+        with world.fault(f"{how} {node.name}"):
+            if how == "lose replies to":
+                await _lose_replies(world, link)
+            else:
+                await _cut_link(world, link, how)
+            await world.healthy()
+        await world.pause(0.3, 1.0)
+
+
+async def _cut_link(world: World, link: Proxy, how: str) -> None:
+    """For less or for more than ``publish_timeout``; some clients are cut meanwhile."""
+    link.open.clear()
+    if how == "cut":
+        await link.cut()
+    else:
+        link.silence()
+    if world.rng.random() < 0.5:
+        await _cut(world, _some(world))
+    await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
+    link.open.set()
+    await link.cut()
+
+
+async def _lose_replies(world: World, link: Proxy) -> None:
+    """Redis stores what the node appends, and the node does not learn of it: it has to ask again."""
+    for _ in range(5):
+        link.lose_reply_to = b":producer:"  # only appends have this key
+        await until(lambda: link.lose_reply_to is None, "an append", PATIENCE)
+        await world.pause(0.0, 0.3)
+
+
+# -- and together -----------------------------------------------------------------------------------
+
+
+@scenario(
+    Setup(
+        redis=("--appendonly", "yes", "--appendfsync", "always"),
+        proxied=True,
+        redis_proxied=True,
+        clocks=(600.0, -600.0, 0.0),
+    )
+)
+async def mixed(world: World, load: Load) -> None:
+    """Several faults at once that lose nothing of the log: of nodes, of connections, of Redis."""
+    async for _ in world.rounds():
+        nodes = world.rng.sample(world.nodes, world.rng.randint(1, len(world.nodes)))
+        await asyncio.gather(*[_node_fault(world, node) for node in nodes], _redis_fault(world), _cuts(world))
+        await world.healthy()
+
+
+async def _node_fault(world: World, node: Node) -> None:
+    kind = world.rng.choice(("kill", "restart", "freeze", "silence", "cut from Redis", "silence to Redis"))
+    with world.fault(f"{kind} {node.name}"):
+        if kind == "kill":
+            node.kill()
+            await world.pause(0.0, 0.5)
+            await node.start()
+        elif kind == "restart":
+            await asyncio.to_thread(node.terminate)
+            await node.start()
+        elif kind == "freeze":
+            world.freeze(node)
+            await world.pause(0.2, 2.0)
+            world.thaw(node)
+        elif kind == "silence":
+            world.proxies[node.name].silence()
+        else:
+            await _cut_link(world, world.links[node.name], kind.partition(" ")[0])
+
+
+async def _redis_fault(world: World) -> None:
+    kind = world.rng.choice(("restart", "pause", "no"))
+    if kind == "restart":
+        with world.fault("restart Redis"):
+            world.redis.kill()
+            await world.pause(0.0, 0.5)
+            world.redis.start()
+    elif kind == "pause":
+        with world.fault("pause Redis"):
+            world.signal_redis(signal.SIGSTOP)
+            await world.pause(0.2, 1.0)
+            world.signal_redis(signal.SIGCONT)
+
+
+async def _cuts(world: World) -> None:
+    for _ in range(3):
+        await world.pause(0.0, 1.0)
+        await _cut(world, world.rng.sample(world.subjects, max(1, len(world.subjects) // 4)))

@@ -1,0 +1,409 @@
+"""The checker: it passes a sound history, and finds what is wrong with a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from .check import KINDS, Kind, Verdict, check
+from .history import Client, Connected, Emit, History, Logged, Lost, Received, Room, State, Step, greeting
+
+ROOM = "room"
+
+
+class Run:
+    """A run with a client that drops and recovers, one that never drops, and a witness; all sound, until broken.
+
+    Every event is emitted at its number, as is everything else: entry 10 was stored at second 10.
+    """
+
+    def __init__(self, max_disconnection: float = 60) -> None:
+        self.epoch = 1000
+        self.log: list[Logged] = []
+        self.emits: list[Emit] = []
+        self.clients: dict[str, Client] = {}
+        self.losses: list[tuple[float, float]] = []
+        self.max_disconnection = max_disconnection
+        for name, witness in (("dropper", False), ("steady", False), ("witness", True)):
+            self.clients[name] = Client(name, witness=witness)
+            self.fresh(name, f"{name}-1")
+            self.control("enter", f"{name}-1", ROOM)
+            self.emit(greeting(f"{name}-1"), f"{name}-1", reason="new")
+        for i in range(5):
+            self.emit(f"live.{i}", ROOM)
+        self.lose("dropper")
+        for i in range(5):
+            self.emit(f"missed.{i}", *([ROOM] if i % 2 else []))
+        self.recover("dropper")
+        for i in range(5):
+            self.emit(f"later.{i}", ROOM)
+
+    @property
+    def now(self) -> float:
+        return float(len(self.log) + 1)
+
+    def steps(self, name: str) -> list[Step]:
+        return self.clients[name].steps
+
+    def sid(self, name: str) -> str:
+        return next(s.sid for s in reversed(self.steps(name)) if isinstance(s, Connected))
+
+    def fresh(self, name: str, sid: str) -> None:
+        self.steps(name).append(Connected(self.now, sid, recovered=False))
+        self.clients[name].state = None
+
+    def lose(self, name: str) -> None:
+        self.steps(name).append(Lost(self.now))
+
+    def recover(self, name: str) -> None:
+        """The client is back, and gets what it missed."""
+        seen = [s.id for s in self.steps(name) if isinstance(s, Received)]
+        sid = self.sid(name)
+        last = next(e.n for e in self.log if e.id == seen[-1])
+        self.steps(name).append(Connected(self.now, sid, recovered=True))
+        for entry in self.log:
+            if entry.kind == "event" and entry.n > last and (not entry.rooms or ROOM in entry.rooms):
+                self.steps(name).append(Received(self.now, entry.id, (entry.epoch, entry.n)))
+
+    def control(self, kind: str, sid: str = "", room: Room | None = None) -> None:
+        self.log.append(Logged(self.epoch, len(self.log) + 1, self.now, kind, sid=sid, room=room))
+
+    def emit(self, id: str, *rooms: Room, reason: str | None = None) -> None:
+        """An event that everybody who is there and meant receives; all are in the room, once greeted."""
+        at = self.now
+        entry = Logged(self.epoch, len(self.log) + 1, at, "event", id, rooms)
+        self.log.append(entry)
+        if reason is None:
+            self.emits.append(Emit(id, "emitter", rooms, (), at - 0.4, at + 0.4))
+        for client in self.clients.values():
+            connected = client.steps and not isinstance(client.steps[-1], Lost)
+            if connected and (not rooms or ROOM in rooms or self.sid(client.name) in rooms):
+                client.steps.append(Received(at, id, (entry.epoch, entry.n), reason))
+
+    def begin_anew(self) -> None:
+        """Redis is wiped; everybody starts fresh, and knows why."""
+        self.losses.append((self.now, self.now + 0.5))
+        self.epoch += 1
+        for name in self.clients:
+            self.lose(name)
+        for name in self.clients:
+            self.fresh(name, f"{name}-2")
+            self.control("enter", f"{name}-2", ROOM)
+            self.emit(greeting(f"{name}-2"), f"{name}-2", reason="epoch")
+
+    def verdict(self) -> Verdict:
+        self.emit("end")
+        for client in self.clients.values():
+            sid = self.sid(client.name)
+            client.state = client.state or State(sid, frozenset({ROOM, sid}), {"name": client.name})
+        clients = list(self.clients.values())
+        return check(History(self.emits, self.log, clients, "end", self.max_disconnection, self.losses))
+
+    def found(self) -> dict[Kind, int]:
+        verdict = self.verdict()
+        return {kind: verdict.count(kind) for kind in KINDS if verdict.count(kind)}
+
+    def where(self, name: str, id: str) -> int:
+        return next(i for i, s in enumerate(self.steps(name)) if isinstance(s, Received) and s.id == id)
+
+    def forget(self, name: str, *ids: str) -> None:
+        """The client never received these."""
+        self.clients[name].steps = [s for s in self.steps(name) if not isinstance(s, Received) or s.id not in ids]
+
+
+def test_a_sound_run() -> None:
+    verdict = Run().verdict()
+    assert verdict.violations == []
+    assert verdict.outcomes == {"recovered": 1, "new": 3}
+    assert (verdict.drops, verdict.twins) == (1, 1)
+    assert verdict.deliveries == 3 * 16 + 3
+
+
+def test_a_sound_run_over_a_wiped_log() -> None:
+    run = Run()
+    run.begin_anew()
+    verdict = run.verdict()
+    assert verdict.violations == []
+    assert verdict.outcomes == {"recovered": 1, "new": 3, "epoch": 3}
+
+
+@pytest.mark.parametrize("ids", [["missed.0"], ["missed.4"], ["missed.1", "missed.2"]])
+def test_lost_in_a_recovery(ids: Sequence[str]) -> None:
+    run = Run()
+    run.forget("dropper", *ids)
+    assert run.found() == {"lost": len(ids), "wrongly recovered": 1}
+
+
+@pytest.mark.parametrize("id", ["live.3", "later.0", "later.4"])
+def test_lost_while_connected(id: str) -> None:
+    run = Run()
+    run.forget("steady", id)
+    assert run.found() == {"lost": 1}
+
+
+def test_lost_right_after_the_greeting() -> None:
+    run = Run()
+    run.forget("witness", "live.0")
+    assert run.found() == {"lost": 1}
+
+
+def test_lost_greeting() -> None:
+    run = Run()
+    run.forget("steady", greeting("steady-1"))
+    assert run.found() == {"lost": 1}
+
+
+def test_lost_to_the_end() -> None:
+    run = Run()
+    run.lose("steady")
+    run.emit("unseen", ROOM)
+    run.steps("steady").append(Connected(run.now, "steady-1", recovered=True))
+    assert run.found() == {"lost": 1, "wrongly recovered": 1}
+
+
+def test_lost_for_everybody() -> None:
+    run = Run()
+    run.emits.append(Emit("nowhere", "emitter", (ROOM,), (), 5, 6))
+    assert run.found() == {"lost": 1}
+
+
+@pytest.mark.parametrize("fate", ["unknown", "withdrawn"])
+def test_not_stored_and_the_emitter_was_told(fate: str) -> None:
+    run = Run()
+    run.emits.append(Emit("nowhere", "emitter", (ROOM,), (), 5, 6, fate))  # type: ignore[arg-type]
+    assert run.found() == {}
+
+
+def test_stored_though_withdrawn() -> None:
+    run = Run()
+    run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "withdrawn")
+    assert run.found() == {"foreign": 1}
+
+
+def test_an_unknown_fate_is_for_all_or_none() -> None:
+    run = Run()
+    run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "unknown")
+    assert run.found() == {}
+    run = Run()
+    run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "unknown")
+    run.forget("dropper", "live.3")
+    assert run.found() == {"lost": 1}
+
+
+@pytest.mark.parametrize("id", ["live.2", "missed.1", "later.1"])
+def test_doubled(id: str) -> None:
+    run = Run()
+    event = run.steps("dropper")[run.where("dropper", id)]
+    run.steps("dropper").append(event)
+    found = run.found()
+    assert found["doubled"] == 1
+    assert "lost" not in found
+
+
+def test_volatile_events_are_owed_to_who_did_not_drop() -> None:
+    expected: dict[str, dict[Kind, int]] = {"dropper": {}, "steady": {"lost": 1}}
+    for name, found in expected.items():
+        run = Run()
+        i = next(i for i, entry in enumerate(run.log) if entry.id == "missed.1")
+        run.log[i] = replace(run.log[i], volatile=True)
+        run.forget(name, "missed.1")
+        assert run.found() == found, name
+
+
+def test_doubled_in_two_sessions() -> None:
+    run = Run()
+    event = run.steps("steady")[run.where("steady", "later.1")]
+    run.begin_anew()
+    run.steps("steady").append(event)
+    assert run.found()["doubled"] == 1
+
+
+def test_doubled_in_the_log() -> None:
+    run = Run()
+    run.emit("twice", ROOM)
+    run.emit("twice", ROOM)
+    found = run.found()
+    assert found["doubled"] == 1 + 3
+
+
+def test_reordered() -> None:
+    run = Run()
+    steps, i = run.steps("dropper"), run.where("dropper", "missed.2")
+    steps[i], steps[i + 1] = steps[i + 1], steps[i]
+    found = run.found()
+    assert found == {"reordered": 1 + 1}, "against the log, and against the witness"
+
+
+def test_reordered_for_a_client_by_the_witness_alone() -> None:
+    """The log may be read as one likes: clients must agree."""
+    run = Run()
+    verdict = run.verdict()
+    assert verdict.violations == []
+    for name in ("dropper", "steady"):
+        steps, i = run.steps(name), run.where(name, "later.2")
+        steps[i], steps[i + 1] = steps[i + 1], steps[i]
+    i, j = (next(k for k, e in enumerate(run.log) if e.id == id) for id in ("later.2", "later.3"))
+    run.log[i], run.log[j] = (
+        Logged(1000, run.log[i].n, run.log[i].at, "event", "later.3", (ROOM,)),
+        Logged(1000, run.log[j].n, run.log[j].at, "event", "later.2", (ROOM,)),
+    )
+    history = History(run.emits, run.log, list(run.clients.values()), "end", 60)
+    found = {(v.kind, v.client) for v in check(history).violations}
+    assert found == {("reordered", "dropper"), ("reordered", "steady"), ("reordered", "witness"), ("reordered", "log")}
+
+
+def test_stored_after_what_was_emitted_later() -> None:
+    run = Run()
+    run.emits[2], run.emits[3] = (
+        Emit("live.2", "a", (ROOM,), (), 12, 13),
+        Emit("live.3", "b", (ROOM,), (), 10, 11),
+    )
+    assert run.found() == {"reordered": 1}
+
+
+def test_not_meant_for_it() -> None:
+    run = Run()
+    run.emit("private", "dropper-1")
+    run.steps("steady").append(Received(run.now, "private", (1000, len(run.log))))
+    assert run.found() == {"foreign": 1}
+
+
+def test_never_stored() -> None:
+    run = Run()
+    run.steps("steady").append(Received(run.now, "from nowhere", (1000, 99)))
+    assert run.found() == {"foreign": 1}
+
+
+def test_stored_for_somebody_else() -> None:
+    run = Run()
+    run.emits[1] = replace(run.emits[1], rooms=("another room",))
+    assert run.found() == {"foreign": 1}
+
+
+def test_membership_follows_the_log() -> None:
+    run = Run()
+    run.control("leave", "steady-1", ROOM)
+    run.emit("after it left", ROOM)
+    run.clients["steady"].state = State("steady-1", frozenset(), {"name": "steady"})
+    assert run.found() == {"foreign": 1}
+    run = Run()
+    run.control("leave", "steady-1", ROOM)
+    run.emit("after it left", ROOM)
+    run.forget("steady", "after it left")
+    run.clients["steady"].state = State("steady-1", frozenset(), {"name": "steady"})
+    assert run.found() == {}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State("another", frozenset({ROOM}), {"name": "dropper"}),
+        State("dropper-1", frozenset(), {"name": "dropper"}),
+        State("dropper-1", frozenset({ROOM, "more"}), {"name": "dropper"}),
+        State("dropper-1", frozenset({ROOM}), {}),
+    ],
+)
+def test_recovered_without_its_rooms_or_data(state: State) -> None:
+    run = Run()
+    run.clients["dropper"].state = state
+    assert run.found() == {"wrongly recovered": 1}
+
+
+def test_recovered_as_somebody_else() -> None:
+    run = Run()
+    run.lose("steady")
+    run.steps("steady").append(Connected(run.now, "dropper-1", recovered=True))
+    assert run.found()["wrongly recovered"] >= 1
+
+
+def test_recovered_without_a_session() -> None:
+    run = Run()
+    run.steps("steady")[0] = Connected(1.0, "steady-1", recovered=True)
+    assert run.found() == {"wrongly recovered": 1}
+
+
+def test_recovered_across_a_new_epoch() -> None:
+    run = Run()
+    run.losses.append((run.now, run.now + 1))
+    run.epoch += 1
+    run.lose("dropper")
+    run.steps("dropper").append(Connected(run.now, "dropper-1", recovered=True))
+    run.emit("in the new epoch")
+    assert run.found()["wrongly recovered"] >= 1
+
+
+def test_recovered_though_the_log_lost_what_it_had() -> None:
+    """The log goes back a little, and on: who has seen its lost tail can't have missed nothing."""
+    run = Run()
+    tail = len(run.log)
+    run.emit("lost 1", ROOM)
+    run.emit("lost 2", ROOM)
+    run.losses.append((run.now - 0.5, run.now + 10))
+    lost = run.log[tail:]
+    run.log = run.log[:tail]
+    run.emit("instead 1", ROOM)
+    instead = run.log[tail:]
+    run.log = run.log[:tail] + lost + instead
+    assert run.verdict().count("foreign") > 0
+
+
+def test_refused_though_it_was_in_time() -> None:
+    run = Run()
+    run.lose("dropper")
+    run.fresh("dropper", "dropper-2")
+    run.control("enter", "dropper-2", ROOM)
+    run.emit(greeting("dropper-2"), "dropper-2", reason="unknown")
+    assert run.found() == {"wrongly refused": 1}
+
+
+def test_refused_since_it_was_late() -> None:
+    run = Run(max_disconnection=1.0)
+    run.lose("dropper")
+    for i in range(5):
+        run.emit(f"meanwhile.{i}", ROOM)
+    run.fresh("dropper", "dropper-2")
+    run.control("enter", "dropper-2", ROOM)
+    run.emit(greeting("dropper-2"), "dropper-2", reason="expired")
+    assert run.found() == {}
+
+
+def test_refused_without_a_reason() -> None:
+    run = Run(max_disconnection=1.0)
+    run.lose("dropper")
+    run.emit("meanwhile", ROOM)
+    run.fresh("dropper", "dropper-2")
+    run.control("enter", "dropper-2", ROOM)
+    run.emit(greeting("dropper-2"), "dropper-2", reason="new")
+    assert run.found() == {"wrongly refused": 1}
+
+
+def test_the_log_was_begun_anew_by_itself() -> None:
+    run = Run()
+    run.begin_anew()
+    run.losses.clear()
+    found = run.found()
+    assert found["lost"] == 1
+    assert found["wrongly refused"] == 3
+
+
+def test_a_hole_in_the_log() -> None:
+    run = Run()
+    i = next(i for i, entry in enumerate(run.log) if entry.id == "live.1")
+    del run.log[i]
+    assert run.found()["lost"] >= 1
+
+
+def test_not_back_at_the_end() -> None:
+    run = Run()
+    run.lose("dropper")
+    assert run.found()["stuck"] == 1
+
+
+def test_the_lost_tail_may_have_been_delivered() -> None:
+    """To a client that had to start fresh: it was told. Nobody else can know of these events."""
+    run = Run()
+    run.steps("steady").append(Received(run.now, "seen by one node", (1000, len(run.log) + 1)))
+    run.begin_anew()
+    assert run.found() == {}

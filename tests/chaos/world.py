@@ -1,0 +1,364 @@
+"""The cluster under test: a Redis server, nodes, official clients, and a reader of the log, not the library's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import redis.asyncio
+import redis.exceptions
+from socketio_recovery.codec import EVENT, Entry, parse_entry, parse_offset
+
+from chat.__main__ import die_with_parent
+from chat.redis_server import RedisServer
+from tests.store.proxy import Proxy
+from tests.support.cluster import Client, Clients, Node, until
+
+from . import history
+from .history import Connected, Logged, Lost, Mark, Received, State
+
+CHANNEL = "chaos"
+#: How long things may take to be well again after the faults, in seconds.
+PATIENCE = 60.0
+#: Rooms that clients are in for good; rooms they are moved between.
+ROOMS = ("r0", "r1", "r2")
+MOVING = ("m0", "m1", "m2")
+#: The manager's options, and the server's, unless a scenario has others.
+MANAGER: dict[str, Any] = {
+    "max_disconnection_duration": 60,
+    "heartbeat_interval": 1,
+    "publish_timeout": 3,
+    "handshake_timeout": 3,
+}
+SERVER: dict[str, Any] = {"ping_interval": 2, "ping_timeout": 3}
+WEBSOCKET, POLLING = {"transports": ["websocket"]}, {"transports": ["polling"]}
+
+
+@dataclass
+class Setup:
+    """What a scenario needs that is not as usual.
+
+    :param proxied: clients reach the nodes through proxies.
+    :param redis_proxied: nodes reach Redis through proxies, each through its own.
+    :param redis: command-line options of the server.
+    :param clocks: how wrong the nodes' wall clocks are, in seconds.
+    :param pinned: every other client knows one node only, as behind a sticky load balancer.
+    """
+
+    manager: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
+    redis: tuple[str, ...] = ()
+    proxied: bool = False
+    redis_proxied: bool = False
+    clocks: Sequence[float] = ()
+    pinned: bool = False
+
+
+class World:
+    """Everything that runs. Use it in an ``async with``.
+
+    :param seed: of all that is random here: which node, which client, when.
+    :param duration: for how long faults go on, in seconds; there is at least one round of them.
+    :param clients: how many clients there are, besides the witnesses.
+    :param nodes: how many nodes there are, besides the one without faults that the witnesses are on.
+    """
+
+    def __init__(self, setup: Setup, seed: int, duration: float, clients: int, nodes: int) -> None:
+        self.setup = setup
+        self.seed = seed
+        self.duration = duration
+        self.count = clients
+        self.rng = random.Random(seed)
+        self.marks: list[Mark] = []
+        self.losses: list[tuple[float, float]] = []
+        self.began = time.time()
+        self.names = [f"n{i}" for i in range(nodes)]
+        self.max_disconnection: float = self._manager()["max_disconnection_duration"]
+
+    def _manager(self) -> dict[str, Any]:
+        return {"channel": CHANNEL, **MANAGER, **self.setup.manager}
+
+    async def __aenter__(self) -> World:
+        self.redis = RedisServer(options=self.setup.redis, preexec=die_with_parent)
+        self.clients = Clients()
+        self.nodes: list[Node] = []
+        self.proxies: dict[str, Proxy] = {}  # node -> the proxy in front of it
+        self.links: dict[str, Proxy] = {}  # node -> the proxy between it and Redis
+        self.record = Record(self.redis.url)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stop()
+
+    async def _start(self) -> None:
+        self.record.start()
+        server = {**SERVER, **self.setup.server}
+        clocks = dict(zip(self.names, self.setup.clocks, strict=False))
+        for name in self.names:
+            url = self.redis.url
+            if self.setup.redis_proxied:
+                url = (await self._proxy(self.links, name, self.redis.port)).url
+            clock = {"clock": clocks[name]} if name in clocks else {}
+            self.nodes.append(Node(name, url, manager=self._manager(), server=server, **clock))
+        self.steady = Node("steady", self.redis.url, manager=self._manager(), server=server)
+        await asyncio.gather(*[node.start() for node in self.all_nodes], self.clients.start())
+        for node in self.nodes:
+            if self.setup.proxied:
+                await self._proxy(self.proxies, node.name, node.port)
+        urls = [self.url(node) for node in self.nodes]
+        opening = []
+        for i in range(self.count):
+            first = i % len(urls)
+            pinned = self.setup.pinned and i // len(urls) % 2
+            transports = (WEBSOCKET, POLLING, {})[i % 3]
+            rooms = [ROOMS[i % 3], MOVING[i % 2]]
+            opening.append(self._open(f"c{i}", urls[first : first + 1] if pinned else urls, first, transports, rooms))
+        for i, transports in enumerate((WEBSOCKET, POLLING)):
+            opening.append(self._open(f"w{i}", [self.steady.url], 0, transports, [*ROOMS, *MOVING]))
+        await asyncio.gather(*opening)
+        self.began = time.time()
+
+    async def _proxy(self, proxies: dict[str, Proxy], name: str, port: int) -> Proxy:
+        proxies[name] = await Proxy(port).__aenter__()
+        return proxies[name]
+
+    async def _open(self, name: str, urls: list[str], first: int, options: dict[str, Any], rooms: list[str]) -> None:
+        client = self.clients.by_name[name] = Client(self.clients, name)
+        if len(urls) == 1:
+            first = 0
+        await client.run(
+            "open",
+            url=urls[first],
+            urls=urls,
+            auth={"name": name, "enter": rooms},
+            options={"timeout": 2000, "reconnectionDelayMax": 300, **options},
+            brief=True,
+        )
+        await client.connected(1)
+
+    async def _stop(self) -> None:
+        if getattr(self.clients, "_process", None) is not None:
+            await self.clients.stop()
+        await self.record.stop()
+        for node in self.all_nodes:
+            node.stop()
+        for proxy in [*self.proxies.values(), *self.links.values()]:
+            await proxy.__aexit__()
+        self.redis.stop()
+
+    # -- who is there -------------------------------------------------------------------------------
+
+    @property
+    def all_nodes(self) -> list[Node]:
+        return [*self.nodes, *([self.steady] if hasattr(self, "steady") else [])]
+
+    @property
+    def everybody(self) -> list[Client]:
+        return list(self.clients.by_name.values())
+
+    @property
+    def subjects(self) -> list[Client]:
+        """The clients that faults may hit: all but the witnesses."""
+        return [client for client in self.everybody if not client.name.startswith("w")]
+
+    def url(self, node: Node) -> str:
+        """Where clients reach a node."""
+        return f"http://127.0.0.1:{self.proxies[node.name].port}" if node.name in self.proxies else node.url
+
+    def has(self, client: Client) -> bool:
+        """Whether a client has a connection, as far as it knows."""
+        return next((r["what"] for r in client.reports[::-1] if r["what"] != "event"), None) == "connect"
+
+    def connected(self) -> int:
+        """How many clients have."""
+        return sum(map(self.has, self.everybody))
+
+    def deliveries(self) -> int:
+        return sum(report["what"] == "event" for client in self.everybody for report in client.reports)
+
+    # -- faults -------------------------------------------------------------------------------------
+
+    async def rounds(self) -> AsyncIterator[int]:
+        """Counts rounds of faults until the duration is over: one, at least."""
+        number, end = 0, time.time() + self.duration
+        while number == 0 or time.time() < end:
+            yield number
+            number += 1
+
+    async def pause(self, least: float, most: float) -> None:
+        """Lets some time pass, in seconds; how much is up to the seed."""
+        await asyncio.sleep(self.rng.uniform(least, most))
+
+    @contextmanager
+    def fault(self, text: str) -> Iterator[None]:
+        """Marks when a fault was there."""
+        mark = Mark(text, time.time())
+        self.marks.append(mark)
+        try:
+            yield
+        finally:
+            mark.end = time.time()
+
+    @asynccontextmanager
+    async def loss(self) -> AsyncIterator[None]:
+        """The log loses entries in here; over when all nodes follow the new one."""
+        start, epoch = time.time(), self.record.epoch
+        self.losses.append((start, float("inf")))
+        yield
+        await until(lambda: self.record.epoch > epoch, "a new epoch in the log", PATIENCE)
+        await self.healthy()
+        self.losses[-1] = (start, time.time())
+
+    async def healthy(self) -> None:
+        """Waits until every node says it is."""
+
+        async def all_healthy() -> bool:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    return all([(await node.look())["healthy"] for node in self.all_nodes])
+            return False
+
+        await until(all_healthy, lambda: "\n".join(node.log()[-1000:] for node in self.all_nodes), PATIENCE)
+
+    def freeze(self, node: Node) -> None:
+        assert node.process is not None
+        node.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, node: Node) -> None:
+        assert node.process is not None
+        node.process.send_signal(signal.SIGCONT)
+
+    def signal_redis(self, number: signal.Signals) -> None:
+        assert self.redis.process is not None
+        self.redis.process.send_signal(number)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    async def finish(self, emit: Any) -> str:
+        """Waits until all is well again and every client has got one last event to everybody; returns its id.
+
+        A client that does not get it is for the checker to find.
+        """
+        await self.healthy()
+        await until(lambda: self.connected() == len(self.everybody), self._absent, PATIENCE)
+        end = time.time() + PATIENCE
+        turn = 0
+        while True:
+            id = f"end.{turn}"
+            await emit(id)
+            with suppress(AssertionError):
+                await until(partial(self._all_received, id), patience=PATIENCE / 12)
+                break
+            if time.time() > end:
+                break
+            turn += 1
+        await until(lambda: any(entry.id == id for entry in self.record.entries[::-1]), "the end in the log", PATIENCE)
+        return id
+
+    def _absent(self) -> str:
+        absent = [client for client in self.everybody if not self.has(client)]
+        return f"not connected: {[(c.name, c.reports[-3:]) for c in absent]}"
+
+    def _all_received(self, id: str) -> bool:
+        return all(
+            any(report["what"] == "event" and report["args"][0] == id for report in client.reports[-50:])
+            for client in self.everybody
+        )
+
+    async def states(self) -> dict[str, State]:
+        """What the server says of each client's session."""
+
+        async def ask(client: Client) -> State | None:
+            try:
+                state = await client.state()
+            except RuntimeError:
+                return None
+            rooms = frozenset(state["rooms"]) - {state["sid"]}
+            return State(state["sid"], rooms, state["session"])
+
+        found = await asyncio.gather(*[ask(client) for client in self.everybody])
+        return {client.name: state for client, state in zip(self.everybody, found, strict=True) if state}
+
+    def history_of(self, client: Client, state: State | None) -> history.Client:
+        """A client's reports, as steps."""
+        steps: list[history.Step] = []
+        for report in client.reports:
+            at = report["at"] / 1000
+            if report["what"] == "connect":
+                steps.append(Connected(at, report["sid"], report["recovered"]))
+            elif report["what"] == "disconnect":
+                steps.append(Lost(at, report["reason"]))
+            elif report["what"] == "event":
+                id, *more = report["args"]
+                position = parse_offset(more[-1] if more else None)
+                reason = more[0]["reason"] if report["event"] == "hello" else None
+                steps.append(Received(at, id, position or (0, 0), reason))
+        return history.Client(client.name, steps, client.name.startswith("w"), state)
+
+
+class Record:
+    """Follows the log from its beginning, on a connection of its own, and keeps every entry."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.entries: list[Logged] = []
+        self.epoch = 0
+        self._id = "0-0"
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            client = redis.asyncio.Redis.from_url(self.url, socket_timeout=5)
+            try:
+                while True:
+                    await self._read(client)
+            except (redis.exceptions.RedisError, OSError):
+                await asyncio.sleep(0.05)
+            finally:
+                await client.aclose()
+
+    async def _read(self, client: Any) -> None:
+        found = await client.xread({f"{{{CHANNEL}}}:log": self._id}, count=1000, block=500)
+        if not found:
+            return
+        for id, fields in next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]:
+            self._id = id.decode()
+            flat = [part for pair in fields.items() for part in pair]
+            ms, _, n = self._id.partition("-")
+            self._keep(int(flat[1]), parse_entry(int(n), int(ms), flat[2:]))
+
+    def _keep(self, epoch: int, entry: Entry) -> None:
+        self.epoch = epoch
+        id = ""
+        if entry.kind == EVENT:
+            assert entry.payload is not None
+            id = json.loads(entry.payload.data)[1]
+        rooms = tuple(room for room in entry.rooms if room is not None)
+        self.entries.append(
+            Logged(
+                *(epoch, entry.n, entry.ms / 1000, entry.kind, id, rooms, tuple(entry.skip)),
+                *(entry.sid, entry.room, entry.volatile),
+            )
+        )
