@@ -11,7 +11,7 @@ from socketio_recovery.codec import Entry, parse_entry
 
 from tests.unit.past import Twin
 
-from .cluster import Client, Cluster, Session
+from .cluster import DISCONNECTION, Client, Cluster, Session
 from .store import Data, Fields, Id, Stream
 
 LOG = b"{m}:log"
@@ -27,6 +27,7 @@ class History:
         self.timelines: list[Timeline] = [[]]
         self.lost = False  # something that was stored is not there any more
         self.trimmed = False
+        self.outage = False  # Redis was away for longer than sessions live without heartbeats
         cluster.store.appended.append(self._append)
         stream = cluster.store.key(LOG) or Stream()
         for id, fields in zip(stream.ids, stream.fields, strict=True):
@@ -109,10 +110,17 @@ def _refused(history: History, client: Client, reason: str, away: float) -> None
     allowed = {
         "epoch": history.lost,
         "unknown": history.lost,
-        "expired": away >= 10,
+        "expired": history.outage or away >= DISCONNECTION,
         "trimmed": history.trimmed,
     }
     assert allowed.get(reason), f"{client.name} was not recovered: {reason}, after {away:.1f} s"
+
+
+def all_over(cluster: Cluster) -> bool:
+    """Whether a disconnect handler ran for the last connection of each session."""
+    open = {run.sid: run.transport for run in cluster.runs if run.what == "connect"}
+    ran = {(run.sid, run.transport) for run in cluster.runs if run.what == "disconnect"}
+    return all((sid, transport) in ran or (sid, "") in ran for sid, transport in open.items())
 
 
 def check_handlers(cluster: Cluster, history: History) -> None:

@@ -32,12 +32,12 @@ LOGGER = logging.getLogger("tests.model")
 LOGGER.disabled = True
 
 #: In seconds. A session lives for DISCONNECTION after its client is gone, and for TTL without its node.
-DISCONNECTION = 10.0
-PINGS = {"ping_interval": 1, "ping_timeout": 1}
-HEARTBEAT = 1.0
+DISCONNECTION = 3.0
+PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}
+HEARTBEAT = 0.5
 TTL = DISCONNECTION + 3 * PINGS["ping_interval"] + 3 * HEARTBEAT
-#: How long a session may take to end, whatever happened to it.
-END = 3 * TTL
+#: How long anything may take.
+END = 4 * TTL
 
 _node: ContextVar[Node | None] = ContextVar("node", default=None)
 
@@ -478,11 +478,10 @@ class Cluster:
     def close(self) -> None:
         for node in self.nodes:
             node.crash()
-        for _ in range(5):
-            self.loop.run_until_complete(asyncio.sleep(0))
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.run_until_complete(asyncio.sleep(0))
+        while tasks := asyncio.all_tasks(self.loop):
+            for task in tasks:
+                task.cancel()
+            self.run(0.1)
         self.loop.close()
         asyncio.set_event_loop(None)
         for failure in self.loop.failures:

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from .check import History, check, check_handlers, check_settled
-from .cluster import END, Client, Cluster, Node
+from .check import History, all_over, check, check_handlers, check_settled
+from .cluster import END, TTL, Client, Cluster, Node
 
 PROGRAMS = int(os.environ.get("MODEL_PROGRAMS", "0"))
 
@@ -101,7 +101,7 @@ class Programs(RuleBasedStateMachine):
 
     # -- clients ------------------------------------------------------------------------------------
 
-    @rule(c=which, n=which, silently=st.booleans(), after=st.sampled_from((0.0, 0.01, 0.5, 4.0, 25.0)))
+    @rule(c=which, n=which, silently=st.booleans(), after=st.sampled_from((0.0, 0.01, 0.5, 1.5, 10.0)))
     def drop(self, c: int, n: int, silently: bool, after: float) -> None:
         self.client(c).drop(silently, self.node(n), after)
 
@@ -137,8 +137,9 @@ class Programs(RuleBasedStateMachine):
     def cut_redis(self, n: int) -> None:
         self.cluster.store.cut(self.node(n) if n else None)
 
-    @rule(seconds=st.sampled_from((0.1, 1.0, 5.0)))
+    @rule(seconds=st.sampled_from((0.1, 1.0, TTL + 2)))
     def redis_down(self, seconds: float) -> None:
+        self.history.outage |= seconds > TTL
         self.cluster.store.reachable = False
         self.cluster.store.cut()
         self.cluster.loop.call_later(seconds, setattr, self.cluster.store, "reachable", True)
@@ -204,10 +205,10 @@ class Programs(RuleBasedStateMachine):
         cluster.until(
             lambda: all(client.connected or not client.active for client in wanted), END, "everybody comes back"
         )
-        cluster.run(1)
+        cluster.run(0.5)
         for node in cluster.nodes:
             cluster.emit(node)
-        cluster.run(5)
+        cluster.run(2)
         cluster.until(
             lambda: all(client.connected or not client.active for client in wanted), END, "everybody comes back"
         )
@@ -218,7 +219,9 @@ class Programs(RuleBasedStateMachine):
             assert answers in ([], [number])
         for client in cluster.clients:
             client.vanish()
-        cluster.run(END)
+        if not self.history.lost:
+            cluster.until(lambda: all_over(cluster), END, "all sessions are over")
+        cluster.run(TTL / 2)
         check_handlers(cluster, self.history)
 
 

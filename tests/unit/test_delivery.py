@@ -333,13 +333,13 @@ async def test_events_that_are_not_replayed_are_held_for_who_is_here() -> None:
     assert queued(connection) == []
     assert await node.delivery.catch_up(connection) == 2
     assert texts(connection) == [
-        '2["missed","abc-3"]',
-        '2["to all","abc-4"]',
-        '2["e","abc-5"]',
+        '2["missed","abc-3-3"]',
+        '2["to all","abc-4-4"]',
+        '2["e","abc-5-5"]',
         '26["to a room"]',
         '28["to it"]',
-        '2["to two","abc-9"]',
-        '2["local","abc-9"]',
+        '2["to two","abc-9-9"]',
+        '2["local","abc-9-9"]',
     ]
     assert connection.acks == {6: ("node", 7), 8: ("node", 7)}
     assert connection.held == []
@@ -352,7 +352,7 @@ async def test_what_is_held_follows_the_rooms() -> None:
     node.take(volatile("no", "red"), moving(ENTER), volatile("yes", "red"), moving(LEAVE), volatile("no", "red"))
     await node.delivery.catch_up(connection)
     await node.delivery.catch_up(other)
-    assert texts(connection) == ['2["yes","abc-3"]']
+    assert texts(connection) == ['2["yes","abc-3-3"]']
     assert texts(other) == []
 
 
@@ -394,7 +394,7 @@ async def test_a_packet_is_made_once_for_all_who_get_it() -> None:
     got = [queued(client) for client in clients]
     assert [len(messages) for messages in got] == [1] * 6
     assert {m.data for (m,) in got[:3]} == {'2["e"]'}
-    assert {m.data for (m,) in got[3:]} == {'2["e","abc-1"]'}
+    assert {m.data for (m,) in got[3:]} == {'2["e","abc-1-1"]'}
     assert got[3][0] is got[4][0] is got[5][0]
 
 
@@ -406,7 +406,7 @@ async def test_attachments_follow_their_event() -> None:
     node.take(entry, event("next"))
     head, one, two, following = texts(client)
     assert head.startswith('52-["e",')
-    assert (one, two, following) == (b"one", b"two", '2["next","abc-2"]')
+    assert (one, two, following) == (b"one", b"two", '2["next","abc-2-2"]')
 
 
 async def test_a_local_event_carries_the_offset_of_the_cursor() -> None:
@@ -414,7 +414,7 @@ async def test_a_local_event_carries_the_offset_of_the_cursor() -> None:
     client, skipped = node.connect("s1"), node.connect("s2")
     node.take(event("e", "nobody"))
     node.delivery.send_local("/", [], ["s2"], Payload(JSON, b'["local"]', (), 0))
-    assert texts(client) == ['2["local","abc-1"]']
+    assert texts(client) == ['2["local","abc-1-1"]']
     assert client.sent == 1
     assert texts(skipped) == []
 
@@ -423,7 +423,7 @@ async def test_an_event_with_a_callback_asks_for_an_acknowledgement() -> None:
     node = Node()
     client = node.connect()
     node.take(event(), asking("a", "s1"))
-    assert texts(client) == ['2["e","abc-1"]', '22["a"]']
+    assert texts(client) == ['2["e","abc-1-1"]', '22["a"]']
     assert client.acks == {2: ("node", 7)}
     assert client.sent == 1  # an id is no offset
 
@@ -611,7 +611,7 @@ async def test_offsets_are_those_of_the_epoch() -> None:
     node.delivery.start(Position(0xFFF, 15), 5, "boot")
     client = node.connect()
     node.take(event())
-    assert texts(client) == ['2["e","fff-10"]']
+    assert texts(client) == ['2["e","fff-10-10"]']
 
 
 async def test_a_connection_that_only_arrives_can_be_evicted() -> None:
@@ -859,7 +859,7 @@ async def test_a_payload_in_another_serialisation_is_converted_once() -> None:
     entry.payload = msgpack.encode(["e", {"x": [1, b"bin"]}])
     node.take(entry)
     head, attachment = texts(client)
-    assert head == '51-["e",{"x":[1,{"_placeholder":true,"num":0}]},"abc-1"]'
+    assert head == '51-["e",{"x":[1,{"_placeholder":true,"num":0}]},"abc-1-1"]'
     assert attachment == b"bin"
     late = node.behind("s2", 0)
     await node.delivery.catch_up(late)
@@ -873,8 +873,8 @@ async def test_an_event_that_can_not_be_converted_is_left_out_for_all_alike() ->
     bad.payload = Payload(MSGPACK, b"\xc1", (), 1)
     client = node.connect()
     node.take(event("1"), bad, event("3"))
-    assert texts(client) == ['2["1","abc-1"]', '2["3","abc-3"]']
+    assert texts(client) == ['2["1","abc-1-1"]', '2["3","abc-3-3"]']
     late = node.behind("s2", 0)
     await node.delivery.catch_up(late)
     assert late.live
-    assert texts(late) == ['2["1","abc-1"]', '2["3","abc-3"]']
+    assert texts(late) == ['2["1","abc-1-1"]', '2["3","abc-3-3"]']

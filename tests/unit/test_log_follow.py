@@ -31,6 +31,7 @@ class FakeLink:
         self.asked: list[str] = []
         self.renewed: list[int] = []
         self.resp3 = False
+        self.connected = True
         self.closed = 0
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

@@ -13,7 +13,8 @@ for i = 5, #KEYS do
   local session, rooms = KEYS[i], tonumber(ARGV[at + 3])
   if redis.call('HGET', session, 'token') == ARGV[at] then
     local namespace = redis.call('HGET', session, 'ns')
-    if ARGV[at + 1] ~= '' then
+    -- A number beyond the log is of a tail that it has lost, unknown to the node as yet.
+    if ARGV[at + 1] ~= '' and tonumber(ARGV[at + 1]) <= log.n then
       redis.call('HSET', session, 'confirmed', ARGV[at + 1], 'sent', ARGV[at + 2])
     end
     for r = at + 4, at + 3 + rooms do present(session, KEYS[3], namespace, ARGV[r]) end
