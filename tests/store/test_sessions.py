@@ -330,6 +330,7 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> Non
     sessions = store.sessions()
     count = HEARTBEAT_COUNT * 2 + 50
     some = range(0, count, 7)
+    await store.client.hset(store.keys.meta, "n", count)
     await asyncio.gather(*(created(sessions, f"s{i}") for i in range(count) if i not in some))
     beats = [Beat(f"s{i}", "t1", (i, i) if i % 2 else None, ("x",) * (i % 3)) for i in range(count)]
     assert await sessions.heartbeat(beats) == dict.fromkeys(some, False)
