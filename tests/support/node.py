@@ -1,6 +1,8 @@
 """A node of a cluster under test: a process of its own, with a real server, told by HTTP what to do.
 
 python -m tests.support.node '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
+
+``verbose`` logs everything, with the loggers of python-socketio and python-engineio.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ NAMESPACES = ("/", "/other")
 
 def main() -> None:
     config = json.loads(sys.argv[1])
-    logging.basicConfig(level=logging.INFO, format=f"{config['node']} %(levelname)s %(message)s")
+    verbose = config.get("verbose", False)
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format=f"{config['node']} %(levelname)s %(name)s: %(message)s")
     manager = AsyncRedisStreamsManager(
         config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {})
     )
@@ -28,11 +32,12 @@ def main() -> None:
         async_mode="aiohttp",
         client_manager=manager,
         logger=logging.getLogger("socketio.test"),
-        namespaces=list(NAMESPACES),
+        engineio_logger=logging.getLogger("engineio.test") if verbose else False,
+        namespaces=config.get("namespaces", list(NAMESPACES)),
         cors_allowed_origins="*",
         **config.get("server", {}),
     )
-    logging.getLogger("socketio.test").setLevel(logging.WARNING)
+    logging.getLogger("socketio.test").setLevel(logging.DEBUG if verbose else logging.WARNING)
     seen: list[dict[str, Any]] = []
 
     def handlers(namespace: str) -> None:
