@@ -10,6 +10,7 @@ and the difference between a client that left and a transport that was lost. So 
 ``_send_packet``            puts ``pid`` into ``CONNECT``; forgets the session before ``DISCONNECT``; keeps
                             acknowledgements back until a replay is over
 ``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``
+``_handle_event``           refuses what is no event, or would run the ``connect`` or ``disconnect`` handler
 ``_handle_disconnect``      remembers which connection a ``sid`` means, since two may have it
 ``disconnect``              the same
 ``save_session``            stores the data in the session's record
@@ -174,6 +175,7 @@ class Handshake:
         self._connect = server._handle_connect
         self._send = server._send_packet
         self._trigger = server._trigger_event
+        self._event = server._handle_event
         self._leave = server._handle_disconnect
         self._disconnect = server.disconnect
         self._save = server.save_session
@@ -184,6 +186,7 @@ class Handshake:
         server._handle_connect = self.handle_connect
         server._send_packet = self.send_packet
         server._trigger_event = self.trigger_event
+        server._handle_event = self.handle_event
         server._handle_disconnect = self.handle_disconnect
         server.disconnect = self.disconnect
         server.save_session = self.save_session
@@ -417,6 +420,18 @@ class Handshake:
             if connection is not None and connection.recovered and _attempted(connection):
                 return None
         return await self._trigger(event, namespace, *args)
+
+    async def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
+        """An event from a client: a list that begins with its name, which is none of python-socketio's own.
+
+        By those names python-socketio would run the ``connect`` handler with an ``environ`` of the client's making,
+        or the ``disconnect`` handler of a client that stays.
+        """
+        name = data[0] if isinstance(data, list) and data else None
+        if not isinstance(name, (str, int)) or name in self.server.reserved_events:
+            self.logger.info("a client sends what is no event, or one that only the server may cause: left out")
+            return
+        await self._event(transport, namespace, id, data)
 
     # -- leaving ------------------------------------------------------------------------------------
 
