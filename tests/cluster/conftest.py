@@ -33,7 +33,7 @@ async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[S
     async def start(name: str = "", *, manager: dict[str, object] | None = None, **config: object) -> Node:
         node = Node(
             name or "abcdefgh"[len(nodes)],
-            redis_server.url,
+            str(config.pop("redis", redis_server.url)),
             manager={"channel": channel, **(manager or {})},
             **config,
         )
