@@ -150,7 +150,8 @@ class Delivery:
 
     :param window: filled here as the log is read.
     :param node: this node's name.
-    :param max_queue: packets that may wait for one client; past that its transport is aborted.
+    :param max_queue: packets that may wait for one client; past that its transport is aborted. As many
+        acknowledgements may be owed by it; past that the oldest is forgotten.
     :param abort: closes a transport so that the client comes back. Called with the Engine.IO socket.
     """
 
@@ -395,6 +396,8 @@ class Delivery:
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
+                    if len(connection.acks) > self.max_queue:  # a client that never acknowledges
+                        del connection.acks[next(iter(connection.acks))]
             self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:

@@ -15,6 +15,7 @@ and the difference between a client that left and a transport that was lost. So 
 ``disconnect``              the same
 ``save_session``            stores the data in the session's record
 ``emit``                    knows ``volatile``
+Engine.IO ``message``       bounds what one binary packet may hold
 Engine.IO ``connect``       watches the pings of the transport
 Engine.IO ``disconnect``    marks what follows as a loss, not a leave
 ==========================  ============================================================================
@@ -47,6 +48,9 @@ from .delivery import Connection, Delivery, Message
 from .errors import RedisUnavailable, SessionGone
 from .sessions import Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
+
+#: How large a binary packet may be, with all its attachments, in messages as large as the server takes.
+MESSAGES_PER_PACKET = 16
 
 #: How long a client's first packets may wait for its replay, in seconds.
 CATCH_UP_INLINE = 0.05
@@ -187,6 +191,7 @@ class Handshake:
         self._save = server.save_session
         self._emit = server.emit
         redact(server.eio.logger)
+        self._message = server.eio.handlers["message"]
         self._transport_connect = server.eio.handlers["connect"]
         self._transport_disconnect = server.eio.handlers["disconnect"]
         server._handle_connect = self.handle_connect
@@ -197,6 +202,7 @@ class Handshake:
         server.disconnect = self.disconnect
         server.save_session = self.save_session
         server.emit = self.emit
+        server.eio.on("message", self.message)
         server.eio.on("connect", self.transport_connected)
         server.eio.on("disconnect", self.transport_lost)
 
@@ -427,6 +433,20 @@ class Handshake:
                 return None
         return await self._trigger(event, namespace, *args)
 
+    async def message(self, transport: str, data: str | bytes) -> None:
+        """A message from a client. python-socketio keeps any number of attachments until a packet is complete."""
+        await self._message(transport, data)
+        packet = self.server._binary_packet.get(transport)
+        if packet is None:
+            return
+        packet.size = getattr(packet, "size", 0) + len(data) + 100  # 100: what an empty one costs, roughly
+        if packet.size > MESSAGES_PER_PACKET * self.server.eio.max_http_buffer_size:
+            packet.attachments.clear()
+            socket = self.server.eio.sockets.get(transport)
+            if socket is not None and not socket.closing:
+                self.logger.warning("a client sends a packet with too many attachments; closing its transport")
+                self._abort(transport)
+
     async def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
         """An event from a client: a list that begins with its name, which is none of python-socketio's own.
 
@@ -448,6 +468,7 @@ class Handshake:
                     await self.handle_disconnect(transport, namespace, reason)
                 except Exception:  # of one namespace's handler; the others have theirs
                     self.logger.exception("disconnect handler error in namespace %s", namespace)
+            self.server._binary_packet.pop(transport, None)
             await self._transport_disconnect(transport, reason)
 
     async def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:

@@ -42,7 +42,7 @@ def url_of(server: RedisServer) -> str:
 
 async def set_user(server: RedisServer, *more: str) -> None:
     """Makes the user, with some rules more."""
-    admin = redis.asyncio.Redis.from_url(server.url)
+    admin: Any = redis.asyncio.Redis.from_url(server.url)
     await admin.execute_command("ACL", "DELUSER", acl()[0])
     await admin.execute_command("ACL", "SETUSER", *acl(), *more)
     await admin.execute_command("ACL", "LOG", "RESET")
@@ -96,7 +96,7 @@ async def test_a_cluster_works_with_it(guarded: RedisServer, clients: Clients, s
     quiet(b)
     other = await clients.open(b, options=WEBSOCKET)
     await other.run("disconnect")
-    admin = redis.asyncio.Redis.from_url(guarded.url)
+    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
     refused = {entry[b"object"] for entry in await admin.execute_command("ACL", "LOG")}
     await admin.aclose()
     assert refused <= {b"client", b"client|setinfo"}, "the client library tells its name, and does not mind"
@@ -110,7 +110,7 @@ async def store(guarded: RedisServer) -> AsyncIterator[Store]:
     yield store
     await store.close()
     await client.aclose()
-    admin = redis.asyncio.Redis.from_url(guarded.url)
+    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
     await admin.flushall()
     await admin.execute_command("SCRIPT", "FLUSH")
     await admin.aclose()

@@ -30,7 +30,7 @@ def example() -> str:
 async def user_of(environ: dict[str, Any], auth: Any) -> str | None:
     tokens = {"token of ann": "ann", "token of eve": "eve"}
     assert "pid" not in (auth or {})
-    return tokens.get((auth or {}).get("token"))
+    return tokens.get((auth or {}).get("token", ""))
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ VERBOSE: dict[str, Any] = {"verbose": True}
 
 async def everything_in(url: str) -> bytes:
     """All keys of a Redis, and all their values, as text."""
-    store = redis.asyncio.Redis.from_url(url)
+    store: Any = redis.asyncio.Redis.from_url(url)
     found: list[Any] = []
     async for key in store.scan_iter(count=1000):
         kind = await store.type(key)
@@ -49,9 +49,9 @@ async def every_way(a: Node, b: Node, clients: Clients) -> list[str]:
     await refused.run("cut")
     await until(lambda: refused.of("connect_error"))
     pids.append(refused.connects()[0]["pid"])
-    async with raw(a) as client:
-        await client.send("40")
-        pids.append(payload(await client.read(), "40")["pid"])
+    async with raw(a) as wire:
+        await wire.send("40")
+        pids.append(payload(await wire.read(), "40")["pid"])
         secret = pids[-1].partition(".")[2]
     for auth in (
         {"pid": pids[-1], "offset": "not one"},
@@ -61,15 +61,15 @@ async def every_way(a: Node, b: Node, clients: Clients) -> list[str]:
         {"pid": pids[-1]},
     ):
         for text in (json.dumps(auth), json.dumps(auth, indent=2)):
-            async with raw(a) as client:
-                await client.send("40" + text)
-                await client.read()
-    async with raw(a) as client:  # in the wrong place
-        await client.send('4{"pid":"' + pids[-1] + '"}')
-        await client.send('42["login",{"pid":"' + pids[-1] + '"}]')
-        await client.send('40{"pid":"' + pids[-1])
-        await client.send("40")
-        await client.read()
+            async with raw(a) as wire:
+                await wire.send("40" + text)
+                await wire.read()
+    async with raw(a) as wire:  # in the wrong place
+        await wire.send('4{"pid":"' + pids[-1] + '"}')
+        await wire.send('42["login",{"pid":"' + pids[-1] + '"}]')
+        await wire.send('40{"pid":"' + pids[-1])
+        await wire.send("40")
+        await wire.read()
     return pids
 
 

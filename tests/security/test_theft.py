@@ -143,7 +143,7 @@ async def test_a_thief_that_the_connect_handler_refuses(start_node: StartNode, c
 async def test_a_thief_that_is_refused_while_the_owner_is_away(start_node: StartNode) -> None:
     """The session waits on, and no longer than it would have."""
     a = await start_node(manager={"max_disconnection_duration": 3})
-    async with connected(a) as (owner, mine):
+    async with connected(a) as (_, mine):
         pass
     await until(lambda: _nobody(a, mine["sid"]))
     tries = 0
@@ -155,7 +155,7 @@ async def test_a_thief_that_is_refused_while_the_owner_is_away(start_node: Start
             break
         tries += 1
         if tries == 3:
-            async with connected(a, {"pid": mine["pid"]}) as (owner, got):
+            async with connected(a, {"pid": mine["pid"]}) as (_, got):
                 assert got == mine
             await until(lambda: _times(a, mine["sid"], 2))
     assert tries > 3
