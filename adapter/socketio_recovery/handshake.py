@@ -439,11 +439,12 @@ class Handshake:
         packet = self.server._binary_packet.get(transport)
         if packet is None:
             return
-        packet.size = getattr(packet, "size", 0) + len(data) + 100  # 100: what an empty one costs, roughly
-        if packet.size > MESSAGES_PER_PACKET * self.server.eio.max_http_buffer_size:
-            packet.attachments.clear()
-            socket = self.server.eio.sockets.get(transport)
-            if socket is not None and not socket.closing:
+        limit = MESSAGES_PER_PACKET * self.server.eio.max_http_buffer_size
+        before = getattr(packet, "size", 0)
+        packet.size = before + len(data) + 100  # 100: what an empty one costs, roughly
+        if packet.size > limit:
+            packet.attachments.clear()  # and those that come until the transport is closed
+            if before <= limit:
                 self.logger.warning("a client sends a packet with too many attachments; closing its transport")
                 self._abort(transport)
 
