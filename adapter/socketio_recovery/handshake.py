@@ -279,6 +279,8 @@ class Handshake:
         record = await self.sessions.claim(pid, connection.namespace, connection.token, connection.transport)
         if isinstance(record, Refused):
             attempt.reason = record.reason
+            if record.reason == "damaged":
+                self.logger.error("the record of session %s can't be read: %.500s", pid.sid, record.detail)
             return False
         connection.claimed = True
         connection.deadline = record.deadline

@@ -396,6 +396,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         - ``"trimmed"``: the log no longer holds all it missed.
         - ``"limit"``: what it missed does not fit into ``window_bytes``.
         - ``"offset"``: it claims an offset that no event has had.
+        - ``"damaged"``: its record in Redis is not as this library writes it.
         - ``"malformed"``: its ``pid`` or offset is not one of ours.
         """
         connection = self._find(sid, namespace or "/")

@@ -11,7 +11,8 @@ local reply = {log.epoch, integer(log.n)}
 local at = 3
 for i = 4, #KEYS do
   local session, rooms = KEYS[i], tonumber(ARGV[at + 3])
-  if redis.call('HGET', session, 'token') == ARGV[at] then
+  -- pcall: a key of another type is no session of ours, and must not fail the others
+  if redis.pcall('HGET', session, 'token') == ARGV[at] then
     local namespace = redis.call('HGET', session, 'ns')
     if ARGV[at + 1] ~= '' then
       redis.call('HSET', session, 'confirmed', ARGV[at + 1], 'sent', ARGV[at + 2])
