@@ -15,7 +15,7 @@ const plain = (value) =>
       : value;
 
 const operations = {
-  open({ name, url, namespaces = ["/"], auth, options = {}, answer }) {
+  open({ name, url, namespaces = ["/"], auth, options = {}, socketOptions = {}, answer }) {
     const manager = new Manager(url, {
       reconnectionDelay: 20,
       reconnectionDelayMax: 100,
@@ -25,18 +25,20 @@ const operations = {
       ...(options.parser === "msgpack" ? { parser: msgpackParser } : {}),
     });
     const sockets = {};
+    const held = []; // acknowledgements to give later: answer "held"
     for (const nsp of namespaces) {
-      const socket = (sockets[nsp] = manager.socket(nsp, auth ? { auth } : {}));
+      const socket = (sockets[nsp] = manager.socket(nsp, { ...(auth ? { auth } : {}), ...socketOptions }));
       socket.on("connect", () => say({ name, nsp, what: "connect", sid: socket.id, recovered: Boolean(socket.recovered), pid: socket._pid }));
       socket.on("disconnect", (reason) => say({ name, nsp, what: "disconnect", reason }));
       socket.on("connect_error", (error) => say({ name, nsp, what: "connect_error", message: error.message, data: error.data }));
       socket.onAny((event, ...args) => {
         const ack = args.length && typeof args[args.length - 1] === "function" ? args[args.length - 1] : null;
         say({ name, nsp, what: "event", event, args: args.map(plain) });
-        if (ack && answer !== false) ack(...(answer || [`${name} got ${event}`]));
+        if (ack && answer === "held") held.push(ack);
+        else if (ack && answer !== false) ack(...(answer || [`${name} got ${event}`]));
       });
     }
-    clients.set(name, { manager, sockets, url });
+    clients.set(name, { manager, sockets, url, held });
   },
   // The transport is lost without a word, as when a network goes away.
   cut({ name }) {
@@ -91,6 +93,9 @@ const operations = {
     const decoded = args.map((a) => (a && a.bytes !== undefined ? Buffer.from(a.bytes, "hex") : a));
     const reply = await clients.get(name).sockets[nsp].timeout(10000).emitWithAck(event, ...decoded);
     return plain(reply);
+  },
+  answer({ name, args = [] }) {
+    for (const ack of clients.get(name).held.splice(0)) ack(...args);
   },
   emit({ name, nsp = "/", event, args = [] }) {
     clients.get(name).sockets[nsp].emit(event, ...args);

@@ -39,6 +39,7 @@ def main() -> None:
     )
     logging.getLogger("socketio.test").setLevel(logging.DEBUG if verbose else logging.WARNING)
     seen: list[dict[str, Any]] = []
+    answers: list[list[Any]] = []
 
     def handlers(namespace: str) -> None:
         async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
@@ -102,6 +103,11 @@ def main() -> None:
         async def echo(sid: str, *args: Any) -> Any:
             return args
 
+        async def work(sid: str, task: Any, seconds: float) -> str:
+            seen.append({"what": "work", "sid": sid, "namespace": namespace, "task": task})
+            await asyncio.sleep(seconds)
+            return f"{config['node']} did {task}"
+
         async def script(sid: str, steps: list[list[Any]]) -> None:
             """Several calls in one handler, one after the other; "$me" is the client."""
             for method, args, kwargs in steps:
@@ -109,7 +115,7 @@ def main() -> None:
                 kwargs = {k: sid if v == "$me" else v for k, v in kwargs.items()}
                 await getattr(sio, method)(*args, **kwargs)
 
-        for handler in (connect, disconnect, state, join, leave, save, echo, script):
+        for handler in (connect, disconnect, state, join, leave, save, echo, work, script):
             sio.on(handler.__name__, handler, namespace=namespace)
 
     for namespace in NAMESPACES:
@@ -122,6 +128,8 @@ def main() -> None:
         results = []
         for method, args, kwargs in body["calls"]:
             args = [_bytes(a) for a in args]
+            if kwargs.get("callback") == "record":
+                kwargs["callback"] = lambda *answer: answers.append(list(answer))
             try:
                 result = getattr(target, method)
                 if callable(result):
@@ -134,7 +142,9 @@ def main() -> None:
         return web.json_response(results)
 
     async def look(request: web.Request) -> web.Response:
-        return web.json_response({"seen": seen, "outcomes": manager.outcomes, "healthy": manager.healthy})
+        return web.json_response(
+            {"seen": seen, "answers": answers, "outcomes": manager.outcomes, "healthy": manager.healthy}
+        )
 
     async def stop(app: web.Application) -> None:
         await manager.drain()
