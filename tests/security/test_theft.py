@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from tests.cluster.conftest import StartNode
 from tests.cluster.test_raw import Raw, payload, raw
 from tests.cluster.test_recovery import WEBSOCKET, settle
 from tests.security.support import ours
-from tests.support.cluster import Clients, Node, until
+from tests.support.cluster import PATIENCE, Clients, Node, until
 
 
 @asynccontextmanager
@@ -147,7 +148,9 @@ async def test_a_thief_that_is_refused_while_the_owner_is_away(start_node: Start
         pass
     await until(lambda: _nobody(a, mine["sid"]))
     tries = 0
-    while True:  # refused again and again, it still expires
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while asyncio.get_running_loop().time() < end:  # refused again and again, it still expires
+        await asyncio.sleep(0.05)
         async with raw(a) as thief:
             await thief.send("40" + json.dumps({"pid": mine["pid"], "refuse": "recovery"}))
             answer = await thief.read()
