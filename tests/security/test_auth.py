@@ -53,7 +53,7 @@ AUTH = ANY_JSON | st.fixed_dictionaries({"pid": PID}, optional={"offset": OFFSET
 #: A number at the top would be the packet's id: not an ``auth`` at all.
 AUTH = AUTH.filter(lambda auth: not isinstance(auth, (int, float)) or isinstance(auth, bool))
 
-MANY = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 @MANY
