@@ -14,6 +14,8 @@ from tests.cluster.test_raw import Raw, payload, raw
 from tests.cluster.test_recovery import POLLING, WEBSOCKET, settle
 from tests.support.cluster import Clients, Node, until
 
+Pair = tuple[Node, Node]
+
 
 async def answers(node: Node) -> list[Any]:
     found: list[Any] = (await node.look())["answers"]
@@ -39,10 +41,10 @@ async def answered(client: Raw) -> None:
 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
-async def test_a_call_across_a_drop(start_node: StartNode, clients: Clients, options: dict[str, Any]) -> None:
+async def test_a_call_across_a_drop(pair: Pair, clients: Clients, options: dict[str, Any]) -> None:
     """The answer that is given after the recovery, on another node, comes to nobody: the call times out. The next
     one is answered, by its own answer."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     client = await clients.open(a, options=options, answer="held")
     sid = client.connects()[0]["sid"]
     call = asyncio.create_task(a.do(("call", ["first"], {"to": sid, "timeout": 3})))
@@ -77,9 +79,9 @@ async def test_a_call_to_who_is_away(start_node: StartNode, clients: Clients, op
     assert await b.do(("call", ["question"], {"to": sid})) == [f"{client.name} got question"]
 
 
-async def test_a_call_during_the_handshake_of_a_recovery(start_node: StartNode) -> None:
+async def test_a_call_during_the_handshake_of_a_recovery(pair: Pair) -> None:
     """The client is here, though its connect handler still runs: it is asked after what it missed."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     async with raw(a) as client:
         await client.send("40")
         mine = payload(await client.read(), "40")
@@ -100,10 +102,9 @@ async def _connecting(node: Node) -> bool:
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_the_answer_of_a_connection_that_was_taken_over(start_node: StartNode, where: str) -> None:
+async def test_the_answer_of_a_connection_that_was_taken_over(pair: Pair, where: str) -> None:
     """It counts or not, depending on who was faster; never twice, though the new connection gives it as well."""
-    a = await start_node()
-    b = a if where == "same node" else await start_node()
+    a, b = pair if where == "other node" else (pair[0], pair[0])
     async with raw(a) as old, raw(b) as new:
         await old.send("40")
         mine = payload(await old.read(), "40")
@@ -146,10 +147,9 @@ async def test_the_emitters_node_is_killed(start_node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_a_client_can_not_answer_for_another(start_node: StartNode, where: str) -> None:
+async def test_a_client_can_not_answer_for_another(pair: Pair, where: str) -> None:
     """Nor twice, nor before it is asked, whatever number it gives."""
-    a = await start_node()
-    b = a if where == "same node" else await start_node()
+    a, b = pair if where == "other node" else (pair[0], pair[0])
     async with raw(b) as asked, raw(b) as hostile:
         await asked.send("40")
         sid = payload(await asked.read(), "40")["sid"]
@@ -181,9 +181,9 @@ async def _count(node: Node, count: int) -> bool:
     return len(await answers(node)) >= count
 
 
-async def test_a_room_answers_once(start_node: StartNode) -> None:
+async def test_a_room_answers_once(pair: Pair) -> None:
     """The first to answer counts, wherever the members are; the others' answers are dropped."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     async with raw(a) as one, raw(b) as two:
         for member in (one, two):
             await member.send("40")
@@ -204,9 +204,9 @@ async def tasks(node: Node) -> list[Any]:
     return [s["task"] for s in (await node.look())["seen"] if s["what"] == "work"]
 
 
-async def test_a_client_that_asks_and_drops(start_node: StartNode, clients: Clients) -> None:
+async def test_a_client_that_asks_and_drops(pair: Pair, clients: Clients) -> None:
     """The handler runs to its end; its answer is lost with the connection, and the client is told so."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
     asking = asyncio.create_task(client.call("work", 1, 0.5))
     await until(lambda: tasks(a))
@@ -219,9 +219,9 @@ async def test_a_client_that_asks_and_drops(start_node: StartNode, clients: Clie
     assert (await tasks(a), await tasks(b)) == ([1], [2])
 
 
-async def test_a_client_that_retries(start_node: StartNode, clients: Clients) -> None:
+async def test_a_client_that_retries(pair: Pair, clients: Clients) -> None:
     """With the client's own ``retries`` an event arrives at least once: its handler may run again, elsewhere."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET, socketOptions={"retries": 5, "ackTimeout": 5000})
     asking = asyncio.create_task(client.call("work", 1, 0.5))
     await until(lambda: tasks(a))
@@ -232,9 +232,9 @@ async def test_a_client_that_retries(start_node: StartNode, clients: Clients) ->
     assert (await tasks(a), await tasks(b)) == ([1], [1])
 
 
-async def test_what_a_client_sends_while_it_is_away(start_node: StartNode, clients: Clients) -> None:
+async def test_what_a_client_sends_while_it_is_away(pair: Pair, clients: Clients) -> None:
     """It is kept by the client, and sent once, when it is back."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 500, "reconnectionDelayMax": 500})
     await client.move(b)
     await client.run("cut")

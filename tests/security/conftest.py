@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from chat.redis_server import RedisServer
-from tests.cluster.conftest import channel, clients, redis_server, start_node
+from tests.cluster.conftest import channel, clients, pair, redis_server, shared_nodes, start_node
 from tests.support.cluster import Node
 
-__all__ = ["channel", "clients", "redis_server", "start_node"]
+__all__ = ["channel", "clients", "pair", "redis_server", "shared_nodes", "start_node"]
 
 
 @pytest.fixture(scope="module")

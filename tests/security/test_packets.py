@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.cluster.conftest import StartNode
 from tests.cluster.test_raw import raw
 from tests.security.support import ours, serves
 from tests.security.test_auth import ANY_JSON, AUTH
@@ -145,17 +144,17 @@ async def test_any_packets_by_polling(target: Node, bodies: list[bytes]) -> None
         '451-["connect",{"_placeholder":true,"num":0}]',
     ],
 )
-async def test_a_client_can_not_run_the_connect_or_disconnect_handler(start_node: StartNode, packet: str) -> None:
+async def test_a_client_can_not_run_the_connect_or_disconnect_handler(target: Node, packet: str) -> None:
     """python-socketio takes an event of that name for the real thing."""
-    a = await start_node()
-    async with raw(a) as client:
+    await target.reset()
+    async with raw(target) as client:
         await client.send("40")
         await client.read()
         await client.send(packet)
         if packet.startswith("45"):
             await client.ws.send_bytes(b"x")
-        await serves(a, client, 1)
-        assert [s["what"] for s in (await a.look())["seen"]] == ["connect"]
+        await serves(target, client, 1)
+        assert [s["what"] for s in (await target.look())["seen"]] == ["connect"]
 
 
 async def test_what_is_no_event(target: Node) -> None:

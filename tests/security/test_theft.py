@@ -56,9 +56,9 @@ def variants(pid: str, other: str) -> dict[str, str]:
     }
 
 
-async def test_no_recovery_without_the_secret(start_node: StartNode) -> None:
+async def test_no_recovery_without_the_secret(pair: tuple[Node, Node]) -> None:
     """The owner, connected or not, does not even notice."""
-    a = await start_node()
+    a, _ = pair
     async with connected(a) as (victim, mine), connected(a) as (_, other):
         await victim.send('421["save",{"user":"ann"}]')
         assert await victim.read() == "431[]"
@@ -91,9 +91,9 @@ async def _nobody(node: Node, sid: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["client", "server", "other node", "detached", "detached, other node"])
-async def test_a_pid_is_useless_after_a_deliberate_disconnect(start_node: StartNode, how: str) -> None:
+async def test_a_pid_is_useless_after_a_deliberate_disconnect(pair: tuple[Node, Node], how: str) -> None:
     """On every node, and however often it is shown."""
-    a, b = await start_node(), await start_node()
+    a, b = pair
     async with connected(a) as (client, mine):
         await client.send('421["save",{"user":"ann"}]')
         await client.read()
@@ -116,11 +116,10 @@ async def test_a_pid_is_useless_after_a_deliberate_disconnect(start_node: StartN
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_a_thief_that_the_connect_handler_refuses(start_node: StartNode, clients: Clients, where: str) -> None:
+async def test_a_thief_that_the_connect_handler_refuses(pair: tuple[Node, Node], clients: Clients, where: str) -> None:
     """The owner's connection is closed, since the session was claimed before the handler was asked. The owner
     comes back and has missed nothing; the thief has seen nothing. As often as it is tried."""
-    a = await start_node()
-    b = a if where == "same node" else await start_node()
+    a, b = pair if where == "other node" else (pair[0], pair[0])
     owner = await clients.open(a, options=WEBSOCKET)
     await owner.call("save", {"user": "ann"})
     await owner.call("join", "room")

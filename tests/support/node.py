@@ -146,6 +146,12 @@ def main() -> None:
             {"seen": seen, "answers": answers, "outcomes": manager.outcomes, "healthy": manager.healthy}
         )
 
+    async def reset(request: web.Request) -> web.Response:
+        """Forgets what was seen, for a test that shares the node with others."""
+        seen.clear()
+        answers.clear()
+        return web.Response()
+
     async def stop(app: web.Application) -> None:
         await manager.drain()
         await manager.close()
@@ -154,6 +160,7 @@ def main() -> None:
     sio.attach(app)
     app.router.add_post("/do", do)
     app.router.add_get("/look", look)
+    app.router.add_post("/reset", reset)
     app.on_shutdown.append(stop)
     if config.get("start", True):
 
