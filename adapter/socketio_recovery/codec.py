@@ -234,7 +234,33 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
         entry.namespace, entry.sid, entry.node, entry.transport = head[1:5]
     elif kind != EPOCH:
         raise ValueError(f"entry {n} of the log is of an unknown kind {kind!r}: are all nodes of one version?")
+    if not _well_formed(entry):
+        raise ValueError(f"entry {n} of the log, of kind {kind!r}, holds what this library would not write")
     return entry
+
+
+def _well_formed(entry: Entry) -> bool:
+    """Whether an entry can be dispatched and kept: the same for every node, whoever is connected there."""
+    payload, callback = entry.payload, entry.callback
+    return (
+        all(type(text) is str for text in (entry.namespace, entry.sid, entry.node, entry.transport))
+        and type(entry.rooms) in (list, tuple)
+        and type(entry.skip) in (list, tuple)
+        and all(type(room) in (str, int) for room in entry.rooms)
+        and all(type(sid) is str for sid in entry.skip)
+        and (entry.room is None or type(entry.room) in (str, int))
+        and (callback is None or (len(callback) == 2 and type(callback[0]) is str and type(callback[1]) is int))
+        and (payload is None or _is_list(payload))
+    )
+
+
+def _is_list(payload: Payload) -> bool:
+    if payload.format == MSGPACK:
+        return type(payload.arity) is int
+    data = payload.data
+    if payload.format != JSON or data[:1] != b"[" or data[-1:] != b"]":
+        return False
+    return data.isascii() or bool(data.decode())  # which raises what is a ValueError
 
 
 # -- to and from the clients' serialisation ---------------------------------------------------------

@@ -90,7 +90,6 @@ class Connection:
         "closing",
         "confirmed",
         "created",
-        "data",
         "deadline",
         "disconnected",
         "epoch",
@@ -142,7 +141,6 @@ class Connection:
         self.forgotten = False  # its session is
         self.adopted = False  # by another node, which took this one for dead
         self.kept_at = 0.0  # when Redis last heard of it, or later was not (event loop time, seconds)
-        self.data: Any = None  # the session's, if its node died and this is who runs its disconnect handler
         self.gone = False  # nothing of it is left here
         self.sent = 0  # the last number this client was given as an offset
         self.pinged: tuple[int, int] | None = None  # (position, sent) when the last ping was queued
@@ -159,7 +157,8 @@ class Delivery:
 
     :param window: filled here as the log is read.
     :param node: this node's name.
-    :param max_queue: packets that may wait for one client; past that its transport is aborted.
+    :param max_queue: packets that may wait for one client; past that its transport is aborted. As many
+        acknowledgements may be owed by it; past that the oldest is forgotten.
     :param abort: closes a transport so that the client comes back. Called with the Engine.IO socket.
     """
 
@@ -407,8 +406,8 @@ class Delivery:
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
-                    if len(connection.acks) > self.max_queue:
-                        del connection.acks[next(iter(connection.acks))]  # it never answers
+                    if len(connection.acks) > self.max_queue:  # a client that never acknowledges
+                        del connection.acks[next(iter(connection.acks))]
             self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:

@@ -11,11 +11,13 @@ and the difference between a client that left and a transport that was lost. So 
                             acknowledgements back until a replay is over
 ``_trigger_event``          leaves the ``connect`` handler out on recovery, if ``skip_connect_handler``, and a
                             ``disconnect`` handler that another node has run already
+``_handle_event``           refuses what is no event, or would run the ``connect`` or ``disconnect`` handler
 ``_handle_disconnect``      remembers which connection a ``sid`` means, since two may have it
 ``disconnect``              the same
 ``save_session``            stores the data in the session's record
-``get_session``             finds the data of a session whose node died, in its ``disconnect`` handler
+``get_session``             the same for what it reads: in a ``disconnect`` handler the transport may be gone
 ``emit``                    knows ``volatile``
+Engine.IO ``message``       bounds what one binary packet may hold
 Engine.IO ``connect``       watches the pings of the transport, and keeps hold of its WebSocket
 Engine.IO ``disconnect``    marks what follows as a loss, not a leave
 ==========================  ============================================================================
@@ -37,6 +39,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 from engineio.packet import PING
@@ -49,6 +52,9 @@ from .errors import RedisUnavailable, SessionGone
 from .orphans import NODE_LOST
 from .sessions import Beat, Orphan, Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
+
+#: How large a binary packet may be, with all its attachments, in messages as large as the server takes.
+MESSAGES_PER_PACKET = 16
 
 #: How long a client's first packets may wait for its replay, in seconds.
 CATCH_UP_INLINE = 0.05
@@ -117,16 +123,22 @@ def take_recovery(auth: Any) -> tuple[Attempt, Any]:
 class _NoSecrets(logging.Filter):
     """Keeps the ``pid`` out of what python-engineio logs of the packets it receives."""
 
-    _pattern = re.compile(r"(pid\W{1,4}[\x21-\x7e]{1,128}?\.)[A-Za-z0-9_-]{32}")
+    _pattern = re.compile(r"(pid\W{1,10}[\x21-\x7e]{1,128}?\.)[A-Za-z0-9_-]{32}")
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(self._pattern.sub(r"\1***", a) if isinstance(a, str) else a for a in record.args)
+            record.args = tuple(map(self._redacted, record.args))
         return True
+
+    def _redacted(self, argument: object) -> object:
+        text = str(argument)  # what python-engineio takes for JSON is a dict or a list here
+        redacted = self._pattern.sub(r"\1***", text)
+        return argument if redacted == text else redacted
 
 
 def redact(logger: Any) -> None:
     """Keeps secrets out of a logger's records."""
+    logger = getattr(logger, "logger", logger)  # of a LoggerAdapter
     if hasattr(logger, "addFilter"):
         logger.addFilter(_NoSecrets())
 
@@ -184,22 +196,26 @@ class Handshake:
         self._connect = server._handle_connect
         self._send = server._send_packet
         self._trigger = server._trigger_event
+        self._event = server._handle_event
         self._leave = server._handle_disconnect
         self._disconnect = server.disconnect
         self._get = server.get_session
         self._save = server.save_session
         self._emit = server.emit
         redact(server.eio.logger)
+        self._message = server.eio.handlers["message"]
         self._transport_connect = server.eio.handlers["connect"]
         self._transport_disconnect = server.eio.handlers["disconnect"]
         server._handle_connect = self.handle_connect
         server._send_packet = self.send_packet
         server._trigger_event = self.trigger_event
+        server._handle_event = self.handle_event
         server._handle_disconnect = self.handle_disconnect
         server.disconnect = self.disconnect
         server.get_session = self.get_session
         server.save_session = self.save_session
         server.emit = self.emit
+        server.eio.on("message", self.message)
         server.eio.on("connect", self.transport_connected)
         server.eio.on("disconnect", self.transport_lost)
 
@@ -276,6 +292,8 @@ class Handshake:
         record = await self.sessions.claim(pid, connection.namespace, connection.token, connection.transport)
         if isinstance(record, Refused):
             attempt.reason = record.reason
+            if record.reason == "damaged":
+                self.logger.error("the record of session %s can't be read: %.500s", pid.sid, record.detail)
             return False
         connection.claimed = True
         connection.kept_at = asyncio.get_running_loop().time()
@@ -443,6 +461,33 @@ class Handshake:
                 return None
         return await self._trigger(event, namespace, *args)
 
+    async def message(self, transport: str, data: str | bytes) -> None:
+        """A message from a client. python-socketio keeps any number of attachments until a packet is complete."""
+        await self._message(transport, data)
+        packet = self.server._binary_packet.get(transport)
+        if packet is None:
+            return
+        limit = MESSAGES_PER_PACKET * self.server.eio.max_http_buffer_size
+        before = getattr(packet, "size", 0)
+        packet.size = before + len(data) + 100  # 100: what an empty one costs, roughly
+        if packet.size > limit:
+            packet.attachments.clear()  # and those that come until the transport is closed
+            if before <= limit:
+                self.logger.warning("a client sends a packet with too many attachments; closing its transport")
+                self._abort(transport)
+
+    async def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
+        """An event from a client: a list that begins with its name, which is none of python-socketio's own.
+
+        By those names python-socketio would run the ``connect`` handler with an ``environ`` of the client's making,
+        or the ``disconnect`` handler of a client that stays.
+        """
+        name = data[0] if isinstance(data, list) and data else None
+        if not isinstance(name, (str, int)) or name in self.server.reserved_events:
+            self.logger.info("a client sends what is no event, or one that only the server may cause: left out")
+            return
+        await self._event(transport, namespace, id, data)
+
     # -- leaving ------------------------------------------------------------------------------------
 
     async def transport_lost(self, transport: str, reason: str) -> None:
@@ -454,6 +499,7 @@ class Handshake:
                     await self.handle_disconnect(transport, namespace, reason)
                 except Exception:  # of one namespace's handler; the others have theirs
                     self.logger.exception("disconnect handler error in namespace %s", namespace)
+            self.server._binary_packet.pop(transport, None)
             await self._transport_disconnect(transport, reason)
 
     def _cut(self, transport: str) -> None:
@@ -491,9 +537,10 @@ class Handshake:
 
     async def run_orphan(self, orphan: Orphan, token: str) -> None:
         """Runs the ``disconnect`` handler for a session whose node died, and forgets the session."""
-        connection = Connection(orphan.sid, orphan.namespace, "", None, token)
+        socket = SimpleNamespace(session={orphan.namespace: orphan.data})
+        connection = Connection(orphan.sid, orphan.namespace, "", socket, token)
         connection.accepted = connection.announced = connection.closing = connection.muted = True
-        connection.rooms, connection.data = orphan.rooms, orphan.data
+        connection.rooms = orphan.rooms
         try:
             with _set(_current, connection):
                 await self._trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)
@@ -579,8 +626,8 @@ class Handshake:
     async def get_session(self, sid: str, namespace: str | None = None) -> Any:
         """See ``AsyncServer.get_session``."""
         connection = self.find(namespace or "/", sid)
-        if connection is not None and connection.data is not None:
-            return connection.data
+        if connection is not None:
+            return connection.socket.session.setdefault(connection.namespace, {})
         return await self._get(sid, namespace=namespace)
 
     async def save_session(self, sid: str, session: Any, namespace: str | None = None) -> None:
@@ -590,9 +637,6 @@ class Handshake:
         :raises SessionGone: if the session has another owner by now.
         """
         connection = self.find(namespace or "/", sid)
-        if connection is not None and connection.data is not None:
-            connection.data = session
-            return
         if connection is not None and connection.pid is not None and not connection.forgotten:
             try:
                 await self.sessions.save(sid, connection.token, session)
@@ -600,7 +644,10 @@ class Handshake:
                 if not connection.closing and not connection.muted:
                     raise
                 self.logger.info("session %s has gone on elsewhere; its old data is not stored", sid)
-        await self._save(sid, session, namespace=namespace)
+        if connection is not None:
+            connection.socket.session[connection.namespace] = session
+        else:
+            await self._save(sid, session, namespace=namespace)
 
     async def emit(
         self,

@@ -93,7 +93,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     :param window_bytes: memory for the recent log, in bytes, roughly. A client that missed more can't
         recover (``"limit"``).
     :param max_queue: packets that may wait for one client. A client further behind is disconnected; it
-        recovers when it reads again.
+        recovers when it reads again. Also how many acknowledgements a client may owe; past that the oldest is
+        forgotten.
     :param heartbeat_interval: how often this node refreshes its sessions in Redis, in seconds.
     :param publish_timeout: how long an ``emit``, or a change of rooms, may wait for Redis, in seconds.
     :param handshake_timeout: how long a connecting client may wait for Redis, in seconds; then its
@@ -407,6 +408,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         - ``"trimmed"``: the log no longer holds all it missed.
         - ``"limit"``: what it missed does not fit into ``window_bytes``.
         - ``"offset"``: it claims an offset that no event has had.
+        - ``"damaged"``: its record in Redis is not as this library writes it.
         - ``"malformed"``: its ``pid`` or offset is not one of ours.
         """
         connection = self._find(sid, namespace or "/")
@@ -483,7 +485,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
         """A client acknowledged an event; whoever emitted it, on any node, is told."""
         connection = self._find(sid, None)
-        waits = connection.acks.pop(id, None) if connection is not None else None
+        waits = connection.acks.pop(id, None) if connection is not None and isinstance(id, int) else None
         if waits is None:
             self._get_logger().info("%s acknowledges an event that nobody waits for", sid)
             return

@@ -47,7 +47,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .codec import EVICT, Position, Room, dump
+from .codec import EVICT, Position, Room, check_room, dump
 from .connections import Argument, Calls, Script
 from .errors import SessionGone
 from .log import Keys
@@ -112,10 +112,53 @@ class Orphan(NamedTuple):
     rooms: Rooms
 
 
+#: What reading a record raises that this library did not write.
+DAMAGE = (KeyError, TypeError, ValueError, RecursionError)
+
+
+def _stays(fields: dict[bytes, bytes]) -> list[Stay]:
+    stays = []
+    for name, value in fields.items():
+        if name.startswith(b"r:"):
+            stays.append(Stay(check_room(json.loads(name[2:])), int(value)))
+        elif name.startswith(b"g:"):
+            left, _, room = name[2:].partition(b":")
+            stays.append(Stay(check_room(json.loads(room)), int(value), int(left)))
+    return stays
+
+
+def _data(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    data = json.loads(fields[b"data"])
+    if not isinstance(data, dict):
+        raise TypeError("its data is no dict")
+    return data
+
+
+def _record(reply: Sequence[Any]) -> Record:
+    """The record in a claim's reply; raises :data:`DAMAGE`."""
+    fields = dict(zip(reply[3::2], reply[4::2], strict=True))
+    return Record(
+        last=Position(int(reply[1]), int(reply[2])),
+        fence=int(fields[b"fence"]),
+        birth=int(fields[b"birth"]),
+        confirmed=int(fields[b"confirmed"]),
+        sent=int(fields[b"sent"]),
+        deadline=fields[b"was"].decode(),
+        data=_data(fields),
+        stays=_stays(fields),
+    )
+
+
+def _damaged(error: Exception) -> bool:
+    """Whether a script failed at what it found in the record, not at what Redis can't do just now."""
+    return "WRONGTYPE" in str(error) or ": attempt to " in str(error) or "not an integer" in str(error)
+
+
 class Refused(NamedTuple):
-    """A session was not claimed, and why: ``"unknown"``, ``"expired"`` or ``"epoch"``."""
+    """A session was not claimed, and why: ``"unknown"``, ``"expired"``, ``"epoch"`` or ``"damaged"``."""
 
     reason: str
+    detail: str = ""  #: of what is damaged
 
 
 def seen_by(record: Record, offset: Position | None) -> int | None:
@@ -213,33 +256,23 @@ class Sessions:
 
     async def claim(self, pid: Pid, namespace: str, token: str, transport: str) -> Record | Refused:
         """Makes ``token`` the owner of the session. Nothing changes if it is refused."""
-        reply = await self._run(
-            CLAIM,
-            [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
-            *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
-            *(self.ttl, self.ORPHAN_GRACE),
-        )
+        try:
+            reply = await self._run(
+                CLAIM,
+                [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
+                *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
+                *(self.ttl, self.ORPHAN_GRACE),
+            )
+        except Exception as error:
+            if not _damaged(error):
+                raise
+            return Refused("damaged", str(error))
         if reply[0] != b"ok":
             return Refused(reply[0].decode())
-        last = Position(int(reply[1]), int(reply[2]))
-        fields = dict(zip(reply[3::2], reply[4::2], strict=True))
-        stays = []
-        for name, value in fields.items():
-            if name.startswith(b"r:"):
-                stays.append(Stay(json.loads(name[2:]), int(value)))
-            elif name.startswith(b"g:"):
-                left, _, room = name[2:].partition(b":")
-                stays.append(Stay(json.loads(room), int(value), int(left)))
-        return Record(
-            last=last,
-            fence=int(fields[b"fence"]),
-            birth=int(fields[b"birth"]),
-            confirmed=int(fields[b"confirmed"]),
-            sent=int(fields[b"sent"]),
-            deadline=fields[b"was"].decode(),
-            data=json.loads(fields[b"data"]),
-            stays=stays,
-        )
+        try:
+            return _record(reply)
+        except DAMAGE as error:
+            return Refused("damaged", f"{type(error).__name__}: {error}")
 
     async def detach(self, sid: str, token: str, deadline: str = "") -> bool:
         """The owner's transport is gone; the session waits.
@@ -299,5 +332,11 @@ class Sessions:
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
         if not fields:
             return None
-        rooms = {json.loads(name[2:]): int(entered) for name, entered in fields.items() if name.startswith(b"r:")}
-        return Orphan(sid, fields[b"ns"].decode(), json.loads(fields[b"data"]), rooms)
+        namespace = fields[b"ns"].decode(errors="replace")
+        try:
+            stays = _stays(fields)
+            return Orphan(
+                sid, namespace, _data(fields), {room: entered for room, entered, left in stays if left is None}
+            )
+        except DAMAGE:  # its handler runs all the same
+            return Orphan(sid, namespace, {}, {})

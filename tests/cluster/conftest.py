@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -33,7 +34,7 @@ async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[S
     async def start(name: str = "", *, manager: dict[str, object] | None = None, **config: object) -> Node:
         node = Node(
             name or "abcdefgh"[len(nodes)],
-            redis_server.url,
+            str(config.pop("redis", redis_server.url)),
             manager={"channel": channel, **(manager or {})},
             **config,
         )
@@ -43,6 +44,32 @@ async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[S
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_nodes(redis_server: RedisServer) -> Iterator[list[Node]]:
+    """Two nodes of one cluster for all tests of a module. Use them by ``pair``."""
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12]}
+    nodes = [Node(name, redis_server.url, manager=manager) for name in "ab"]
+
+    async def start() -> None:
+        await asyncio.gather(*(node.start() for node in nodes))
+
+    try:
+        asyncio.run(start())
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+@pytest.fixture
+async def pair(shared_nodes: list[Node]) -> tuple[Node, Node]:
+    """Two nodes of one cluster, for tests that neither stop them nor need them quiet: they start once."""
+    a, b = shared_nodes
+    await a.reset()
+    await b.reset()
+    return a, b
 
 
 @pytest.fixture

@@ -125,6 +125,10 @@ class Store:
             raise redis.exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
         return value
 
+    def read(self, key: bytes, kind: type[Any]) -> Any:
+        """What a key holds; an empty one if it does not exist."""
+        return kind() if self.key(key) is None else self.key(key, kind)
+
     def _delete(self, key: bytes) -> int:
         self.data.expires.pop(key, None)
         return int(self.data.keys.pop(key, None) is not None)
@@ -151,10 +155,10 @@ class Store:
         return self.data.expires[key] - self.ms if key in self.data.expires else -1
 
     def do_hget(self, key: bytes, field: bytes) -> Any:
-        return (self.key(key) or {}).get(field)
+        return self.read(key, dict).get(field)
 
     def do_hmget(self, key: bytes, *fields: bytes) -> Any:
-        found = self.key(key) or {}
+        found = self.read(key, dict)
         return [found.get(field) for field in fields]
 
     def do_hset(self, key: bytes, *pairs: bytes) -> int:
@@ -164,23 +168,23 @@ class Store:
         return len(found) - before
 
     def do_hdel(self, key: bytes, *fields: bytes) -> int:
-        found = self.key(key) or {}
+        found = self.read(key, dict)
         count = sum(found.pop(field, None) is not None for field in fields)
         if count and not found:
             self._delete(key)
         return count
 
     def do_hexists(self, key: bytes, field: bytes) -> int:
-        return int(field in (self.key(key) or {}))
+        return int(field in self.read(key, dict))
 
     def do_hlen(self, key: bytes) -> int:
-        return len(self.key(key) or {})
+        return len(self.read(key, dict))
 
     def do_hkeys(self, key: bytes) -> list[bytes]:
-        return list(self.key(key) or {})
+        return list(self.read(key, dict))
 
     def do_hgetall(self, key: bytes) -> list[bytes]:
-        return [part for pair in (self.key(key) or {}).items() for part in pair]
+        return [part for pair in self.read(key, dict).items() for part in pair]
 
     def do_hincrby(self, key: bytes, field: bytes, by: bytes) -> int:
         found = self.key(key, dict)
@@ -192,11 +196,11 @@ class Store:
         return 1
 
     def do_zrem(self, key: bytes, member: bytes) -> int:
-        return int((self.key(key) or {}).pop(member, None) is not None)
+        return int(self.read(key, dict).pop(member, None) is not None)
 
     def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, _: bytes, first: bytes, count: bytes) -> Any:
         assert low == b"-inf"
-        found = sorted((score, member) for member, score in (self.key(key) or {}).items() if score <= float(high))
+        found = sorted((score, member) for member, score in self.read(key, dict).items() if score <= float(high))
         return [member for _, member in found][int(first) : int(first) + int(count)]
 
     def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
@@ -216,14 +220,14 @@ class Store:
         return id
 
     def do_xrange(self, key: bytes, first: bytes, last: bytes, *count: bytes) -> list[Any]:
-        stream = self.key(key) or Stream()
+        stream = self.read(key, Stream)
         low, high = stream.range(first, last)
         if count:
             high = min(high, low + int(count[1]))
         return [stream.item(i) for i in range(low, high)]
 
     def do_xrevrange(self, key: bytes, last: bytes, first: bytes, *count: bytes) -> list[Any]:
-        stream = self.key(key) or Stream()
+        stream = self.read(key, Stream)
         low, high = stream.range(first, last)
         if count:
             low = max(low, high - int(count[1]))
@@ -231,7 +235,7 @@ class Store:
 
     def do_xtrim(self, key: bytes, how: bytes, _: bytes, threshold: bytes) -> int:
         """As exact as it can be; Redis keeps up to a block more."""
-        stream = self.key(key) or Stream()
+        stream = self.read(key, Stream)
         if how == b"MINID":
             count = bisect_left(stream.ids, parse(threshold))
         else:
@@ -270,7 +274,7 @@ class _Lua:
     def __init__(self) -> None:
         self.store: Store
         self.runtime = lupa.LuaRuntime(encoding=None, unpack_returned_tuples=False)
-        self.runtime.globals()[b"redis"] = self.runtime.table_from({b"call": self.call})
+        self.runtime.globals()[b"redis"] = self.runtime.table_from({b"call": self.call, b"pcall": self.pcall})
 
     def compile(self, source: bytes) -> Any:
         return self.runtime.execute(b"return function(KEYS, ARGV) " + source + b"\nend")
@@ -280,6 +284,12 @@ class _Lua:
 
     def call(self, *command: Any) -> Any:
         return self.value(self.store.execute([text(part) for part in command]))
+
+    def pcall(self, *command: Any) -> Any:
+        try:
+            return self.call(*command)
+        except redis.exceptions.ResponseError as error:
+            return self.runtime.table_from({b"err": str(error).encode()})
 
     def value(self, reply: Any) -> Any:
         if reply is None:
@@ -438,10 +448,16 @@ class Client:
         """There is nothing to close."""
 
     async def hgetall(self, key: str) -> dict[bytes, bytes]:
-        return dict(self.store.key(text(key)) or {})
+        return dict(self.store.read(text(key), dict))
 
     async def hset(self, key: str, field: str, value: object) -> int:
         return self.store.do_hset(text(key), text(field), text(value))
+
+    async def set(self, key: str, value: str) -> None:
+        self.store.data.keys[text(key)] = text(value)
+
+    async def rpush(self, key: str, value: str) -> None:
+        self.store.data.keys[text(key)] = [text(value)]
 
     async def delete(self, *keys: str) -> int:
         return self.store.do_del(*map(text, keys))
@@ -458,7 +474,7 @@ class Client:
         return self.store.do_xtrim(text(key), b"MAXLEN", b"~", b"%d" % maxlen)
 
     async def xdel(self, key: str, *ids: bytes) -> int:
-        stream = self.store.key(text(key)) or Stream()
+        stream = self.store.read(text(key), Stream)
         gone = {parse(id) for id in ids}
         kept = [i for i, id in enumerate(stream.ids) if id not in gone]
         count = len(stream.ids) - len(kept)

@@ -330,6 +330,7 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> Non
     sessions = store.sessions()
     count = HEARTBEAT_COUNT * 2 + 50
     some = range(0, count, 7)
+    await store.log().tail(store.link())
     await store.client.hset(store.keys.meta, "n", count)
     await asyncio.gather(*(created(sessions, f"s{i}") for i in range(count) if i not in some))
     beats = [Beat(f"s{i}", "t1", (i, i) if i % 2 else None, ("x",) * (i % 3)) for i in range(count)]
@@ -338,6 +339,24 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> Non
     confirmed = beats[-1].confirmed
     assert record[b"confirmed"] == (str(confirmed[0]).encode() if confirmed else record[b"birth"])
     assert (await store.record("s1"))[b"sent"] == b"1"
+
+
+async def test_a_heartbeat_is_not_stopped_by_a_key_of_another_type(store: Store) -> None:
+    sessions = store.sessions()
+    for sid in ("s1", "s3"):
+        await created(sessions, sid)
+    await store.client.set(store.keys.session("s2"), "planted")
+    before = int((await store.record("s3"))[b"deadline"])
+    await store.until(await store.now() + 5)
+    assert await sessions.heartbeat([Beat(sid, "t1", (5, 5), ("x",)) for sid in ("s1", "s2", "s3")]) == {1: False}
+    assert int((await store.record("s3"))[b"deadline"]) > before
+
+
+async def test_a_claim_of_a_key_of_another_type_is_refused(store: Store) -> None:
+    await store.client.rpush(store.keys.session("s1"), "planted")
+    refused = await store.sessions().claim(Pid.new("s1"), "/", "t1", "T1")
+    assert isinstance(refused, Refused)
+    assert refused.reason == "damaged"
 
 
 async def test_a_heartbeat_moves_the_deadline(store: Store) -> None:

@@ -17,7 +17,7 @@ const plain = (value) =>
 
 const operations = {
   // brief: long strings are reported by their length. urls: each try to reconnect goes to the next of them.
-  open({ name, url, urls, namespaces = ["/"], auth, options = {}, answer, brief }) {
+  open({ name, url, urls, namespaces = ["/"], auth, options = {}, socketOptions = {}, answer, brief }) {
     const manager = new Manager(url, {
       reconnectionDelay: 20,
       reconnectionDelayMax: 100,
@@ -31,19 +31,21 @@ const operations = {
       manager.on("reconnect_attempt", () => (manager.uri = urls[++turn % urls.length]));
     }
     const sockets = {};
+    const held = []; // acknowledgements to give later: answer "held"
     for (const nsp of namespaces) {
       const report = (what, more) => say({ name, nsp, what, at: Date.now(), ...more });
-      const socket = (sockets[nsp] = manager.socket(nsp, auth ? { auth } : {}));
+      const socket = (sockets[nsp] = manager.socket(nsp, { ...(auth ? { auth } : {}), ...socketOptions }));
       socket.on("connect", () => report("connect", { sid: socket.id, recovered: Boolean(socket.recovered), pid: socket._pid }));
       socket.on("disconnect", (reason) => report("disconnect", { reason }));
       socket.on("connect_error", (error) => report("connect_error", { message: error.message, data: error.data }));
       socket.onAny((event, ...args) => {
         const ack = args.length && typeof args[args.length - 1] === "function" ? args[args.length - 1] : null;
         report("event", { event, args: args.map(brief ? shorten : plain) });
-        if (ack && answer !== false) ack(...(answer || [`${name} got ${event}`]));
+        if (ack && answer === "held") held.push(ack);
+        else if (ack && answer !== false) ack(...(answer || [`${name} got ${event}`]));
       });
     }
-    clients.set(name, { manager, sockets, url });
+    clients.set(name, { manager, sockets, url, held });
   },
   // The transport is lost without a word, as when a network goes away.
   cut({ name }) {
@@ -108,6 +110,9 @@ const operations = {
     const decoded = args.map((a) => (a && a.bytes !== undefined ? Buffer.from(a.bytes, "hex") : a));
     const reply = await clients.get(name).sockets[nsp].timeout(10000).emitWithAck(event, ...decoded);
     return plain(reply);
+  },
+  answer({ name, args = [] }) {
+    for (const ack of clients.get(name).held.splice(0)) ack(...args);
   },
   emit({ name, nsp = "/", event, args = [] }) {
     clients.get(name).sockets[nsp].emit(event, ...args);

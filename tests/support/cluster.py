@@ -114,6 +114,11 @@ class Node:
             found: dict[str, Any] = await response.json()
             return found
 
+    async def reset(self) -> None:
+        """Forgets what :meth:`look` shows of other tests."""
+        async with aiohttp.ClientSession() as http, http.post(self.url + "/reset") as response:
+            response.raise_for_status()
+
     async def do(self, *calls: Sequence[Any], on: str = "sio") -> list[Any]:
         """Calls methods one after the other: ``("emit", ["event", data], {"to": room})``."""
         full = [[c[0], c[1] if len(c) > 1 else [], c[2] if len(c) > 2 else {}] for c in calls]

@@ -1,6 +1,8 @@
 """A node of a cluster under test: a process of its own, with a real server, told by HTTP what to do.
 
 python -m tests.support.node '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
+
+``verbose`` logs everything, with the loggers of python-socketio and python-engineio.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     if "clock" in config:
         shift_clock(config["clock"])
-    logging.basicConfig(level=logging.INFO, format=f"{config['node']} %(levelname)s %(message)s")
+    verbose = config.get("verbose", False)
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format=f"{config['node']} %(levelname)s %(name)s: %(message)s")
     manager = AsyncRedisStreamsManager(
         config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {})
     )
@@ -37,12 +41,14 @@ def main() -> None:
         async_mode="aiohttp",
         client_manager=manager,
         logger=logging.getLogger("socketio.test"),
-        namespaces=list(NAMESPACES),
+        engineio_logger=logging.getLogger("engineio.test") if verbose else False,
+        namespaces=config.get("namespaces", list(NAMESPACES)),
         cors_allowed_origins="*",
         **config.get("server", {}),
     )
-    logging.getLogger("socketio.test").setLevel(logging.WARNING)
+    logging.getLogger("socketio.test").setLevel(logging.DEBUG if verbose else logging.WARNING)
     seen: list[dict[str, Any]] = []
+    answers: list[list[Any]] = []
 
     def handlers(namespace: str) -> None:
         async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> Any:
@@ -113,6 +119,11 @@ def main() -> None:
         async def echo(sid: str, *args: Any) -> Any:
             return args
 
+        async def work(sid: str, task: Any, seconds: float) -> str:
+            seen.append({"what": "work", "sid": sid, "namespace": namespace, "task": task})
+            await asyncio.sleep(seconds)
+            return f"{config['node']} did {task}"
+
         async def script(sid: str, steps: list[list[Any]]) -> None:
             """Several calls in one handler, one after the other; "$me" is the client."""
             for method, args, kwargs in steps:
@@ -120,7 +131,7 @@ def main() -> None:
                 kwargs = {k: sid if v == "$me" else v for k, v in kwargs.items()}
                 await getattr(sio, method)(*args, **kwargs)
 
-        for handler in (connect, disconnect, state, join, leave, save, echo, script):
+        for handler in (connect, disconnect, state, join, leave, save, echo, work, script):
             sio.on(handler.__name__, handler, namespace=namespace)
 
     for namespace in NAMESPACES:
@@ -133,6 +144,8 @@ def main() -> None:
         results = []
         for method, args, kwargs in body["calls"]:
             args = [_bytes(a) for a in args]
+            if kwargs.get("callback") == "record":
+                kwargs["callback"] = lambda *answer: answers.append(list(answer))
             try:
                 result = getattr(target, method)
                 if callable(result):
@@ -152,11 +165,18 @@ def main() -> None:
         return web.json_response(
             {
                 "seen": seen,
+                "answers": answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
                 "tasks": [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()],
             }
         )
+
+    async def reset(request: web.Request) -> web.Response:
+        """Forgets what was seen, for a test that shares the node with others."""
+        seen.clear()
+        answers.clear()
+        return web.Response()
 
     async def stop(app: web.Application) -> None:
         await manager.drain()
@@ -167,6 +187,7 @@ def main() -> None:
     app.router.add_post("/do", do)
     app.router.add_get("/look", look)
     app.router.add_post("/clock", clock)
+    app.router.add_post("/reset", reset)
     app.on_shutdown.append(stop)
     if config.get("start", True):
 

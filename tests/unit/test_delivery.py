@@ -655,6 +655,15 @@ async def test_a_boot_leaves_those_waiting_who_wait_for_more() -> None:
     assert called == [5]
 
 
+def test_a_client_that_never_acknowledges_owes_no_more_than_it_may_have_waiting() -> None:
+    node = Node(max_queue=10)
+    connection = node.connect(socket=Socket())
+    for _ in range(30):
+        node.take(asking("a", connection.sid))
+        connection.socket.queue = asyncio.Queue()  # it reads, though
+    assert connection.acks == dict.fromkeys(range(21, 31), ("node", 7))
+
+
 # -- positions --------------------------------------------------------------------------------------
 
 

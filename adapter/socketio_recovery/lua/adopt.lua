@@ -8,7 +8,7 @@
 -- Returns the record's fields and values; nothing if it is gone, detached, or its owner is alive
 
 local session, owned = KEYS[1], KEYS[5]
-local found = redis.call('HMGET', session, 'token', 'deadline', 'ns')
+local found = redis.pcall('HMGET', session, 'token', 'deadline', 'ns')  -- an error if it is no record
 if not found[3] or found[1] == '' then
   redis.call('ZREM', owned, session)
   return {}

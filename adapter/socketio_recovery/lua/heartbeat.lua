@@ -11,7 +11,8 @@ local reply = {log.epoch, integer(log.n)}
 local at = 3
 for i = 5, #KEYS do
   local session, rooms = KEYS[i], tonumber(ARGV[at + 3])
-  if redis.call('HGET', session, 'token') == ARGV[at] then
+  -- pcall: a key of another type is no session of ours, and must not fail the others
+  if redis.pcall('HGET', session, 'token') == ARGV[at] then
     local namespace = redis.call('HGET', session, 'ns')
     -- A number beyond the log is of a tail that it has lost, unknown to the node as yet.
     if ARGV[at + 1] ~= '' and tonumber(ARGV[at + 1]) <= log.n then
@@ -21,7 +22,8 @@ for i = 5, #KEYS do
     if rooms > 0 then sweep(session, log) end
     own(session, KEYS[4], log.now + ARGV[1], ARGV[2], log.now)
   else
-    reply[#reply + 1] = redis.call('HEXISTS', session, 'adopted') == 1 and 4 - i or i - 4
+    local adopted = type(redis.pcall('HGET', session, 'adopted')) == 'string'
+    reply[#reply + 1] = adopted and 4 - i or i - 4
   end
   at = at + 4 + rooms
 end

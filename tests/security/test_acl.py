@@ -1,0 +1,193 @@
+"""The Redis user that SECURITY.md describes: enough, and no more than that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis.asyncio
+from socketio_recovery.codec import CLOSE, ENTER, LEAVE, control_head, dump
+from socketio_recovery.log import Action, Append
+from socketio_recovery.sessions import Beat, Pid, Record
+
+from chat.__main__ import die_with_parent
+from chat.redis_server import RedisServer, shipped_servers
+from tests.cluster.conftest import StartNode
+from tests.cluster.test_recovery import WEBSOCKET, settle
+from tests.cluster.test_refusals import quiet
+from tests.store.conftest import Follower, Store, event, running, until
+from tests.support.cluster import ROOT, Clients
+
+CHANNEL = "socketio"
+SERVERS = {path.name: path for path in shipped_servers()}
+
+
+def acl() -> list[str]:
+    """The user's rules as SECURITY.md has them, the name first."""
+    text = (ROOT / "SECURITY.md").read_text()
+    (command,) = re.findall(r"^ACL SETUSER (.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return str(command).replace("\\\n", " ").split()
+
+
+def commands() -> set[str]:
+    return {rule[1:] for rule in acl() if rule.startswith("+")}
+
+
+def url_of(server: RedisServer) -> str:
+    name, password = acl()[0], next(rule[1:] for rule in acl() if rule.startswith(">"))
+    return f"redis://{name}:{password}@127.0.0.1:{server.port}/0"
+
+
+async def set_user(server: RedisServer, *more: str) -> None:
+    """Makes the user, with some rules more."""
+    admin: Any = redis.asyncio.Redis.from_url(server.url)
+    await admin.execute_command("ACL", "DELUSER", acl()[0])
+    await admin.execute_command("ACL", "SETUSER", *acl(), *more)
+    await admin.execute_command("ACL", "LOG", "RESET")
+    await admin.aclose()
+
+
+@pytest.fixture(scope="module", params=list(SERVERS))
+def guarded(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A real server of this module's own: users are the server's, not the channel's."""
+    server = RedisServer(SERVERS[request.param], preexec=die_with_parent)
+    yield server
+    server.stop()
+
+
+def used_by_scripts() -> set[str]:
+    """The commands that the library's source names."""
+    source = ROOT / "adapter" / "socketio_recovery"
+    found: set[str] = set()
+    for script in source.glob("lua/*.lua"):
+        found.update(re.findall(r"redis\.p?call\(\s*'(\w+)'", script.read_text()))
+    for module in source.glob("*.py"):
+        found.update(re.findall(r'\.call\(\s*\*?\(?\s*"([A-Z]+)"', module.read_text()))
+        found.update(re.findall(r'\[?\("(EVAL\w*)"', module.read_text()))
+    return {name.lower() for name in found}
+
+
+def test_it_names_the_commands_in_the_source() -> None:
+    assert commands() == used_by_scripts()
+
+
+async def test_a_cluster_works_with_it(guarded: RedisServer, clients: Clients, start_node: StartNode) -> None:
+    """A node connects clients, emits, moves them between rooms, recovers them, drains; and nothing is refused."""
+    await set_user(guarded)
+    manager = {"channel": CHANNEL, "heartbeat_interval": 0.1, "max_length": 10_000}
+    a, b = [await start_node(redis=url_of(guarded), manager=manager) for _ in range(2)]
+    client = await clients.open(a, options=WEBSOCKET)
+    sid = client.connects()[0]["sid"]
+    await client.call("save", {"n": 1})
+    rooms = [f"room {i}" for i in range(70)]
+    await a.do(*[("enter_room", [sid, room]) for room in rooms], *[("leave_room", [sid, room]) for room in rooms[1:]])
+    await a.do(("close_room", ["room 0"]), ("enter_room", [sid, "room 0"]))
+    assert await b.do(("call", ["question"], {"to": sid})) == [f"{client.name} got question"]
+    await b.emit("e", 1, to="room 0")
+    await client.received(2)
+    await client.move(b)
+    a.terminate()
+    await b.emit("e", 2, to="room 0")
+    assert (await client.connected(2))["recovered"] is True
+    assert [e for e in await settle(b, client) if e[0] == "e"] == [("e", 1), ("e", 2)]
+    assert (await b.look())["healthy"]
+    quiet(b)
+    other = await clients.open(b, options=WEBSOCKET)
+    await other.run("disconnect")
+    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
+    refused = {entry[b"object"] for entry in await admin.execute_command("ACL", "LOG")}
+    await admin.aclose()
+    assert refused <= {b"client", b"client|setinfo"}, "the client library tells its name, and does not mind"
+
+
+@pytest.fixture
+async def store(guarded: RedisServer) -> AsyncIterator[Store]:
+    client = redis.asyncio.Redis.from_url(url_of(guarded), protocol=3)
+    store = Store(client, guarded)
+    store.keys = type(store.keys)(CHANNEL)
+    yield store
+    await store.close()
+    await client.aclose()
+    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
+    await admin.flushall()
+    await admin.execute_command("SCRIPT", "FLUSH")
+    await admin.aclose()
+
+
+def action(kind: str, *arguments: Any) -> Action:
+    return Action(kind, arguments)
+
+
+async def everything(store: Store) -> None:
+    """What a node asks of Redis, in short.
+
+    :raises Exception: what Redis refuses.
+    """
+    log, sessions = store.log(max_length=1000, publish_timeout=2), store.sessions()
+    link = store.link()
+    await log.tail(link, 60_000)
+    pid = Pid.new("sid")
+    await sessions.create("sid", pid, "/", "one", "t")
+    record = store.keys.session("sid")
+    follower = Follower(log)
+    log.when_dispatched = follower.when
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        for i in range(60):
+            for kind in (ENTER, LEAVE):
+                await log.append(
+                    Append(control_head(kind, "/", "sid", i), (), action(kind, (record,), "/", dump(i), None))
+                )
+        await log.append(Append(control_head(CLOSE, "/", "x"), (), action(CLOSE, "/", dump("x"))))
+        await log.append(event("e"))
+    await sessions.heartbeat([Beat("sid", "one", (1, 1), ["x"])])
+    await sessions.save("sid", "one", {"n": 1})
+    claimed = await sessions.claim(pid, "/", "two", "t")
+    assert isinstance(claimed, Record)
+    assert await sessions.detach("sid", "two")
+    assert await sessions.due(1) == []
+    await log.backwards(claimed.last.epoch, claimed.last.n, 1 << 50, lambda chunk: True)
+    await sessions.claim(pid, "/", "three", "t")
+    assert await sessions.forget("sid", "three")
+
+
+async def test_it_is_enough(guarded: RedisServer, store: Store) -> None:
+    await set_user(guarded)
+    await everything(store)
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+async def test_no_command_can_be_left_out(guarded: RedisServer, store: Store, command: str) -> None:
+    await set_user(guarded, f"-{command}")
+    with pytest.raises(Exception, match=r"(?i)no permissions|NOPERM|can't run this command"):
+        await everything(store)
+
+
+@pytest.mark.parametrize("key", ["other", "{other}:log", "{socketio}", "socketio:log", "{socketio}log"])
+async def test_it_reaches_no_other_keys(guarded: RedisServer, store: Store, key: str) -> None:
+    await set_user(guarded)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        await store.client.hset(key, "x", "x")
+    assert await store.client.hset("{socketio}:test", "x", "x")
+
+
+async def test_it_can_do_nothing_else(guarded: RedisServer, store: Store) -> None:
+    await set_user(guarded)
+    for command in (
+        ("FLUSHALL",),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("CONFIG", "GET", "*"),
+        ("SCRIPT", "FLUSH"),
+        ("PUBLISH", "a", "b"),
+        ("SUBSCRIBE", "a"),
+        ("ACL", "LIST"),
+        ("SORT", "{socketio}:log"),
+        ("CLIENT", "KILL", "127.0.0.1:1"),
+        ("REPLICAOF", "127.0.0.1", "1"),
+        ("MODULE", "LIST"),
+    ):
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            await store.client.execute_command(*command)

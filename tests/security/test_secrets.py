@@ -1,0 +1,118 @@
+"""The secret of a session is nowhere but with its client: not in logs, not in Redis, not in what errors say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import redis.asyncio
+from socketio_recovery.handshake import Attempt, take_recovery
+from socketio_recovery.sessions import Pid
+
+from tests.cluster.conftest import StartNode
+from tests.cluster.test_raw import payload, raw
+from tests.cluster.test_recovery import POLLING, WEBSOCKET
+from tests.support.cluster import Clients, Node, until
+
+VERBOSE: dict[str, Any] = {"verbose": True}
+
+
+async def everything_in(url: str) -> bytes:
+    """All keys of a Redis, and all their values, as text."""
+    store: Any = redis.asyncio.Redis.from_url(url)
+    found: list[Any] = []
+    async for key in store.scan_iter(count=1000):
+        kind = await store.type(key)
+        read = {
+            b"hash": store.hgetall,
+            b"stream": store.xrange,
+            b"zset": lambda key: store.zrange(key, 0, -1),
+        }[kind]
+        found += (key, await read(key))
+    await store.aclose()
+    return repr(found).encode()
+
+
+async def every_way(a: Node, b: Node, clients: Clients) -> list[str]:
+    """Clients that connect, recover, are evicted, refused and fail, on two transports; their pids."""
+    pids = []
+    for options in (WEBSOCKET, POLLING, {}):
+        client = await clients.open(a, options=options, namespaces=["/", "/other"], auth={"user": "ann"})
+        await client.call("save", {"n": 1})
+        await client.call("join", "room")
+        await a.emit("e", 1, to="room")
+        await client.received(1)
+        await client.move(b)
+        await client.run("cut" if options == WEBSOCKET else "half_open")
+        assert (await client.connected(2))["recovered"]
+        await client.connected(2, "/other")
+        pids += [client.connects(nsp)[0]["pid"] for nsp in ("/", "/other")]
+        await client.run("disconnect")
+    refused = await clients.open(a, options=WEBSOCKET, auth={"refuse": "recovery"})
+    await refused.run("cut")
+    await until(lambda: refused.of("connect_error"))
+    pids.append(refused.connects()[0]["pid"])
+    async with raw(a) as wire:
+        await wire.send("40")
+        pids.append(payload(await wire.read(), "40")["pid"])
+        secret = pids[-1].partition(".")[2]
+    for auth in (
+        {"pid": pids[-1], "offset": "not one"},
+        {"pid": pids[-1], "offset": "ffffffffffff-1"},
+        {"pid": "someone-else." + secret},
+        {"pid": pids[-1], "raise": True},
+        {"pid": pids[-1]},
+    ):
+        for text in (json.dumps(auth), json.dumps(auth, indent=2)):
+            async with raw(a) as wire:
+                await wire.send("40" + text)
+                await wire.read()
+    async with raw(a) as wire:  # in the wrong place
+        await wire.send('4{"pid":"' + pids[-1] + '"}')
+        await wire.send('42["login",{"pid":"' + pids[-1] + '"}]')
+        await wire.send('40{"pid":"' + pids[-1])
+        await wire.send("40")
+        await wire.read()
+    return pids
+
+
+async def test_neither_in_logs_nor_in_redis(start_node: StartNode, clients: Clients) -> None:
+    """At every level, with the loggers of python-socketio and python-engineio on, and with MONITOR."""
+    a, b = await start_node(**VERBOSE), await start_node(**VERBOSE)
+    seen: list[str] = []
+    watcher = redis.asyncio.Redis.from_url(a.config["redis"], decode_responses=True)
+    async with watcher.monitor() as monitor:
+
+        async def watch() -> None:
+            async for command in monitor.listen():
+                seen.append(str(command))
+
+        watching = asyncio.create_task(watch())
+        pids = await every_way(a, b, clients)
+        stored = await everything_in(a.config["redis"])
+        looks = [json.dumps(await node.look()) for node in (a, b)]
+        await until(lambda: any("SCAN" in command for command in seen))
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    await watcher.aclose()
+    logs = [node.log() for node in (a, b)]
+    assert all("Received packet MESSAGE" in log and "DEBUG" in log for log in logs)
+    assert any("connects to /: recovered" in log for log in logs)
+    assert any(Pid(*pids[-1].split(".", 1)).hash in command for command in seen)
+    places = {"logs": "".join(logs), "MONITOR": "".join(seen), "Redis": stored.decode(), "outcomes": "".join(looks)}
+    for pid in pids:
+        secret = pid.rpartition(".")[2]
+        assert len(secret) == 32
+        for place, text in places.items():
+            assert secret not in text, f"{place}: ...{text[max(0, text.index(secret) - 300) : text.index(secret)]}***"
+
+
+def test_nor_in_what_python_shows_of_it() -> None:
+    secret = "s" * 32
+    pid = Pid("sid", secret)
+    attempt, rest = take_recovery({"pid": str(pid), "offset": "1-1", "user": "ann"})
+    assert isinstance(attempt, Attempt)
+    assert rest == {"user": "ann"}
+    for shown in (repr(pid), f"{pid!r:}", repr([pid]), repr({"pid": pid}), repr(attempt), repr(ValueError(pid))):
+        assert secret not in shown
