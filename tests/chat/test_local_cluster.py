@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,85 +17,25 @@ import pytest
 
 from chat import CLIENT_FILE, CLIENT_JS
 from chat.redis_server import free_port
-from tests.support.cluster import ROOT, Client, Clients, until
-
-#: What a browser does: polling first, then an upgrade; the cookie keeps it on one node.
-BROWSER = {"withCredentials": True}
-POLLING = {"withCredentials": True, "transports": ["polling"]}
-WEBSOCKET = {"transports": ["websocket"]}
+from tests.support.chat import (
+    BROWSER,
+    POLLING,
+    WEBSOCKET,
+    elsewhere,
+    has,
+    messages,
+    open_client,
+    people,
+    say,
+    texts,
+    welcomed,
+)
+from tests.support.cluster import ROOT, Clients, until
+from tests.support.supervisor import Supervisor, processes
 
 pytestmark = pytest.mark.skipif(
     not (CLIENT_JS / CLIENT_FILE).exists(), reason="socket.io-client is not installed: make chat/node_modules/ready"
 )
-
-
-class Supervisor:
-    """``python -m chat``, in a process of its own."""
-
-    def __init__(self, output: Path, *arguments: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.output = output
-        with output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "chat", "--port", str(self.port), "--restart-after", "1", *arguments],
-                cwd=ROOT,
-                env={k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    async def line(self, part: str) -> str:
-        """Waits for a line that has ``part`` in it."""
-
-        def find() -> str | None:
-            return next((line for line in self.said().splitlines() if part in line), None)
-
-        def alive_or_found() -> str | None:
-            found = find()
-            assert found or self.process.poll() is None, f"it ended:\n{self.said()}"
-            return found
-
-        return str(await until(alive_or_found, lambda: f"{part!r} in:\n{self.said()}", patience=40))
-
-    async def started(self) -> None:
-        await self.line(f"The chat is at http://localhost:{self.port}/")
-
-    def descendants(self) -> dict[int, str]:
-        """The processes of the cluster: pid and command line."""
-        found = {self.process.pid: "supervisor"}
-        running = dict(processes())
-        while new := {pid: command for pid, (parent, command) in running.items() if parent in found} | found:
-            if new == found:
-                break
-            found = new
-        del found[self.process.pid]
-        return found
-
-    def stop(self) -> None:
-        """For the end of a test, whatever its outcome."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """All processes that run: (pid, (parent's pid, command line)); zombies too."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has just ended
-        yield int(folder.name), (int(stat.rpartition(")")[2].split()[1]), command)
 
 
 @pytest.fixture
@@ -117,53 +56,6 @@ async def clients() -> AsyncIterator[Clients]:
     running = await Clients().start()
     yield running
     await running.stop()
-
-
-async def open_client(clients: Clients, cluster: Any, **arguments: Any) -> Client:
-    """A client of the load balancer, which has a URL as a node has."""
-    return await clients.open(cluster, **arguments)
-
-
-def texts(client: Client) -> list[str]:
-    return [message["text"] for message in messages(client)]
-
-
-def has(client: Client, text: str) -> bool:
-    return text in texts(client)
-
-
-def welcome(client: Client) -> dict[str, Any]:
-    """What the server said when it took the client in, the last time."""
-    found: dict[str, Any] = [event[1] for event in client.events() if event[0] == "welcome"][-1]
-    return found
-
-
-def messages(client: Client) -> list[dict[str, Any]]:
-    return [event[1] for event in client.events() if event[0] == "message"]
-
-
-async def welcomed(client: Client, times: int) -> dict[str, Any]:
-    """Waits until the server took the client in so often."""
-    await until(lambda: [e[0] for e in client.events()].count("welcome") >= times, lambda: client.reports)
-    return welcome(client)
-
-
-_ids = itertools.count(10_000_000)
-
-
-async def say(client: Client, text: object, room: object = "lobby", **more: object) -> Any:
-    """Says something; the answer."""
-    return await client.call("say", {"id": str(next(_ids)), "room": room, "text": text, **more})
-
-
-async def elsewhere(clients: Clients, cluster: Supervisor, node: str) -> Client:
-    """A client that is on another node than ``node``; the first one may not be."""
-    for _ in range(20):
-        client = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "bob"})
-        if (await welcomed(client, 1))["node"] != node:
-            return client
-        await client.run("shut")
-    raise AssertionError(f"all clients come to {node}")
 
 
 @pytest.mark.parametrize("options", [BROWSER, POLLING, WEBSOCKET], ids=["browser", "polling", "websocket"])
@@ -254,13 +146,12 @@ async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
     sid = ann.connects()[0]["sid"]
-    children = cluster.descendants()
 
-    os.kill(next(pid for pid, command in children.items() if "caddy" in command), signal.SIGKILL)
+    cluster.signal("caddy", signal.SIGKILL)
     await cluster.line("caddy is back")
     assert (await ann.connected(2))["sid"] == sid
 
-    os.kill(next(pid for pid, command in children.items() if "-server" in command), signal.SIGKILL)
+    cluster.signal("redis", signal.SIGKILL)
     await cluster.line("redis is back")
     answer = await say(ann, "hello again")
     await until(lambda: texts(ann) == ["hello again"], lambda: (answer, ann.reports))
@@ -348,12 +239,6 @@ async def test_a_message_that_is_sent_again_is_taken_once(start: Callable[..., S
     late = await open_client(clients, cluster, options=WEBSOCKET, auth={"rooms": {"lobby": first["seq"]}})
     history = (await welcomed(late, 1))["histories"]["lobby"]
     assert [message["text"] for message in history["messages"]] == ["another's"]
-
-
-def people(client: Client) -> dict[str, tuple[str, str]]:
-    """Who is here, as a client was told last: name -> (node, state)."""
-    lists = [e[1] if e[0] == "people" else e[1]["people"] for e in client.events() if e[0] in ("people", "welcome")]
-    return {person["name"]: (person["node"], person["state"]) for person in lists[-1]}
 
 
 async def test_who_is_here_is_right_also_after_a_kill(

@@ -68,6 +68,7 @@ export class Conversation {
     room.ids.add(message.id);
     room.seqs.add(message.seq);
     if (!room.from) room.from = message.seq;
+    room.first ||= message.seq; // nothing had been said before
     room.from = Math.min(room.from, message.seq);
     room.last = Math.max(room.last, message.seq);
     this.seen++;
@@ -80,9 +81,9 @@ export class Conversation {
   take(name, history) {
     const room = this.room(name);
     const had = room.last;
-    const anew = room.first > 0 && history.first !== room.first;
+    const anew = had > 0 && history.first !== room.first;
     const start = history.messages.length ? history.messages[0].seq : history.last + 1;
-    if (anew) room.restart(history.first);
+    if (anew) room.restart(history.first || Infinity);
     else if (had && start > had + 1) {
       room.lost += start - had - 1; // more was said than the server keeps
       room.restart(start);

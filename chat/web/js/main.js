@@ -62,7 +62,10 @@ session.addEventListener("welcome", ({ detail: it }) => {
   let reloaded = 0;
   let anew = false;
   const lostBefore = conversation.missing;
+  // A room whose joining was not answered: the connection was lost just then.
+  const unknown = it.rooms.filter((room) => !conversation.rooms.has(room) && !it.histories[room]);
   for (const room of it.rooms) conversation.room(room);
+  for (const room of unknown) ask("join", { room }).then((answer) => answer?.history && (conversation.take(room, answer.history), show()));
   for (const room of conversation.rooms.keys()) if (!it.rooms.includes(room)) conversation.leave(room);
   if (!conversation.rooms.has(current)) current = LOBBY;
   for (const [room, history] of Object.entries(it.histories)) {
