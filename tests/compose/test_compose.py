@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -60,9 +61,9 @@ def engine() -> str | None:
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.M)
     images = re.findall(r"^ +image: ([a-z]+:\S+)", COMPOSE_FILE.read_text(), re.M)
     for image in sorted({*bases, *images}):
-        if run("docker", "image", "inspect", image, check=False).returncode:
-            if run("docker", "pull", "-q", image, check=False).returncode:
-                return f"the image {image} can't be had"
+        known = run("docker", "image", "inspect", image, check=False).returncode == 0
+        if not known and run("docker", "pull", "-q", image, check=False).returncode:
+            return f"the image {image} can't be had"
     return None
 
 
@@ -167,15 +168,16 @@ async def test_the_whole_run(compose: Compose, clients: Clients) -> None:
     await compose("kill", "redis")
     await compose("start", "redis")
 
-    async def taken() -> bool:
-        return "seq" in await say(ann, "Redis is back")
+    async def taken() -> bool:  # asked with the same id until it is
+        message = {"id": "redis-is-back", "room": "lobby", "text": "Redis is back"}
+        return "seq" in await ann.call("say", message)
 
     await until(taken, "a message is taken", patience=60)
     said.append("Redis is back")
     late = await open_client(clients, compose, options=WEBSOCKET, auth={"name": "eve"})
     history = (await welcomed(late, 1))["histories"]["lobby"]["messages"]
     for client in (ann, bob):
-        await until(lambda client=client: has(client, said[-1]), lambda client=client: client.reports)
+        await until(partial(has, client, said[-1]), lambda: (ann.reports, bob.reports))
         assert texts(client) == said
         assert client.connects()[-1]["recovered"] is True
         assert client.connects()[-1]["sid"] in sids

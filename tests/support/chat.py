@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Protocol
+from typing import Any
 
 from .cluster import Client, Clients, until
 
@@ -13,14 +13,7 @@ POLLING = {"withCredentials": True, "transports": ["polling"]}
 WEBSOCKET = {"transports": ["websocket"]}
 
 
-class Address(Protocol):
-    """What has a URL: a load balancer, or a node."""
-
-    @property
-    def url(self) -> str: ...
-
-
-async def open_client(clients: Clients, cluster: Address, **arguments: Any) -> Client:
+async def open_client(clients: Clients, cluster: Any, **arguments: Any) -> Client:
     """A client of the load balancer, which has a URL as a node has."""
     return await clients.open(cluster, **arguments)
 
@@ -57,7 +50,7 @@ async def say(client: Client, text: object, room: object = "lobby", **more: obje
     return await client.call("say", {"id": str(next(_ids)), "room": room, "text": text, **more})
 
 
-async def elsewhere(clients: Clients, cluster: Address, node: str) -> Client:
+async def elsewhere(clients: Clients, cluster: Any, node: str) -> Client:
     """A client that is on another node than ``node``; the first one may not be."""
     for _ in range(20):
         client = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "bob"})
