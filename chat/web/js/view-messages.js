@@ -6,11 +6,14 @@ import { duration, t, time, why } from "./words.js";
 const list = $("messages");
 let drawn = new Map(); // line -> element
 let room = null;
+let stuck = true; // to the end, until the user looks further up
+list.addEventListener("scroll", () => (stuck = list.scrollHeight - list.scrollTop - list.clientHeight < 80));
+new ResizeObserver(() => stuck && (list.scrollTop = list.scrollHeight)).observe(list);
 
 /** Shows a room: what it has, then what is pending. */
 export function show(conversation, name, pending, me, fresh = false) {
   const shown = conversation.rooms.get(name);
-  const atEnd = fresh || room !== name || list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const atEnd = fresh || room !== name || stuck;
   if (room !== name) {
     drawn = new Map();
     list.replaceChildren();
