@@ -103,14 +103,18 @@ class Compose:
         run("docker", "image", "rm", self.name, check=False)
 
 
+def build(compose: Compose) -> None:
+    """Builds the image of this run's own name."""
+    # The network of the host: some machines reach package registries from nowhere else.
+    run("docker", "build", "-q", "--network", "host", "-t", compose.name, "-f", str(DOCKERFILE), ".")
+
+
 @pytest.fixture
 async def compose() -> AsyncIterator[Compose]:
     if why := await asyncio.to_thread(engine):
         pytest.skip(f"the compose run was skipped: {why}")
     compose = Compose()
-    # The network of the host: some machines reach package registries from nowhere else.
-    build = ("docker", "build", "-q", "--network", "host", "-t", compose.name, "-f", str(DOCKERFILE), ".")
-    await asyncio.to_thread(run, *build)
+    await asyncio.to_thread(build, compose)
     try:
         await compose("up", "-d", "--no-build")
         await compose.ready()
