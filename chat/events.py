@@ -38,13 +38,31 @@ class Chat:
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
         self.cluster = Cluster(settings, self.store, self.manager, self.journal, self._show_people, self._probe)
-        self._allowances: dict[str, Allowance] = {}
+        self._allowances: dict[str | None, Allowance] = {}
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", self.disconnect)
         for handler in (self.say, self.join, self.leave, self.rename, self.typing):
-            self.sio.on(handler.__name__, answering(handler))
+            self.sio.on(handler.__name__, self._answering(handler))
         if settings.demo:
             self.sio.on("kill", self.kill)
+
+    # -- what all events share ----------------------------------------------------------------------
+
+    def _answering(self, handler: Callable[[str, dict[str, Any]], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """A handler of one object, whatever the client sent, however often; what goes wrong is the answer."""
+
+        async def handle(sid: str, asked: object = None, *_: object) -> Any:
+            allowance = self._allowances.get(self.manager.eio_sid_from_sid(sid, "/"))
+            if allowance is not None and (wait := allowance.take(time.monotonic())):
+                return {"error": "fast", "text": "too much at once", "retry": round(wait * 1000) + 1}
+            try:
+                return await handler(sid, asked if isinstance(asked, dict) else {})
+            except Refused as refused:
+                return refused.answer()
+            except UNAVAILABLE:
+                return {"error": "unavailable", "text": "Redis does not answer", "retry": 1000}
+
+        return handle
 
     # -- starting and stopping ----------------------------------------------------------------------
 
@@ -145,7 +163,8 @@ class Chat:
     async def disconnect(self, sid: str, reason: str) -> None:
         conn = self.manager.eio_sid_from_sid(sid, "/")
         if conn is None or conn not in self.cluster.here:
-            return  # not a client of this node
+            self.journal("session.ended", sid=sid, reason=reason)  # it was no client of this node
+            return
         id = self.cluster.here.pop(conn)
         self._allowances.pop(conn, None)
         left = reason in (self.sio.reason.CLIENT_DISCONNECT, self.sio.reason.SERVER_DISCONNECT)
@@ -178,10 +197,6 @@ class Chat:
         room = self._room(sid, asked.get("room"))
         id = rules.own_id(asked.get("id"), "id")
         text = clean(asked.get("text"), "message", MAX_TEXT)
-        conn = self.manager.eio_sid_from_sid(sid, "/")
-        wait = self._allowances[conn].take(time.monotonic()) if conn in self._allowances else 0
-        if wait:
-            return {"error": "fast", "text": "too many messages at once", "retry": round(wait * 1000) + 1}
         author = session["id"]
         fresh = {"id": f"{author}-{id}", "room": room, "from": author, "name": session["name"], "text": text}
         message, told = await self.store.say(author, id, room, fresh)
@@ -245,17 +260,3 @@ class Chat:
 
 def shown(history: History) -> dict[str, Any]:
     return {"first": history.first, "last": history.last, "messages": history.messages}
-
-
-def answering(handler: Callable[[str, dict[str, Any]], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A handler of one object, whatever the client sent; what goes wrong is the answer."""
-
-    async def handle(sid: str, asked: object = None, *_: object) -> Any:
-        try:
-            return await handler(sid, asked if isinstance(asked, dict) else {})
-        except Refused as refused:
-            return refused.answer()
-        except UNAVAILABLE:
-            return {"error": "unavailable", "text": "Redis does not answer", "retry": 1000}
-
-    return handle

@@ -12,7 +12,8 @@
                      seconds
 ``MAX_LAG``          with the log further behind than this, in seconds, the node    ``5``
                      is not ready
-``MESSAGE_RATE``     messages per second that one client may send, on average       ``10``
+``MESSAGE_RATE``     messages per second that one client may send, on average;      ``10``
+                     three times as many at once
 ``LOG_LEVEL``        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``                  ``INFO``
 ===================  =============================================================  ==============================
 """

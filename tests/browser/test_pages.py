@@ -55,6 +55,20 @@ async def _no_badge(window: Window) -> bool:
     return await window.page.query_selector("#rooms .badge") is None
 
 
+async def test_a_tab_that_is_closed_is_gone(pair: Pair) -> None:
+    """Nobody waits for who left; who reloads is there once, and is still the author of what they said."""
+    ann, bob = pair
+    await bob.page.wait_for_selector("#people li:nth-child(2)")
+    await ann.say("mine")
+    await ann.shows("mine")
+    await ann.page.reload()
+    await ann.state("here")
+    await ann.page.wait_for_selector("#messages .mine")
+    await bob.page.wait_for_selector("#people [data-state=here]:nth-child(2)")
+    await ann.page.close(run_before_unload=True)
+    await bob.page.wait_for_selector("#people li:only-child")
+
+
 async def test_chinese_on_a_phone(window: OpenWindow) -> None:
     page = (wei := await window("张伟", locale="zh-CN", **PHONE)).page
     assert await page.get_attribute("html", "lang") == "zh-CN"

@@ -115,6 +115,23 @@ async def test_it_stops_and_leaves_nothing(
     assert "Traceback" not in cluster.said()
 
 
+async def test_a_node_that_is_stopped_drains(start: Callable[..., Supervisor], clients: Clients) -> None:
+    """Its client goes elsewhere, recovered; each step is one line of the log."""
+    cluster = start("--nodes", "2")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=BROWSER, auth={"name": 'ann "a=b"'})
+    node = (await welcomed(ann, 1))["node"]
+    cluster.signal(node, signal.SIGTERM)
+    assert (await ann.connected(2))["recovered"] is True
+    await cluster.line(f"{node} ended with status 0")
+    lines = [line for line in cluster.said().splitlines() if f"node={node} " in line]
+    events = [next(part for part in line.split() if part.startswith("event=")) for line in lines]
+    steps = ["node.started", "node.ready", "session.new", "node.draining", "session.lost", "node.stopped"]
+    assert events == [f"event={step}" for step in steps]
+    assert 'name="ann \\"a=b\\""' in lines[2]
+    assert "Traceback" not in cluster.said()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="uses prctl")
 async def test_nothing_outlives_a_killed_supervisor(start: Callable[..., Supervisor]) -> None:
     cluster = start("--nodes", "1")

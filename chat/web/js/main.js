@@ -174,7 +174,7 @@ $("say").addEventListener("submit", (event) => {
 });
 
 function problem(where, code) {
-  const known = ["invalid", "empty", "long", "room", "rooms", "outside", "lobby", "offline"];
+  const known = ["fast", "invalid", "empty", "long", "room", "rooms", "outside", "lobby", "offline"];
   write($(where), code ? t(`problem-${known.includes(code) ? code : "unavailable"}`) : "");
 }
 

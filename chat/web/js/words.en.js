@@ -94,6 +94,7 @@ export default {
   "problem-outside": "You are not in that room.",
   "problem-lobby": "Nobody leaves the lobby.",
   "problem-offline": "Not now: there is no connection.",
+  "problem-fast": "That was too much at once. Try again.",
   "problem-unavailable": "The server can't do that just now. Try again.",
   "timeline-label": "On {node}. {lost} times lost, {recovered} times recovered.",
   new: "new",

@@ -94,6 +94,7 @@ export default {
   "problem-outside": "你不在该房间中。",
   "problem-lobby": "不能离开大厅（lobby）。",
   "problem-offline": "当前没有连接，请稍后再试。",
+  "problem-fast": "操作过于频繁，请重试。",
   "problem-unavailable": "服务器暂时无法处理，请重试。",
   "timeline-label": "在 {node}。断开 {lost} 次，恢复 {recovered} 次。",
   new: "新",
