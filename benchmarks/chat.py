@@ -138,10 +138,13 @@ class Talk:
             text = f"{client.name} {i}"
             self.sent.append(text)
             while True:
+                times = welcomes(client)
                 try:
                     answer = await client.call("say", {"id": f"message-{i:08}", "room": "lobby", "text": text})
-                except RuntimeError:  # its connection was lost
-                    await asyncio.sleep(0.02)
+                except RuntimeError:  # its connection was lost; as the page does:
+                    await until(partial(welcomed_again, client, times), patience=60)
+                    if text in texts(client)[-1000:]:
+                        break
                     continue
                 if "seq" in answer:
                     break

@@ -136,6 +136,7 @@ session.addEventListener("message", ({ detail: message }) => received(message, s
 function received(message, caught) {
   typists.delete(`${message.room} ${message.from}`);
   const mine = message.from === me.id;
+  if (mine) outbox.confirm(message.id.slice(me.id.length + 1));
   if (!conversation.add(message, { caught })) return;
   conversation.trim();
   if (message.room !== current || document.hidden) {
@@ -153,7 +154,7 @@ document.addEventListener("visibilitychange", () => {
 
 outbox.addEventListener("change", show);
 outbox.addEventListener("taken", ({ detail: { item, answer } }) => {
-  // Its event has come before, but for one that was sent again in a new session.
+  // Most come back as an event first; one that was sent again in a new session need not.
   const message = { id: answer.id, seq: answer.seq, at: answer.at, room: item.room, from: me.id, name: me.name, text: item.text };
   if (conversation.add(message, { again: true })) show();
 });

@@ -2,7 +2,8 @@
 //
 // The client library's own buffer is not used: a message that was on its way when the connection was lost is in no
 // buffer, and its answer may have been lost after the server took it. So each message has an id that the server knows
-// again, and it is sent until it is answered: on another node, in another session, after a reload.
+// again, and it is sent until it is answered: on another node, in another session, after a reload. That it comes back
+// as an event is an answer too: after a recovery it does so before anything is sent again.
 //
 // Events: "change"; "taken" {detail: {item, answer}}; "refused" {detail: {item, answer}}
 import { random } from "./identity.js";
@@ -48,11 +49,19 @@ export class Outbox extends EventTarget {
         await pause(Math.min(answer.retry, 5000));
         continue;
       }
-      this.items.shift();
-      this.#changed();
+      if (!this.confirm(item.id)) continue;
       this.dispatchEvent(new CustomEvent(answer.error ? "refused" : "taken", { detail: { item, answer } }));
     }
     this.sending = false;
+  }
+
+  /** The message is everybody's: it needs no answer any more. Returns whether it was waiting for one. */
+  confirm(id) {
+    const at = this.items.findIndex((item) => item.id === id);
+    if (at < 0) return false;
+    this.items.splice(at, 1);
+    this.#changed();
+    return true;
   }
 
   #changed() {
