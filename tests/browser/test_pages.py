@@ -107,20 +107,6 @@ async def test_every_control_has_a_name(window: OpenWindow) -> None:
     assert {"room", "messages", "text", "drop", "kill", "toggle"} <= reached, reached
 
 
-async def test_both_languages_have_the_same_words(window: OpenWindow) -> None:
-    ann = await window("Ann")
-    only = await ann.page.evaluate(
-        """async () => {
-          const [en, zh] = await Promise.all(["en", "zh"].map((l) => import(`/js/words.${l}.js`)));
-          const a = Object.keys(en.default), b = Object.keys(zh.default);
-          const holes = (t) => (Array.isArray(t) ? t[1] : t).match(/\\{\\w+\\}/g)?.sort().join() ?? "";
-          return [a.filter((k) => !b.includes(k)), b.filter((k) => !a.includes(k)),
-                  a.filter((k) => k in zh.default && holes(en.default[k]) !== holes(zh.default[k]))];
-        }"""
-    )
-    assert only == [[], [], []]
-
-
 async def test_the_cluster_view(cluster: Supervisor, pair: Pair) -> None:
     ann, _ = pair
     node = await ann.node()

@@ -51,7 +51,6 @@ export default {
   "person-lost": "{name}, reconnecting",
   elsewhere: ["{n} in other rooms", "{n} in other rooms"],
   pending: "pending",
-  sending: "sending",
   "pending-label": "not sent yet",
   typing: "{names} is typing…",
   "typing-many": "{names} are typing…",
@@ -134,5 +133,4 @@ export default {
   "redis-down": "Redis does not answer: what is shown is old.",
   "no-cluster": "No node answers. Trying again…",
   asked: "Seen by {node}",
-  reason: "Reason",
 };

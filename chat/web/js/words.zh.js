@@ -51,7 +51,6 @@ export default {
   "person-lost": "{name}，重新连接中",
   elsewhere: "另有 {n} 人在其他房间",
   pending: "待发送",
-  sending: "发送中",
   "pending-label": "尚未发送",
   typing: "{names} 正在输入…",
   "typing-many": "{names} 正在输入…",
@@ -133,5 +132,4 @@ export default {
   "redis-down": "Redis 没有响应：显示的是旧数据。",
   "no-cluster": "没有节点响应，正在重试…",
   asked: "由 {node} 报告",
-  reason: "原因",
 };
