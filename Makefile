@@ -6,19 +6,43 @@ NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --
 PORT ?= 8080
 WORKERS ?= 3
 
-.PHONY: help chat test chaos style format types coverage flaky build clean
+.PHONY: help chat test model chaos compose-test pictures numbers chromium style format types coverage flaky build clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, three nodes, a load balancer
 	@exec $(BIN)/python -m chat --port $(PORT)
 
-test: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## all tests
+test: .venv/ready chat/node_modules/ready tests/node_modules/ready chromium  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+model: .venv/ready  ## many more random programs against the model; PROGRAMS=5000
+	MODEL_PROGRAMS=$(or $(PROGRAMS),5000) $(BIN)/python -m pytest -q -n $(WORKERS) tests/model
 
 chaos: .venv/ready tests/node_modules/ready  ## break a real cluster on purpose, check every event; ARGS="--help"
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+compose-test: .venv/ready tests/node_modules/ready  ## docker compose, for real: build, up, talk, kill, recover, down
+	$(BIN)/python -m pytest tests/compose
+
+pictures: .venv/ready chat/node_modules/ready chromium  ## the README's pictures, taken by the browser tests
+	$(BIN)/python -m pytest -q tests/browser/test_pages.py::test_how_the_states_look tests/browser/test_film.py
+	mkdir -p docs/pictures
+	cp tests/screenshots/recovery.webp tests/screenshots/offline.png tests/screenshots/cluster-dark.png docs/pictures/
+
+numbers: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## what docs/chat.md reports, measured anew; WHERE=compose
+	$(BIN)/python -m benchmarks.chat $(WHERE)
+
+# A real browser for the tests: what is here, else Debian's where that can be installed.
+chromium:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do \
+		[ -n "$$name" ] && command -v "$$name" >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium, for the browser tests"; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-wqy-microhei; } \
+			>/dev/null 2>&1 || echo "browser tests will be skipped: Chromium could not be installed"; \
+	else echo "browser tests will be skipped: no Chromium here (install one, or set CHROMIUM to its path)"; fi
 
 style: .venv/ready  ## format and lint, as a check
 	$(BIN)/ruff format --check .
@@ -35,7 +59,7 @@ coverage: .venv/ready  ## branch coverage of the fast tests
 	$(BIN)/coverage run -m pytest -q tests/unit tests/store
 	$(BIN)/coverage report -m
 
-flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## all tests, five times
+flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready chromium  ## all tests, five times
 	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
 
 build: .venv/ready  ## the distribution files
@@ -43,7 +67,7 @@ build: .venv/ready  ## the distribution files
 	$(BIN)/python -m build
 
 clean:  ## remove everything that was installed or made
-	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis chat/node_modules tests/node_modules
+	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis chat/node_modules tests/node_modules tests/screenshots
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'

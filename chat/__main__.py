@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="how long a process that died stays away (default: %(default)s)",
     )
+    parser.add_argument("--no-demo", action="store_true", help="nobody may kill nodes from the page")
     return parser.parse_args(arguments)
 
 
@@ -217,7 +218,10 @@ class Cluster:
         if redis_url:
             say("Redis: the one in REDIS_URL")
         else:
-            self.redis = RedisServer(preexec=die_with_parent)
+            # What it took is on the disk before it says so: it may be killed as well.
+            self.redis = RedisServer(
+                options=("--appendonly", "yes", "--appendfsync", "always"), preexec=die_with_parent
+            )
             redis_url = self.redis.url
             say(f"Redis: {self.redis.binary.name} on port {self.redis.port}")
             redis = Process("redis", self._restart_redis, lambda: True)
@@ -272,7 +276,7 @@ class Cluster:
             "PORT": str(port),
             "REDIS_URL": redis_url,
             "CLIENT_JS": str(CLIENT_JS),
-            "DEMO": "1",
+            "DEMO": "0" if self.options.no_demo else "1",
         }
 
         def launch() -> subprocess.Popen[bytes]:
@@ -315,7 +319,6 @@ class Cluster:
 
     def _restart_redis(self) -> subprocess.Popen[bytes] | None:
         assert self.redis is not None
-        say("redis starts empty: sessions begin anew")
         self.redis.start()
         return self.redis.process
 

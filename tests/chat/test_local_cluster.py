@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,85 +17,25 @@ import pytest
 
 from chat import CLIENT_FILE, CLIENT_JS
 from chat.redis_server import free_port
-from tests.support.cluster import ROOT, Client, Clients, until
-
-#: What a browser does: polling first, then an upgrade; the cookie keeps it on one node.
-BROWSER = {"withCredentials": True}
-POLLING = {"withCredentials": True, "transports": ["polling"]}
-WEBSOCKET = {"transports": ["websocket"]}
+from tests.support.chat import (
+    BROWSER,
+    POLLING,
+    WEBSOCKET,
+    elsewhere,
+    has,
+    messages,
+    open_client,
+    people,
+    say,
+    texts,
+    welcomed,
+)
+from tests.support.cluster import ROOT, Clients, until
+from tests.support.supervisor import Supervisor, processes
 
 pytestmark = pytest.mark.skipif(
     not (CLIENT_JS / CLIENT_FILE).exists(), reason="socket.io-client is not installed: make chat/node_modules/ready"
 )
-
-
-class Supervisor:
-    """``python -m chat``, in a process of its own."""
-
-    def __init__(self, output: Path, *arguments: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.output = output
-        with output.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "chat", "--port", str(self.port), "--restart-after", "1", *arguments],
-                cwd=ROOT,
-                env={k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    async def line(self, part: str) -> str:
-        """Waits for a line that has ``part`` in it."""
-
-        def find() -> str | None:
-            return next((line for line in self.said().splitlines() if part in line), None)
-
-        def alive_or_found() -> str | None:
-            found = find()
-            assert found or self.process.poll() is None, f"it ended:\n{self.said()}"
-            return found
-
-        return str(await until(alive_or_found, lambda: f"{part!r} in:\n{self.said()}", patience=40))
-
-    async def started(self) -> None:
-        await self.line(f"The chat is at http://localhost:{self.port}/")
-
-    def descendants(self) -> dict[int, str]:
-        """The processes of the cluster: pid and command line."""
-        found = {self.process.pid: "supervisor"}
-        running = dict(processes())
-        while new := {pid: command for pid, (parent, command) in running.items() if parent in found} | found:
-            if new == found:
-                break
-            found = new
-        del found[self.process.pid]
-        return found
-
-    def stop(self) -> None:
-        """For the end of a test, whatever its outcome."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """All processes that run: (pid, (parent's pid, command line)); zombies too."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has just ended
-        yield int(folder.name), (int(stat.rpartition(")")[2].split()[1]), command)
 
 
 @pytest.fixture
@@ -118,29 +58,6 @@ async def clients() -> AsyncIterator[Clients]:
     await running.stop()
 
 
-async def open_client(clients: Clients, cluster: Any, **arguments: Any) -> Client:
-    """A client of the load balancer, which has a URL as a node has."""
-    return await clients.open(cluster, **arguments)
-
-
-def texts(client: Client) -> list[str]:
-    return [event[1]["text"] for event in client.events() if event[0] == "message"]
-
-
-def has(client: Client, text: str) -> bool:
-    return text in texts(client)
-
-
-async def elsewhere(clients: Clients, cluster: Supervisor, node: str) -> Client:
-    """A client that is on another node than ``node``; the first one may not be."""
-    for _ in range(20):
-        client = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "bob"})
-        if (await client.call("hello"))["node"] != node:
-            return client
-        await client.run("shut")
-    raise AssertionError(f"all clients come to {node}")
-
-
 @pytest.mark.parametrize("options", [BROWSER, POLLING, WEBSOCKET], ids=["browser", "polling", "websocket"])
 async def test_a_killed_node_costs_nothing(
     start: Callable[..., Supervisor], clients: Clients, options: dict[str, Any]
@@ -148,28 +65,33 @@ async def test_a_killed_node_costs_nothing(
     cluster = start()
     await cluster.started()
     ann = await open_client(clients, cluster, options=options, auth={"name": "ann"})
-    hello = await ann.call("hello")
+    hello = await welcomed(ann, 1)
     assert (hello["name"], hello["recovered"], hello["reason"]) == ("ann", False, "new")
+    sid = ann.connects()[0]["sid"]
     bob = await elsewhere(clients, cluster, hello["node"])
 
-    sent = [await bob.call("say", "before")]
+    sent = [await say(bob, "before")]
     await until(lambda: texts(ann) == ["before"], lambda: ann.reports)
     await ann.run("emit", event="kill")
     await until(lambda: ann.of("disconnect"), lambda: ann.reports)
-    sent.append(await bob.call("say", "meanwhile"))
+    sent.append(await say(bob, "meanwhile"))
 
     back = await ann.connected(2)
-    assert (back["sid"], back["recovered"]) == (hello["sid"], True)
-    again = await ann.call("hello")
+    assert (back["sid"], back["recovered"]) == (sid, True)
+    again = await welcomed(ann, 2)
     assert again["recovered"] is True
     assert again["node"] != hello["node"]
     assert again["name"] == "ann"
-    sent.append(await ann.call("say", "after"))
+    sent.append(await say(ann, "after"))
     for client in (ann, bob):
         await until(partial(has, client, "after"), lambda: (ann.reports, bob.reports))
         assert texts(client) == ["before", "meanwhile", "after"]
-        assert [event[1]["id"] for event in client.events()] == [answer["id"] for answer in sent]
-    assert [event[1]["name"] for event in ann.events()] == ["bob", "bob", "ann"]
+        assert [message["id"] for message in messages(client)] == [answer["id"] for answer in sent]
+        assert [message["seq"] for message in messages(client)] == [answer["seq"] for answer in sent]
+    assert [message["name"] for message in messages(ann)] == ["bob", "bob", "ann"]
+    # What was missed comes before the welcome.
+    kinds = [event[0] for event in ann.events() if event[0] != "people"]
+    assert kinds == ["welcome", "message", "message", "welcome", "message"]
 
     await cluster.line(f"{hello['node']} was killed (SIGKILL); starting it again in 1 s")
     await cluster.line(f"{hello['node']} is back")
@@ -190,6 +112,23 @@ async def test_it_stops_and_leaves_nothing(
     assert cluster.process.wait(10) == 0
     await until(lambda: not children.keys() & dict(processes()).keys(), lambda: f"all gone: {children}", patience=1)
     assert cluster.said().splitlines()[-1] == "stopped"
+    assert "Traceback" not in cluster.said()
+
+
+async def test_a_node_that_is_stopped_drains(start: Callable[..., Supervisor], clients: Clients) -> None:
+    """Its client goes elsewhere, recovered; each step is one line of the log."""
+    cluster = start("--nodes", "2")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=BROWSER, auth={"name": 'ann "a=b"'})
+    node = (await welcomed(ann, 1))["node"]
+    cluster.signal(node, signal.SIGTERM)
+    assert (await ann.connected(2))["recovered"] is True
+    await cluster.line(f"{node} ended with status 0")
+    lines = [line for line in cluster.said().splitlines() if f"node={node} " in line]
+    events = [next(part for part in line.split() if part.startswith("event=")) for line in lines]
+    steps = ["node.started", "node.ready", "session.new", "node.draining", "session.lost", "node.stopped"]
+    assert events == [f"event={step}" for step in steps]
+    assert 'name="ann \\"a=b\\""' in lines[2]
     assert "Traceback" not in cluster.said()
 
 
@@ -224,56 +163,195 @@ async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
     sid = ann.connects()[0]["sid"]
-    children = cluster.descendants()
 
-    os.kill(next(pid for pid, command in children.items() if "caddy" in command), signal.SIGKILL)
+    cluster.signal("caddy", signal.SIGKILL)
     await cluster.line("caddy is back")
     assert (await ann.connected(2))["sid"] == sid
 
-    os.kill(next(pid for pid, command in children.items() if "-server" in command), signal.SIGKILL)
+    cluster.signal("redis", signal.SIGKILL)
     await cluster.line("redis is back")
-    fresh = await ann.connected(3)
-    assert fresh["recovered"] is False
-    assert fresh["sid"] != sid
-    answer = await ann.call("say", "hello again")
+    answer = await say(ann, "hello again")
     await until(lambda: texts(ann) == ["hello again"], lambda: (answer, ann.reports))
+    state = await ann.run("get")
+    assert state["id"] == sid  # what Redis had taken is on its disk
 
 
 async def test_the_page_and_what_clients_may_send(start: Callable[..., Supervisor], clients: Clients) -> None:
     cluster = start("--nodes", "1")
     await cluster.started()
     async with aiohttp.ClientSession(cluster.url) as http:
-        for path, kind in (("/", "text/html"), ("/style.css", "text/css"), ("/main.js", "javascript")):
+        for path, kind in (
+            ("/", "text/html"),
+            ("/css/chat.css", "text/css"),
+            ("/js/main.js", "javascript"),
+            ("/icon.svg", "image/svg"),
+        ):
             async with http.get(path) as response:
                 assert response.status == 200
                 assert kind in response.content_type
+                assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+                assert "unsafe" not in response.headers["Content-Security-Policy"]
                 assert (await response.read()) == (ROOT / "chat/web" / (path[1:] or "index.html")).read_bytes()
         async with http.get("/socket.io.js") as response:
             assert (await response.read()) == (CLIENT_JS / CLIENT_FILE).read_bytes()
         for path in ("/healthz", "/readyz"):
             async with http.get(path) as response:
                 assert response.status == 200
-        async with http.get("/package.json") as response:
-            assert response.status == 404
+        for path in ("/package.json", "/js/../../node.py", "/js/", "/node.py"):
+            async with http.get(path) as response:
+                assert response.status == 404
 
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": ["not", "a", "name"]})
-    hello = await ann.call("hello", "more", {"than": "asked"})
-    assert hello["name"] == f"Guest {hello['sid'][:4]}"
+    hello = await welcomed(ann, 1)
+    assert hello["name"] == f"Guest {ann.connects()[0]['sid'][:4]}"
     for bad, problem in (
-        ([], "the message must be a text"),
-        ([None], "the message must be a text"),
-        ([{"text": "x"}], "the message must be a text"),
-        (["  \n "], "the message is empty"),
-        (["x" * 1001], "the message is longer than 1000 characters"),
+        ([], ("room", "text")),
+        ([None], ("room", "text")),
+        ([{"room": "lobby", "id": "1" * 8}], ("message", "text")),
+        ([{"room": "lobby", "id": "1" * 8, "text": {"a": 1}}], ("message", "text")),
+        ([{"room": "lobby", "id": "1" * 8, "text": "  \n "}], ("message", "empty")),
+        ([{"room": "lobby", "id": "1" * 8, "text": "x" * 1001}], ("message", "longer than 1000 characters")),
+        ([{"room": "lobby", "id": "short", "text": "x"}], ("id", "8 to 64")),
+        ([{"room": "elsewhere", "id": "1" * 8, "text": "x"}], ("not in", "room")),
     ):
-        assert await ann.call("say", *bad) == {"error": problem}
-    assert await ann.call("rename", "y" * 41) == {"error": "the name is longer than 40 characters"}
-    assert await ann.call("rename", "  Ann\tB. ") == {"name": "Ann B."}
+        answer = await ann.call("say", *bad)
+        assert set(answer) == {"error", "text"}
+        assert all(part in answer["text"] for part in problem), answer
+    assert (await ann.call("rename", {"name": "y" * 41}))["error"] == "long"
+    assert await ann.call("rename", {"name": "  Ann\tB. "}) == {"name": "Ann B."}
+    assert (await ann.call("join", {"room": "a<b>"}))["error"] == "room"
+    assert (await ann.call("join", {"room": " Größe 上海 "}))["room"] == "größe-上海"
+    assert (await ann.call("leave", {"room": "lobby"}))["error"] == "lobby"
     for odd in ("  <b>text</b>  ", "\ud800", "x" * 1000):
-        assert set(await ann.call("say", odd, "more")) == {"id"}
+        assert set(await say(ann, odd)) == {"id", "seq", "at"}
     await until(lambda: len(texts(ann)) == 3, lambda: ann.reports)
     assert texts(ann)[0] == "<b>text</b>"
-    assert {event[1]["name"] for event in ann.events()} == {"Ann B."}
+    assert {message["name"] for message in messages(ann)} == {"Ann B."}
+
+
+async def test_a_message_that_is_sent_again_is_taken_once(start: Callable[..., Supervisor], clients: Clients) -> None:
+    """The answer may have been lost; another session, on another node, asks again."""
+    cluster = start()
+    await cluster.started()
+    who = {"name": "ann", "client": "0123456789abcdef"}
+    ann = await open_client(clients, cluster, options=WEBSOCKET, auth=who)
+    first = await ann.call("say", {"id": "the-same-id", "room": "lobby", "text": "once"})
+    assert await ann.call("say", {"id": "the-same-id", "room": "lobby", "text": "once"}) == first
+    node = (await welcomed(ann, 1))["node"]
+    await ann.run("disconnect")
+    for _ in range(20):
+        again = await open_client(clients, cluster, options=WEBSOCKET, auth=who)
+        if (await welcomed(again, 1))["node"] != node:
+            break
+        await again.run("shut")
+    assert await again.call("say", {"id": "the-same-id", "room": "lobby", "text": "once"}) == first
+    other = await open_client(clients, cluster, options=WEBSOCKET, auth={"client": "f" * 16})
+    theirs = await other.call("say", {"id": "the-same-id", "room": "lobby", "text": "another's"})
+    await until(lambda: has(again, "another's"), lambda: again.reports)
+    assert theirs["seq"] == first["seq"] + 1
+    assert [texts(ann), texts(again), texts(other)] == [["once"], ["another's"], ["another's"]]
+    # A new session gets what is kept of the room, after the last it has.
+    history = (await welcomed(other, 1))["histories"]["lobby"]
+    assert [message["text"] for message in history["messages"]] == ["once"]
+    late = await open_client(clients, cluster, options=WEBSOCKET, auth={"rooms": {"lobby": first["seq"]}})
+    history = (await welcomed(late, 1))["histories"]["lobby"]
+    assert [message["text"] for message in history["messages"]] == ["another's"]
+
+
+async def test_who_is_here_is_right_also_after_a_kill(
+    start: Callable[..., Supervisor], clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECOVER_WITHIN", "4")
+    cluster = start()
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann", "client": "a" * 16})
+    node = (await welcomed(ann, 1))["node"]
+    bob = await elsewhere(clients, cluster, node)
+    at = (await welcomed(bob, 1))["node"]
+    await until(lambda: people(bob) == people(ann) == {"ann": (node, "here"), "bob": (at, "here")}, lambda: people(bob))
+    await ann.run("move", url="http://127.0.0.1:1")  # it can't come back
+    await ann.run("emit", event="kill")
+    await until(lambda: people(bob) == {"ann": (node, "reconnecting"), "bob": (at, "here")}, lambda: people(bob))
+    await until(lambda: people(bob) == {"bob": (at, "here")}, lambda: people(bob))
+    # One that leaves is gone at once; one that loses its connection is waited for.
+    eve = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "eve", "client": "e" * 16})
+    await until(lambda: "eve" in people(bob), lambda: people(bob))
+    await eve.run("move", url="http://127.0.0.1:1")
+    await eve.run("cut")
+    await until(lambda: people(bob).get("eve", ("", ""))[1] == "reconnecting", lambda: people(bob))
+    await eve.run("move", url=cluster.url)
+    await eve.connected(2)
+    await until(lambda: people(bob).get("eve", ("", ""))[1] == "here", lambda: people(bob))
+    await eve.run("disconnect")
+    await until(lambda: "eve" not in people(bob), lambda: people(bob))
+
+
+async def test_typing_is_told_and_never_replayed(start: Callable[..., Supervisor], clients: Clients) -> None:
+    cluster = start("--nodes", "1")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
+    bob = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "bob"})
+    await bob.call("typing", {"room": "lobby"})
+    await until(lambda: any(e[0] == "typing" for e in ann.events()), lambda: ann.reports)
+    await ann.run("move", url="http://127.0.0.1:1")
+    await ann.run("cut")
+    await until(lambda: ann.of("disconnect"), lambda: ann.reports)
+    await bob.call("typing", {"room": "lobby"})
+    await say(bob, "missed")
+    await ann.run("move", url=cluster.url)
+    assert (await ann.connected(2))["recovered"] is True
+    await welcomed(ann, 2)
+    assert texts(ann) == ["missed"]
+    assert [e[0] for e in ann.events()].count("typing") == 1
+
+
+async def test_the_cluster_page_and_who_may_kill(
+    start: Callable[..., Supervisor], clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = start("--nodes", "2")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
+    node = (await welcomed(ann, 1))["node"]
+    async with aiohttp.ClientSession(cluster.url) as http:
+
+        async def look() -> Any:
+            async with http.get("/cluster.json") as response:
+                return await response.json()
+
+        async def kill(name: object, origin: str) -> int:
+            async with http.post("/cluster/kill", json={"node": name}, headers={"Origin": origin}) as response:
+                return response.status
+
+        async def counted() -> Any:
+            nodes = {n["name"]: n for n in (await look())["nodes"]}
+            return len(nodes) == 2 and nodes[node]["clients"] == 1 and all(n["state"] == "up" for n in nodes.values())
+
+        await until(counted, "both nodes up, one client")
+        assert await kill(node, "http://elsewhere.example") == 403
+        assert await kill("no-such-node", cluster.url) == 404
+        assert await kill({"odd": 1}, cluster.url) in (400, 404)
+        assert await kill(node, cluster.url) == 202
+        assert (await ann.connected(2))["recovered"] is True
+
+        async def told() -> Any:
+            found = await look()
+            news = [item for item in found["news"] if item["name"] == "ann"]
+            return found["outcomes"].get("recovered") == 1 and news and news[0]["from"] == node
+
+        await until(told, "the recovery is counted")
+
+
+async def test_nobody_kills_a_node_without_demo(start: Callable[..., Supervisor], clients: Clients) -> None:
+    cluster = start("--nodes", "1", "--no-demo")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=WEBSOCKET)
+    assert (await welcomed(ann, 1))["demo"] is False
+    await ann.run("emit", event="kill")
+    assert "seq" in await say(ann, "still here")
+    async with aiohttp.ClientSession(cluster.url) as http:
+        async with http.post("/cluster/kill", json={"node": "node-a"}, headers={"Origin": cluster.url}) as response:
+            assert response.status == 403
+    assert "was killed" not in cluster.said()
 
 
 def refused(*arguments: str, **environ: str) -> str:

@@ -1,0 +1,91 @@
+"""The node's HTTP side: the pages, the probes, the cluster's state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from . import CLIENT_FILE
+from .cluster import UNAVAILABLE
+from .events import Chat
+
+WEB = Path(__file__).parent / "web"
+#: The pages need nothing from elsewhere; what others write can't run on them.
+HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_ALIASES = {"index.html": "/", "cluster.html": "/cluster"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(chat: Chat) -> web.Application:
+    """The node's web application: everything that it answers."""
+    app = web.Application(client_max_size=1000)
+    chat.sio.attach(app)
+
+    async def ready(request: web.Request) -> web.Response:
+        """For the load balancer: whether to send clients here."""
+        return web.Response(text="ready\n") if chat.cluster.ready else web.Response(status=503, text="not ready\n")
+
+    async def cluster(request: web.Request) -> web.Response:
+        return web.json_response(await chat.cluster.snapshot(), headers=HEADERS)
+
+    async def kill(request: web.Request) -> web.Response:
+        """``{"node": name}``: only where ``DEMO=1``, and only from a page of ours."""
+        if not chat.settings.demo:
+            raise web.HTTPForbidden(text="nodes are killed from the page only if they were started with DEMO=1\n")
+        if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
+            raise web.HTTPForbidden(text="this is for the page of the same host\n")
+        try:
+            node = (await request.json())["node"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise web.HTTPBadRequest(text='expected {"node": name}\n') from None
+        if chat.cluster.heard is None or not isinstance(node, str) or node not in chat.cluster.heard.nodes:
+            raise web.HTTPNotFound(text="no such node\n")
+        try:
+            await chat.store.order_kill(node)
+        except UNAVAILABLE:
+            raise web.HTTPServiceUnavailable(text="Redis does not answer\n") from None
+        chat.journal("node.condemned", victim=node)
+        return web.Response(status=202, text="it dies within a second\n")
+
+    async def start(_: web.Application) -> None:
+        await chat.start()
+
+    async def stop(_: web.Application) -> None:
+        await chat.stop()
+
+    app.router.add_get("/healthz", up)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/cluster.json", cluster)
+    app.router.add_post("/cluster/kill", kill)
+    for path in sorted(WEB.rglob("*.*")):
+        name = path.relative_to(WEB).as_posix()
+        app.router.add_get(_ALIASES.get(name, f"/{name}"), file(path))
+    app.router.add_get("/socket.io.js", file(chat.settings.client_js / CLIENT_FILE))
+    app.on_startup.append(start)
+    app.on_shutdown.append(stop)
+    return app
+
+
+async def up(request: web.Request) -> web.Response:
+    """For whoever starts this process: it is alive, whatever Redis does."""
+    return web.Response(text="up\n")
+
+
+def file(path: Path) -> Handler:
+    """A handler that serves one file."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path, headers=HEADERS)
+
+    return serve

@@ -1,0 +1,87 @@
+"""How a node is configured: environment variables, read and checked. README.md has the same list.
+
+===================  =============================================================  ==============================
+``NODE_NAME``        what the page calls it; each node has its own                  the machine's name
+``HOST``             the address it listens on                                      ``127.0.0.1``
+``PORT``             the port                                                       ``8000``
+``REDIS_URL``        the Redis that all nodes share                                 ``redis://localhost:6379/0``
+``CLIENT_JS``        the ``dist`` folder of ``socket.io-client``                    where ``make chat`` installs it
+``DEMO``             ``1`` lets anybody kill nodes from the page                    ``0``
+``RECOVER_WITHIN``   how long a client can come back to its session, in seconds     ``120``
+``DRAIN_OVER``       spreads the closing of connections on SIGTERM over so many     ``0.5``
+                     seconds
+``MAX_LAG``          with the log further behind than this, in seconds, the node    ``5``
+                     is not ready
+``MESSAGE_RATE``     messages per second that one client may send, on average;      ``10``
+                     three times as many at once
+``LOG_LEVEL``        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``                  ``INFO``
+===================  =============================================================  ==============================
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import CLIENT_JS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A node's configuration; see the top of this file."""
+
+    name: str
+    host: str
+    port: int
+    redis_url: str
+    client_js: Path
+    demo: bool
+    recover_within: float
+    drain_over: float
+    max_lag: float
+    message_rate: float
+    log_level: str
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Settings:
+        """:raises ValueError: for a value that can't be; names the variable."""
+
+        def number(name: str, default: float, least: float, most: float) -> float:
+            text = environ.get(name) or str(default)
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be a number from {least:g} to {most:g}, not {text!r}")
+            return value
+
+        name = environ.get("NODE_NAME") or platform.node() or "node"
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,40}", name):
+            raise ValueError(f"NODE_NAME must be 1 to 40 letters, digits, dots, hyphens or underscores, not {name!r}")
+        demo = environ.get("DEMO") or "0"
+        if demo not in ("0", "1"):
+            raise ValueError(f"DEMO must be 0 or 1, not {demo!r}")
+        level = (environ.get("LOG_LEVEL") or "INFO").upper()
+        if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not {level!r}")
+        port = number("PORT", 8000, 1, 65535)
+        if port != int(port):
+            raise ValueError(f"PORT must be a whole number, not {port:g}")
+        return cls(
+            name=name,
+            host=environ.get("HOST") or "127.0.0.1",
+            port=int(port),
+            redis_url=environ.get("REDIS_URL") or "redis://localhost:6379/0",
+            client_js=Path(environ.get("CLIENT_JS") or CLIENT_JS),
+            demo=demo == "1",
+            recover_within=number("RECOVER_WITHIN", 120, 1, 86400),
+            drain_over=number("DRAIN_OVER", 0.5, 0, 3600),
+            max_lag=number("MAX_LAG", 5, 0.1, 3600),
+            message_rate=number("MESSAGE_RATE", 10, 0.1, 1000000),
+            log_level=level,
+        )

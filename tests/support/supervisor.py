@@ -1,0 +1,101 @@
+"""``python -m chat`` in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from chat.redis_server import free_port
+
+from .cluster import ROOT, until
+
+
+class Supervisor:
+    """``python -m chat``, in a process of its own."""
+
+    def __init__(self, output: Path, *arguments: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "chat", "--port", str(self.port), "--restart-after", "1", *arguments],
+                cwd=ROOT,
+                env={k: v for k, v in os.environ.items() if k != "REDIS_URL"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    async def line(self, part: str) -> str:
+        """Waits for a line that has ``part`` in it."""
+
+        def find() -> str | None:
+            return next((line for line in self.said().splitlines() if part in line), None)
+
+        def alive_or_found() -> str | None:
+            found = find()
+            assert found or self.process.poll() is None, f"it ended:\n{self.said()}"
+            return found
+
+        return str(await until(alive_or_found, lambda: f"{part!r} in:\n{self.said()}", patience=40))
+
+    async def started(self) -> None:
+        await self.line(f"The chat is at http://localhost:{self.port}/")
+
+    def descendants(self) -> dict[int, str]:
+        """The processes of the cluster: pid and command line."""
+        found = {self.process.pid: "supervisor"}
+        running = dict(processes())
+        while new := {pid: command for pid, (parent, command) in running.items() if parent in found} | found:
+            if new == found:
+                break
+            found = new
+        del found[self.process.pid]
+        return found
+
+    def pid(self, what: str) -> int:
+        """The process of a node, by its name; or of ``"redis"`` or ``"caddy"``."""
+        for pid, command in self.descendants().items():
+            if what in ("redis", "caddy"):
+                if (what == "caddy") == ("caddy" in command) and ("-server" in command or "caddy" in command):
+                    return pid
+                continue
+            try:
+                environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it has just ended
+            if f"NODE_NAME={what}".encode() in environ:
+                return pid
+        raise AssertionError(f"no process for {what}")
+
+    def signal(self, what: str, how: signal.Signals) -> None:
+        os.kill(self.pid(what), how)
+
+    def stop(self) -> None:
+        """For the end of a test, whatever its outcome."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def processes() -> Iterator[tuple[int, tuple[int, str]]]:
+    """All processes that run: (pid, (parent's pid, command line)); zombies too."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        yield int(folder.name), (int(stat.rpartition(")")[2].split()[1]), command)

@@ -1,0 +1,140 @@
+"""What clients of the chat may send, who is here, how a node is configured: no I/O."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat import presence, rules
+from chat.journal import _quoted
+from chat.rules import Allowance, Introduction, Refused
+from chat.settings import Settings
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(ANYTHING)
+def test_an_introduction_may_be_anything(auth: Any) -> None:
+    said = Introduction(auth, "the-sid")
+    assert 0 < len(said.name) <= rules.MAX_NAME
+    assert len(said.id) == 16
+    assert rules.LOBBY in said.rooms
+    assert len(said.rooms) <= rules.MAX_ROOMS + 1
+
+
+@given(ANYTHING)
+def test_what_is_taken_is_clean(value: Any) -> None:
+    checks: tuple[Callable[[], str], ...] = (
+        lambda: rules.clean(value, "message", 50),
+        lambda: rules.room_name(value),
+        lambda: rules.own_id(value, "id"),
+    )
+    for check in checks:
+        with contextlib.suppress(Refused):
+            found = check()
+            assert found
+            found.encode()  # no lone surrogates
+            assert "\n" not in found
+
+
+@given(st.text())
+def test_a_room_has_one_name(text: str) -> None:
+    try:
+        name = rules.room_name(text)
+    except Refused:
+        return
+    assert rules.room_name(name) == name
+    assert not set(name) & set("<>&\"'/#: ")
+
+
+def test_nobody_learns_a_client_id_from_what_is_shown() -> None:
+    said = Introduction({"client": "0123456789abcdef"}, "sid")
+    assert said.id == Introduction({"client": "0123456789abcdef"}, "other").id
+    assert "0123456789abcdef" not in said.id
+    assert said.id != Introduction({}, "sid").id
+
+
+def test_the_allowance() -> None:
+    allowance = Allowance(2, 100)
+    assert [allowance.take(100) for _ in range(6)] == [0] * 6  # three seconds' worth at once
+    assert allowance.take(100) == pytest.approx(0.5)
+    assert allowance.take(100.5) == 0
+    assert allowance.take(100.5) > 0
+    assert [allowance.take(1000) for _ in range(6)] == [0] * 6
+    assert allowance.take(1000) > 0
+
+
+def person(name: str, node: str, boot: str, lost: int = 0) -> dict[str, Any]:
+    return {"name": name, "node": node, "boot": boot, "conn": f"conn-{name}", "rooms": ["lobby"], "lost": lost}
+
+
+NOW = 1_000_000
+NODES = {
+    "a": {"boot": "1", "at": NOW - 100, "state": "up"},
+    "b": {"boot": "1", "at": NOW - presence.DOWN_AFTER, "state": "up"},
+    "c": {"boot": "1", "at": NOW, "state": "stopped"},
+}
+
+
+def test_who_is_here() -> None:
+    people = {
+        "1": person("here", "a", "1"),
+        "2": person("dropped", "a", "1", lost=NOW - 500),
+        "3": person("killed", "b", "1"),
+        "4": person("on a node that was started again", "a", "0"),
+        "5": person("stopped", "c", "1"),
+        "6": person("away for long", "a", "1", lost=NOW - 5001),
+    }
+    found = presence.view(people, NODES, NOW, 5000)
+    states = {p["name"]: p["state"] for p in found.people}
+    assert states == {
+        "here": "here",
+        "dropped": "reconnecting",
+        "killed": "reconnecting",
+        "on a node that was started again": "reconnecting",
+        "stopped": "reconnecting",
+    }
+    assert {id for id, _ in found.lost} == {"3", "4", "5"}  # since when is to be written down
+    assert found.gone == [("6", "conn-away for long")]
+    assert [p["name"] for p in found.people] == sorted(states)
+
+
+def test_presence_does_not_rot() -> None:
+    people = {
+        "1": person("here", "a", "1"),
+        "2": person("left, though it could not be written", "a", "1"),
+        "3": person("elsewhere", "b", "1"),
+    }
+    assert presence.rot(people, "a", "1", {"conn-here": "1"}) == [("2", "conn-left, though it could not be written")]
+
+
+def test_settings() -> None:
+    plain = Settings.of({"NODE_NAME": "node-a"})
+    assert (plain.port, plain.demo, plain.recover_within) == (8000, False, 120)
+    for name, value in (
+        ("PORT", "x"),
+        ("PORT", "0"),
+        ("PORT", "80.5"),
+        ("DEMO", "yes"),
+        ("NODE_NAME", "a b"),
+        ("LOG_LEVEL", "loud"),
+        ("MAX_LAG", "nan"),
+        ("RECOVER_WITHIN", "-1"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            Settings.of({name: value})
+
+
+def test_a_log_line_is_one_line() -> None:
+    assert _quoted("node-a") == "node-a"
+    assert _quoted('a "b"\nevent=forged') == '"a \\"b\\"\\nevent=forged"'
+    assert "\u2028" not in _quoted("a\u2028b")
