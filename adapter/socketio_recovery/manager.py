@@ -402,9 +402,10 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
         - ``"new"``: it did not ask for one it had.
         - ``"client"``: it can't use recovery; see :func:`offset_for`.
-        - ``"unknown"``: no such session, or not its secret: forgotten by a disconnect, or long expired.
+        - ``"unknown"``: no such session, or not its secret: forgotten by a disconnect, long expired, or Redis was
+          wiped.
         - ``"expired"``: it came back later than ``max_disconnection_duration``.
-        - ``"epoch"``: Redis lost the log since (wiped, or a failover).
+        - ``"epoch"``: Redis lost the end of the log since, in a failover or a crash.
         - ``"trimmed"``: the log no longer holds all it missed.
         - ``"limit"``: what it missed does not fit into ``window_bytes``.
         - ``"offset"``: it claims an offset that no event has had.

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from .check import History, all_over, check, check_handlers, check_settled
 from .cluster import END, TTL, Client, Cluster, Node
 
+#: How many programs; 0 for CI's.
 PROGRAMS = int(os.environ.get("MODEL_PROGRAMS", "0"))
+PARTS = 6
 
 ROOMS = ("red", "blue", 7)
 which = st.integers(0, 5)
@@ -226,11 +229,18 @@ class Programs(RuleBasedStateMachine):
         check_handlers(cluster, self.history)
 
 
-Programs.TestCase.settings = settings(
-    max_examples=PROGRAMS or 300,
-    stateful_step_count=25,
-    deadline=None,
-    derandomize=not PROGRAMS,
-    suppress_health_check=list(HealthCheck),
-)
-TestPrograms = Programs.TestCase
+@pytest.mark.parametrize("part", range(PARTS))
+def test_programs(part: int) -> None:
+    machine = type(f"Programs{part}", (Programs,), {})
+    if not PROGRAMS:
+        seed(part)(machine)  # the same programs each time: CI says the same of the same code
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=(PROGRAMS or 2000) // PARTS,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
