@@ -212,6 +212,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self.host_id,
             _ms(self.max_disconnection_duration),
             _ms(ttl),
+            _ms(3 * self.heartbeat_interval),
             self.handshake_timeout,
         )
         self._handshake = Handshake(

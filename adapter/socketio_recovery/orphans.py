@@ -2,8 +2,8 @@
 
 When a node dies nobody runs the application's ``disconnect`` handler for its clients, and what the
 application counts by ``connect`` and ``disconnect`` (who is online, say) rots. A client that recovers
-needs none: it never left. For one that does not, its session's deadline passes, and one living node
-adopts it and runs the handler, with :data:`NODE_LOST` as the reason.
+needs none: it never left. For one that does not, its session's deadline passes, three more heartbeats do
+not come either, and one living node adopts it and runs the handler, with :data:`NODE_LOST` as the reason.
 
 Exactly one node does, once. If it dies itself while the handler runs, the session is adopted again. An
 owner that was only frozen, or cut off from Redis, past the deadline finds out before it runs the handler
@@ -24,8 +24,10 @@ from .tasks import Ordered
 #: The reason that a ``disconnect`` handler gets for a client whose node died, and that did not come back.
 NODE_LOST = "node lost"
 
-#: Handlers for orphans that run at the same time on one node.
+#: Orphans that one node looks after at the same time.
 MOST = 100
+#: Sessions looked at in one step: a long script keeps Redis from serving others.
+STEP = 1000
 
 
 class Orphans:
@@ -47,9 +49,8 @@ class Orphans:
         self.tasks = tasks
         self.interval = interval
         self.logger = logger
-        #: How many were adopted by this node.
-        self.adopted = 0
         self._run = run
+        self._slots = asyncio.Semaphore(MOST)
         self._tokens: dict[str, str] = {}  # of those whose handler runs, by sid
 
     @property
@@ -62,28 +63,27 @@ class Orphans:
         while True:
             await asyncio.sleep(self.interval)
             try:
-                while room := MOST - len(self._tokens):
-                    due = await self.sessions.due(room)
-                    await asyncio.gather(*map(self._adopt, due))
-                    if len(due) < room:
-                        break
-                    await asyncio.sleep(0)  # handlers that do not wait are done
+                more = True
+                while more:
+                    due, more = await self.sessions.due(STEP)
+                    if due:
+                        # Handlers that take long go on meanwhile; what waits for them too long is due elsewhere.
+                        await asyncio.wait([self._start(sid) for sid in due], timeout=self.interval)
             except RedisUnavailable as error:
                 self.logger.warning("can't look for sessions of dead nodes, will try again: %s", error)
 
-    async def _adopt(self, sid: str) -> None:
-        token = uuid.uuid4().hex
-        orphan = await self.sessions.adopt(sid, token)
-        if orphan is None:
-            return  # it came back meanwhile
-        self.adopted += 1
-        self.logger.info("%s did not come back after its node was lost", sid)
-        self._tokens[sid] = token
+    def _start(self, sid: str) -> asyncio.Task[None]:
+        async def adopt() -> None:
+            async with self._slots:
+                token = uuid.uuid4().hex
+                orphan = await self.sessions.adopt(sid, token)
+                if orphan is None:
+                    return  # it came back meanwhile
+                self.logger.info("%s did not come back after its node was lost", sid)
+                self._tokens[sid] = token
+                try:
+                    await self._run(orphan, token)
+                finally:
+                    del self._tokens[sid]
 
-        async def run() -> None:
-            try:
-                await self._run(orphan, token)
-            finally:
-                del self._tokens[sid]
-
-        self.tasks.start((orphan.namespace, sid), run)
+        return self.tasks.start(("orphan", sid), adopt)

@@ -216,6 +216,7 @@ class Sessions:
     :param node: this node's name.
     :param max_disconnection: how long a detached session waits, in milliseconds.
     :param ttl: how long a session lives without a heartbeat, in milliseconds.
+    :param lease: how long an owner has to show that it lives, past that, in milliseconds.
     :param timeout: how long a call may take, in seconds.
 
     Every method raises :class:`RedisUnavailable` if Redis does not answer in time.
@@ -225,15 +226,16 @@ class Sessions:
     GRACE = 60_000
     #: How long a record with an owner does, in ms: for a node to adopt it, should all be down for a while.
     ORPHAN_GRACE = 86_400_000
-    #: For how long a node keeps others from adopting the sessions that it is about to adopt, in ms.
-    LEASE = 5_000
 
-    def __init__(self, calls: Calls, keys: Keys, node: str, max_disconnection: int, ttl: int, timeout: float) -> None:
+    def __init__(
+        self, calls: Calls, keys: Keys, node: str, max_disconnection: int, ttl: int, lease: int, timeout: float
+    ) -> None:
         self.calls = calls
         self.keys = keys
         self.node = node
         self.max_disconnection = max_disconnection
         self.ttl = ttl
+        self.lease = lease
         self.timeout = timeout
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
@@ -317,10 +319,15 @@ class Sessions:
             lost.update({first + abs(int(i)) - 1: int(i) < 0 for i in reply[2:]})
         return lost
 
-    async def due(self, most: int) -> list[str]:
-        """At most ``most`` sessions, by ``sid``, whose owner's node seems dead; other nodes are not given the same."""
-        keys = await self._run(DUE, [self.keys.owned], most, self.LEASE)
-        return [key.decode().removeprefix(self.keys.session("")) for key in keys]
+    async def due(self, most: int) -> tuple[list[str], bool]:
+        """Sessions, by ``sid``, whose owner's node seems dead; other nodes are not given the same.
+
+        Of ``most`` whose deadline has passed those are named that had passed it a lease ago, and are not kept since.
+
+        :returns: also whether there may be more.
+        """
+        count, *keys = await self._run(DUE, [self.keys.owned], most, self.lease)
+        return [key.decode().removeprefix(self.keys.session("")) for key in keys], int(count) == most
 
     async def adopt(self, sid: str, token: str) -> Orphan | None:
         """Makes ``token`` the owner of a session whose node is dead; ``None`` if it is not, or not any more."""

@@ -133,7 +133,9 @@ def check_handlers(cluster: Cluster, history: History) -> None:
         else:
             ran[run.sid, run.transport] += 1
     for (sid, transport), count in ran.items():
-        assert count == 1, f"{count} disconnect handlers for {sid} on {transport or 'another node'}: {cluster.runs}"
+        assert count == 1 or history.lost, (
+            f"{count} disconnect handlers for {sid} on {transport or 'another node'}: {cluster.runs}"
+        )
     for sid, transport in last.items():
         count = ran[sid, transport] + ran[sid, ""]
         # What Redis lost may be that the session was there, or that its handler had run.

@@ -198,10 +198,10 @@ class Store:
     def do_zrem(self, key: bytes, member: bytes) -> int:
         return int(self.read(key, dict).pop(member, None) is not None)
 
-    def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, _: bytes, first: bytes, count: bytes) -> Any:
-        assert low == b"-inf"
+    def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, scores: bytes, *limit: bytes) -> Any:
+        assert (low, scores, limit[:2]) == (b"-inf", b"WITHSCORES", (b"LIMIT", b"0"))
         found = sorted((score, member) for member, score in self.read(key, dict).items() if score <= float(high))
-        return [member for _, member in found][int(first) : int(first) + int(count)]
+        return [part for score, member in found[: int(limit[2])] for part in (member, b"%.17g" % score)]
 
     def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
         stream = self.key(key, Stream)

@@ -147,7 +147,7 @@ async def everything(store: Store) -> None:
     claimed = await sessions.claim(pid, "/", "two", "t")
     assert isinstance(claimed, Record)
     assert await sessions.detach("sid", "two")
-    assert await sessions.due(1) == []
+    assert await sessions.due(1) == ([], False)
     await log.backwards(claimed.last.epoch, claimed.last.n, 1 << 50, lambda chunk: True)
     await sessions.claim(pid, "/", "three", "t")
     assert await sessions.forget("sid", "three")

@@ -49,8 +49,10 @@ class Store:
     def log(self, retention: int = 60_000, max_length: int = 0, publish_timeout: float = TIMEOUT) -> Log:
         return Log(self.keys, self.link, retention, max_length, publish_timeout, logging.getLogger("test.log"))
 
-    def sessions(self, node: str = "A", *, max_disconnection: int = 60_000, ttl: int = 60_000) -> Sessions:
-        return Sessions(self.calls(), self.keys, node, max_disconnection, ttl, TIMEOUT)
+    def sessions(
+        self, node: str = "A", *, max_disconnection: int = 60_000, ttl: int = 60_000, lease: int = 60_000
+    ) -> Sessions:
+        return Sessions(self.calls(), self.keys, node, max_disconnection, ttl, lease, TIMEOUT)
 
     async def entries(self) -> list[tuple[bytes, list[bytes]]]:
         """What the stream holds, oldest first."""
