@@ -348,6 +348,8 @@ class Handshake:
             connection.sid, pid, connection.namespace, connection.token, connection.transport
         )
         await self._follow_to(birth)
+        if await self.delivery.reach_back(connection, birth.n):  # the node has just booted, a little later than that
+            raise RedisUnavailable("the log was trimmed past a client while it connected")
         self._check(connection, birth)
         connection.pid = str(pid) if pid else None
         connection.offsets = capable
@@ -378,12 +380,8 @@ class Handshake:
         """
         connection.catching_up = task = asyncio.create_task(self._catch_up(connection))
         await asyncio.wait([task], timeout=CATCH_UP_INLINE)
-        connection.announced = True
-        if task.done():
-            connection.catching_up = None
-            task.result()
-        else:
-            task.add_done_callback(lambda _: self._caught_up(connection))
+        connection.announced = True  # whatever becomes of it: the connect handler has run
+        task.add_done_callback(lambda _: self._caught_up(connection))
 
     async def _catch_up(self, connection: Connection) -> None:
         try:
@@ -551,11 +549,12 @@ class Handshake:
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnects a client; on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
         connection = self.find(namespace or "/", sid)
+        under_way = connection is not None and connection.closing
         with _set(_current, connection), _set(_lost, False), _set(_attempt, None):
             try:
                 await self._disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
             finally:
-                if connection is not None and connection.closing and not connection.gone:
+                if connection is not None and connection.closing and not connection.gone and not under_way:
                     await self.leave(connection)  # its disconnect handler raised
 
     def start_disconnect(self, connection: Connection) -> None:

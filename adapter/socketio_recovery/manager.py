@@ -409,7 +409,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         - ``"epoch"``: Redis lost the end of the log since, in a failover or a crash.
         - ``"trimmed"``: the log no longer holds all it missed.
         - ``"limit"``: what it missed does not fit into ``window_bytes``.
-        - ``"offset"``: it claims an offset that no event has had.
+        - ``"offset"``: it claims an offset that no event has had, or only one that Redis has lost since.
         - ``"damaged"``: its record in Redis is not as this library writes it.
         - ``"malformed"``: its ``pid`` or offset is not one of ours.
         """

@@ -178,3 +178,16 @@ async def test_a_replay_during_the_upgrade_of_the_transport(start_node: StartNod
 
 async def _upgraded(client: Client) -> bool:
     return bool((await client.run("get"))["transport"] == "websocket")
+
+
+async def test_two_that_disconnect_a_client_at_once(start_node: StartNode, clients: Clients) -> None:
+    """The handler runs once, and to its end, with the session's data."""
+    a = await start_node(slow_disconnect=0.2)
+    client = await clients.open(a, options=WEBSOCKET)
+    await client.call("save", {"user": "ann"})
+    sid = client.connects()[0]["sid"]
+    await asyncio.gather(*(a.do(("disconnect", [sid])) for _ in range(4)))
+    await until(lambda: _nobody(a), a.log)
+    handled = [entry for entry in (await a.look())["seen"] if entry["what"] == "disconnect"]
+    assert [(entry["reason"], entry["session"]) for entry in handled] == [("server disconnect", {"user": "ann"})]
+    assert "KeyError" not in a.log()

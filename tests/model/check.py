@@ -110,6 +110,7 @@ def _refused(history: History, client: Client, reason: str, away: float) -> None
     allowed = {
         "epoch": history.lost,
         "unknown": history.lost,
+        "offset": history.lost,
         "expired": history.outage or away >= DISCONNECTION,
         "trimmed": history.trimmed,
     }
