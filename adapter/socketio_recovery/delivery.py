@@ -90,7 +90,6 @@ class Connection:
         "closing",
         "confirmed",
         "created",
-        "deadline",
         "disconnected",
         "epoch",
         "forgotten",
@@ -128,7 +127,6 @@ class Connection:
         self.recovered = False
         self.reason: str | None = None  # why it is not recovered
         self.epoch = 0
-        self.deadline = ""  # the session's, before it was claimed (ms, Redis's time)
         self.rooms: membership.Rooms = {}  # at the node's cursor
         self.behind_rooms: membership.Rooms = {}  # at ``position``, until live
         self.position = 0  # accounted for up to here, until live

@@ -289,17 +289,17 @@ class Handshake:
     async def _recover(self, attempt: Attempt, pid: Pid, connection: Connection) -> bool:
         """Takes the session that the client shows a ``pid`` for; false, and why, if it can't go on."""
         connection.sid = pid.sid  # so that the next claim can evict this one
+        connection.claimed = True  # perhaps, also when the reply is lost
+        connection.kept_at = asyncio.get_running_loop().time()
         record = await self.sessions.claim(pid, connection.namespace, connection.token, connection.transport)
         if isinstance(record, Refused):
+            connection.claimed = False
             attempt.reason = record.reason
             if record.reason == "damaged":
                 self.logger.error("the record of session %s can't be read: %.500s", pid.sid, record.detail)
             return False
-        connection.claimed = True
-        connection.kept_at = asyncio.get_running_loop().time()
-        connection.deadline = record.deadline
         if not await self._resume(attempt, record, connection):
-            await self._release(connection)
+            await self._release(connection, failed=True)
             connection.claimed = False
             return False
         connection.pid = str(pid)
@@ -310,13 +310,13 @@ class Handshake:
         """Proves that this node can give the client everything it missed; see the theory in sessions.py."""
         seen = seen_by(record, attempt.offset)
         if seen is None:
-            attempt.reason = "offset"
+            attempt.reason = "epoch" if attempt.offset_ms else "offset"  # with a time it was one of ours once
             return False
         start = start_of(record, seen)
         await self._follow_to(record.last)
         # What the client saw may be gone with the log's tail, and other entries have its numbers by now. What was
         # confirmed is not: the record lost its tail with the log.
-        suspect = bool(attempt.offset_ms) and attempt.offset is not None and start == seen == attempt.offset.n
+        suspect = bool(attempt.offset_ms) and attempt.offset is not None and record.confirmed < seen == attempt.offset.n
         attempt.reason = await self.delivery.reach_back(connection, start - suspect)
         if attempt.reason is not None:
             return False
@@ -514,6 +514,8 @@ class Handshake:
         with _set(_current, connection):
             if not _lost.get():
                 await self._forget(connection)
+                if connection.closing:
+                    return  # the application disconnected it meanwhile
             try:
                 await self._leave(transport, connection.namespace, reason)
             finally:
@@ -544,17 +546,19 @@ class Handshake:
                 await self._trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)
         finally:
             connection.gone = True
-            await self._forget(connection)
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # else it is not done; python-socketio hides that
+                await self._forget(connection)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnects a client; on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
         connection = self.find(namespace or "/", sid)
-        under_way = connection is not None and connection.closing
+        closing = connection is not None and connection.closing  # another task runs its handler
         with _set(_current, connection), _set(_lost, False), _set(_attempt, None):
             try:
                 await self._disconnect(sid, namespace=namespace, ignore_queue=ignore_queue)
             finally:
-                if connection is not None and connection.closing and not connection.gone and not under_way:
+                if connection is not None and connection.closing and not closing and not connection.gone:
                     await self.leave(connection)  # its disconnect handler raised
 
     def start_disconnect(self, connection: Connection) -> None:
@@ -577,22 +581,20 @@ class Handshake:
         try:
             if not connection.accepted:  # refused, or the handshake failed
                 if connection.claimed:
-                    await self._release(connection)
+                    await self._release(connection, failed=True)
                 elif connection.created:
                     await self._forget(connection)
             elif _lost.get() and connection.pid is not None and not connection.disconnected:
-                connection.deadline = ""  # counted from now
-                await self._release(connection)
+                await self._release(connection, failed=False)
             else:
                 await self._forget(connection)
         finally:
             self.delivery.remove(connection)
 
-    async def _release(self, connection: Connection) -> None:
-        """The session waits for another connection: until ``connection.deadline``, if it has one."""
-        await self._settled(
-            connection, lambda: self.sessions.detach(connection.sid, connection.token, connection.deadline)
-        )
+    async def _release(self, connection: Connection, failed: bool) -> None:
+        """The session waits for another connection; after a claim that failed, until the deadline it had."""
+        sid, token = connection.sid, connection.token  # a connection whose claim failed gets others
+        await self._settled(connection, lambda: self.sessions.detach(sid, token, failed))
 
     async def _forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if it is another connection's."""
@@ -604,7 +606,7 @@ class Handshake:
     async def _settled(self, connection: Connection, call: Callable[[], Awaitable[bool]]) -> bool:
         try:
             return await call()
-        except RedisUnavailable as error:
+        except Exception as error:  # not only RedisUnavailable: it may be out of memory
             self.logger.warning("%s left, but Redis can't be told yet: %s", connection.sid, error)
             self._owed.append(call)
             return True
@@ -616,9 +618,16 @@ class Handshake:
 
         :raises RedisUnavailable: if it still can't be.
         """
-        while self._owed:
-            await self._owed[0]()
-            self._owed.popleft()
+        for _ in range(len(self._owed)):
+            try:
+                await self._owed[0]()
+            except RedisUnavailable:
+                raise
+            except Exception:
+                self.logger.exception("Redis does not take that a session ended; will try again")
+                self._owed.rotate(-1)
+            else:
+                self._owed.popleft()
 
     # -- the rest -----------------------------------------------------------------------------------
 

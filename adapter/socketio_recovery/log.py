@@ -239,8 +239,9 @@ class Log:
         except RedisUnavailable:
             raise
         except Exception as error:  # Redis says no (out of memory, no permission): it stored nothing, this time
-            stored, refusals = await link.call("HMGET", producer, "sequence", "refused") if again else (0, b"")
-            if int(stored or 0) < self._sequence + len(batch) - 1:
+            stored, refusals = await self._stored(link, producer) if again else (0, b"")
+            if stored < self._sequence + len(batch) - 1:
+                self._producer, self._sequence = uuid.uuid4().hex, 1  # whatever became of it, it is over
                 for append in batch:
                     if append.future and not append.future.done():
                         append.future.set_exception(type(error)(*error.args))
@@ -257,6 +258,17 @@ class Log:
                     append.future.set_exception(RuntimeError(f"Redis could not store the entry; it {why}"))
                 else:
                     append.future.set_result((position, why))
+
+    async def _stored(self, link: Link, producer: str) -> tuple[int, bytes]:
+        """The last sequence number that is stored, and what was refused of its batch."""
+        try:
+            sequence, refusals = await link.call("HMGET", producer, "sequence", "refused")
+        except RedisUnavailable:
+            raise
+        except Exception as error:
+            self.logger.error("can't ask what became of a batch: %s", error)
+            return 0, b""
+        return int(sequence or 0), refusals or b""
 
     @property
     def idle(self) -> bool:
@@ -324,11 +336,12 @@ class Log:
             return []
         items = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
         self._id = items[-1][0].decode()
-        self._newest = items[-1]
+        self._newest = None
         entries = []
         for item in items:
             try:
                 entries.append(_stamped(item))
+                self._newest = item
             except ValueError as error:  # its number, if it had one, shows as a hole
                 self.logger.error("passing over an entry of the log: %s", error)
         return entries

@@ -265,8 +265,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def start(self) -> None:
         """Starts to follow the log, and waits until this node does.
 
-        Not needed: the first client, or the first ``emit``, starts it too. For an application that wants to
-        be ready before, or to fail early.
+        The first client, or the first ``emit``, starts it too. For an application that wants to be ready
+        before, or to fail early; and until then this node does not look after the clients of dead nodes.
 
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
         """
@@ -292,7 +292,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         """
         if not self._started or self.write_only:
             return
-        self._handshake.draining = True
+        self._handshake.draining = self._orphans.paused = True
         sockets = {connection.transport: connection.socket for connection in self._delivery.connections()}
         for socket in sockets.values():
             abort(socket, self._tasks)
@@ -312,7 +312,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def close(self) -> None:
         """Stores what is still to be stored, and closes the connections to Redis.
 
-        Sessions stay: clients recover elsewhere. To tell clients first, :meth:`drain`.
+        Sessions stay: clients recover elsewhere. To tell clients first, :meth:`drain`; without it, other nodes
+        take this one for dead, and run the ``disconnect`` handlers of clients that do not come back.
         """
         self._closed = True
         if not self._started:
@@ -330,6 +331,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self._background.clear()
         if not self.write_only:
             await self._tasks.cancel()
+            with suppress(RedisUnavailable):
+                await self._handshake.settle()
             await self._sessions.calls.close()
 
     async def __aenter__(self) -> AsyncRedisStreamsManager:

@@ -51,6 +51,8 @@ class Orphans:
         self.logger = logger
         self._run = run
         self._slots = asyncio.Semaphore(MOST)
+        self.paused = False  # this node is about to stop
+        self._here: set[str] = set()  # what waits for a slot, or runs
         self._tokens: dict[str, str] = {}  # of those whose handler runs, by sid
 
     @property
@@ -63,12 +65,14 @@ class Orphans:
         while True:
             await asyncio.sleep(self.interval)
             try:
-                more = True
+                more = not self.paused
                 while more:
                     due, more = await self.sessions.due(STEP)
                     if due:
                         # Handlers that take long go on meanwhile; what waits for them too long is due elsewhere.
-                        await asyncio.wait([self._start(sid) for sid in due], timeout=self.interval)
+                        new = [self._start(sid) for sid in due if sid not in self._here]
+                        if new:
+                            await asyncio.wait(new, timeout=self.interval)
             except RedisUnavailable as error:
                 self.logger.warning("can't look for sessions of dead nodes, will try again: %s", error)
 
@@ -86,4 +90,7 @@ class Orphans:
                 finally:
                     del self._tokens[sid]
 
-        return self.tasks.start(("orphan", sid), adopt)
+        self._here.add(sid)
+        task = self.tasks.start(("orphan", sid), adopt)
+        task.add_done_callback(lambda _: self._here.discard(sid))
+        return task

@@ -98,7 +98,6 @@ class Record(NamedTuple):
     birth: int
     confirmed: int
     sent: int
-    deadline: str  #: before it was claimed
     data: dict[str, Any]
     stays: list[Stay]
 
@@ -143,7 +142,6 @@ def _record(reply: Sequence[Any]) -> Record:
         birth=int(fields[b"birth"]),
         confirmed=int(fields[b"confirmed"]),
         sent=int(fields[b"sent"]),
-        deadline=fields[b"was"].decode(),
         data=_data(fields),
         stays=_stays(fields),
     )
@@ -276,15 +274,14 @@ class Sessions:
         except DAMAGE as error:
             return Refused("damaged", f"{type(error).__name__}: {error}")
 
-    async def detach(self, sid: str, token: str, deadline: str = "") -> bool:
+    async def detach(self, sid: str, token: str, failed: bool = False) -> bool:
         """The owner's transport is gone; the session waits.
 
-        :param deadline: restores the one a claim found (ms since 1970, Redis's time), when the claim did
-            not end in a recovery.
+        :param failed: the token's claim did not end in a recovery: the session goes back to how it found it.
         :returns: whether ``token`` was the owner's.
         """
         keys = [self.keys.session(sid), self.keys.owned]
-        arguments = (token, self.max_disconnection, self.GRACE, deadline, self.ORPHAN_GRACE)
+        arguments = (token, self.max_disconnection, self.GRACE, int(failed), self.ORPHAN_GRACE)
         return bool(await self._run(DETACH, keys, *arguments))
 
     async def forget(self, sid: str, token: str) -> bool:

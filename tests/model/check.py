@@ -74,6 +74,8 @@ def check(cluster: Cluster, history: History) -> None:
     stored = {number for timeline in history.timelines for number in history.numbers(timeline).values()}
     for number, outcome in cluster.emitted.items():
         assert outcome != "ok" or number in stored, f"event {number} was said to be stored"
+    for node in (*cluster.nodes, *cluster.crashed):
+        assert not node.faults, node.faults
     for client in cluster.clients:
         for session in client.sessions:
             _received(history, client, session, False)
@@ -110,7 +112,6 @@ def _refused(history: History, client: Client, reason: str, away: float) -> None
     allowed = {
         "epoch": history.lost,
         "unknown": history.lost,
-        "offset": history.lost,
         "expired": history.outage or away >= DISCONNECTION,
         "trimmed": history.trimmed,
     }

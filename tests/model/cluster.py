@@ -170,6 +170,7 @@ class Node:
         self.links: list[Link] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.slow_handlers = 0.0
+        self.faults: list[str] = []  # what handlers found wrong
         with self:
             self.manager = AsyncRedisStreamsManager(
                 redis.Client(store, self),
@@ -219,11 +220,16 @@ class Node:
     async def _disconnected(self, sid: str, reason: str) -> None:
         if self.dead:
             return
-        data = await self.sio.get_session(sid)
+        try:
+            data = await self.sio.get_session(sid)
+        except KeyError:
+            self.faults.append(f"the disconnect handler of {sid} can't read its session")
+            raise
         transport = "" if reason == orphans.NODE_LOST else self.manager.eio_sid_from_sid(sid, "/") or ""
         self.runs.append(Run("disconnect", sid, self, transport, reason))
         await asyncio.sleep(self.slow_handlers)
-        assert data == await self.sio.get_session(sid)
+        if data != await self.sio.get_session(sid) or sid not in self.sio.rooms(sid):
+            self.faults.append(f"the session of {sid} changed under its handler")
 
     def accept(self, link: Link, by: Client) -> None:
         environ = {

@@ -174,8 +174,8 @@ async def test_a_claim_that_failed_leaves_the_orphan_to_be_adopted(store: Store)
     """The one before is dead: its handler has not run."""
     pid, _ = await created(store.sessions("dead", ttl=200))
     living = store.sessions("B")
-    record = await claimed(living, pid, "t2")
-    assert await living.detach("s1", "t2", record.deadline)
+    await claimed(living, pid, "t2")
+    assert await living.detach("s1", "t2", failed=True)
     assert await due(store, living) == []
     await expire(store)
     assert await due(store, living) == ["s1"]
@@ -186,8 +186,8 @@ async def test_a_claim_that_failed_can_be_repeated(store: Store) -> None:
     pid, _ = await created(store.sessions("dead"))
     living = store.sessions("B")
     for token in ("t2", "t3"):
-        record = await claimed(living, pid, token)
-        assert await living.detach("s1", token, record.deadline)
+        await claimed(living, pid, token)
+        assert await living.detach("s1", token, failed=True)
     await claimed(living, pid, "t4")
     assert await living.detach("s1", "t4")  # it recovered, and left
     assert await due(store, living) == []
@@ -197,10 +197,10 @@ async def test_a_claim_that_failed_can_be_repeated(store: Store) -> None:
 async def test_claims_that_fail_in_any_order_forget_nothing(store: Store) -> None:
     pid, _ = await created(store.sessions("dead", ttl=200))
     living = store.sessions("B", ttl=200)
-    first = await claimed(living, pid, "t2")
-    second = await claimed(living, pid, "t3")
-    assert not await living.detach("s1", "t2", first.deadline)
-    assert await living.detach("s1", "t3", second.deadline)
+    await claimed(living, pid, "t2")
+    await claimed(living, pid, "t3")
+    assert not await living.detach("s1", "t2", failed=True)
+    assert await living.detach("s1", "t3", failed=True)
     assert (await store.record("s1"))[b"open"] == b"t1 "
     await expire(store)
     assert await due(store, living) == ["s1"]
@@ -209,9 +209,9 @@ async def test_claims_that_fail_in_any_order_forget_nothing(store: Store) -> Non
 async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing_to_adopt(store: Store) -> None:
     sessions = store.sessions(ttl=200, max_disconnection=1)
     pid, _ = await created(sessions)
-    record = await claimed(sessions, pid, "t2")
+    await claimed(sessions, pid, "t2")
     assert not await sessions.detach("s1", "t1")  # evicted, and its disconnect handler has run
-    assert await sessions.detach("s1", "t2", record.deadline)
+    assert await sessions.detach("s1", "t2", failed=True)
     assert (await store.record("s1"))[b"token"] == b""
     await expire(store)
     assert await due(store, sessions) == []

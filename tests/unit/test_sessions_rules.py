@@ -16,9 +16,7 @@ EPOCH = 5000
 
 
 def record(birth: int = 10, sent: int = 20, confirmed: int = 50, last: int = 90) -> Record:
-    return Record(
-        last=Position(EPOCH, last), fence=1, birth=birth, confirmed=confirmed, sent=sent, deadline="", data={}, stays=[]
-    )
+    return Record(last=Position(EPOCH, last), fence=1, birth=birth, confirmed=confirmed, sent=sent, data={}, stays=[])
 
 
 @pytest.mark.parametrize(
