@@ -1,0 +1,269 @@
+"""Faults that were found once, each in the shortest program that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis.exceptions
+from socketio_recovery import sessions
+from socketio_recovery.errors import RedisUnavailable
+
+from .cluster import HEARTBEAT, TTL, Client, Cluster, Node, Run
+from .store import Stream
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Cluster]]:
+    """A cluster; all is the same in each run."""
+    made: list[Cluster] = []
+
+    def make(nodes: int = 3, **options: Any) -> Cluster:
+        made.append(Cluster(1, nodes, **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+def opened(cluster: Cluster, node: Node) -> tuple[Client, str]:
+    client = cluster.open(node)
+    cluster.until(lambda: client.connected, 5, "it connects")
+    assert client.session is not None
+    return client, client.session.sid
+
+
+def handled(cluster: Cluster, sid: str) -> list[Run]:
+    """The disconnect handlers that ran for a session."""
+    return [run for run in cluster.runs if run.what == "disconnect" and run.sid == sid]
+
+
+def failing(method: Any, *errors: Exception) -> Any:
+    """Fails so often, then does what it should."""
+    left = list(errors)
+
+    async def call(*arguments: Any) -> Any:
+        if left:
+            raise left.pop(0)
+        return await method(*arguments)
+
+    return call
+
+
+OUT_OF_MEMORY = redis.exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
+
+
+async def saved(node: Node, sid: str) -> None:
+    await node.sio.save_session(sid, {"user": "ann"})
+    await node.sio.enter_room(sid, "red")
+
+
+@pytest.mark.parametrize("first", ["disconnect", "loss", "leave"])
+def test_a_disconnect_while_the_handler_runs(make: Callable[..., Cluster], first: str) -> None:
+    """The handler goes on with its session."""
+    cluster = make()
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    seen: list[Any] = []
+
+    async def handler(sid: str, reason: str) -> None:
+        for pause in (0.5, 0.0):
+            seen.append((await a.sio.get_session(sid), sorted(map(str, a.sio.rooms(sid)))))
+            await asyncio.sleep(pause)
+
+    a.sio.on("disconnect", handler)
+    a.task(saved(a, sid))
+    cluster.run(0.1)
+    if first == "disconnect":
+        a.task(a.sio.disconnect(sid))
+    elif first == "loss":
+        client.vanish()
+    else:
+        forget = a.manager._sessions.forget
+
+        async def slowly(*arguments: Any) -> bool:
+            await asyncio.sleep(0.2)
+            return await forget(*arguments)
+
+        a.manager._sessions.forget = slowly  # type: ignore[method-assign,assignment]
+        assert client.link is not None
+        client.link.write("41")
+    cluster.run(0.1)
+    a.task(a.sio.disconnect(sid))
+    cluster.run(2)
+    assert seen == [({"user": "ann"}, sorted(["red", sid]))] * 2
+
+
+def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    client.drop(False, b, 1.0)
+    for _ in range(3):
+        cluster.emit(a)
+    cluster.run(0.2)
+    cluster.store.do_xtrim(b"{m}:log", b"MAXLEN", b"~", b"1")
+    b.manager._delivery.window.reset(b.manager._delivery.cursor.n, cluster.store.ms)
+    b.manager._sessions.detach = failing(b.manager._sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
+    cluster.until(lambda: client.connected, 5, "it is back")
+    assert [why for why, _ in client.refusals] == ["trimmed"]
+    link = client.link
+    cluster.run(2 * TTL)
+    assert client.link is link
+    assert len(handled(cluster, sid)) == 1
+
+
+def test_a_claim_whose_reply_came_too_late_is_given_back(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    client.drop(False, b, 1.0)
+    claim = b.manager._sessions.claim
+
+    async def late(*arguments: Any) -> Any:
+        await claim(*arguments)
+        client.active = False  # it does not try again
+        raise RedisUnavailable("too late")
+
+    b.manager._sessions.claim = late  # type: ignore[method-assign,assignment]
+    cluster.run(3 * TTL)
+    assert [run.reason for run in handled(cluster, sid)] == ["transport close"]
+
+
+def test_nobody_is_refused_for_the_entry_that_it_has(make: Callable[..., Cluster]) -> None:
+    """All it missed is there; the last it has seen is not, but that is confirmed."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, _ = opened(cluster, a)
+    cluster.emit(a)
+    cluster.run(30)  # nothing happens
+    cluster.restart(b)
+    b = cluster.nodes[1]
+    cluster.run(0.2)
+    client.drop(False, b, 0.5)
+    cluster.run(0.2)
+    cluster.emit(a)
+    cluster.until(lambda: client.connected, 5, "it is back")
+    assert client.refusals == []
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_redis_refuses_to_detach(make: Callable[..., Cluster], times: int) -> None:
+    """It is told again until it does; other sessions are kept meanwhile."""
+    cluster = make()
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    other, other_sid = opened(cluster, a)
+    link = other.link
+    a.manager._sessions.detach = failing(a.manager._sessions.detach, *[OUT_OF_MEMORY] * times)  # type: ignore[method-assign]
+    client.vanish()
+    cluster.run(3 * TTL)
+    assert other.link is link
+    assert handled(cluster, other_sid) == []
+    assert [run.reason for run in handled(cluster, sid) if run.node is a] == ["transport close"]
+    assert len(handled(cluster, sid)) == (1 if times == 1 else 2)  # else nobody could know
+
+
+def test_what_is_owed_is_paid_before_the_end(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    a.manager._sessions.detach = failing(a.manager._sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
+    client.active = False
+
+    async def stop() -> None:
+        await a.manager.drain()
+        await a.manager.close()
+
+    a.task(stop())
+    cluster.run(3 * TTL)
+    assert len(handled(cluster, sid)) == 1
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_who_lives_is_no_orphan_after_an_outage(
+    make: Callable[..., Cluster], nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HEARTBEAT_COUNT", 2)  # as with more clients
+    cluster = make(nodes)
+    clients = [opened(cluster, node)[0] for node in cluster.nodes for _ in range(6 // nodes)]
+    links = [client.link for client in clients]
+    cluster.store.reachable = False
+    cluster.store.cut()
+    cluster.run(TTL + 2)
+    cluster.store.reachable = True
+    cluster.run(TTL)
+    assert [client.link for client in clients] == links
+    assert [run for run in cluster.runs if run.what == "disconnect"] == []
+
+
+def test_a_foreign_entry_that_comes_and_goes_begins_no_epoch(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    a = cluster.nodes[0]
+    client, _ = opened(cluster, a)
+    cluster.emit(a)
+    cluster.run(0.5)
+    link, epoch = client.link, cluster.store.do_hget(b"{m}:meta", b"epoch")
+
+    async def add() -> None:
+        cluster.store.do_xadd(b"{m}:log", b"%d-999" % cluster.store.ms, b"not", b"ours")
+
+    cluster.loop.run_until_complete(add())
+    cluster.run(0.5)
+    stream = cluster.store.read(b"{m}:log", Stream)
+    del stream.ids[-1], stream.fields[-1]
+    cluster.store.cut(a)
+    cluster.run(3)
+    assert client.link is link
+    assert cluster.store.do_hget(b"{m}:meta", b"epoch") == epoch
+
+
+def orphans(cluster: Cluster, count: int) -> None:
+    """Sessions as a dead node leaves them."""
+    node = cluster.nodes[1]
+    dead = sessions.Sessions(node.manager._sessions.calls, node.manager._keys, "dead", 1000, 1, 1500, 5)
+
+    async def create() -> None:
+        await asyncio.gather(*(dead.create(f"o{i}", None, "/", f"token {i:05d}", "t") for i in range(count)))
+
+    with node:
+        cluster.loop.run_until_complete(create())
+
+
+def test_a_handler_that_close_cut_off_runs_elsewhere(make: Callable[..., Cluster]) -> None:
+    cluster = make()
+    b, c = cluster.nodes[1:]
+    cluster.crash(cluster.nodes[0])
+    ended: list[str] = []
+
+    async def handler(sid: str, reason: str) -> None:
+        await asyncio.sleep(2)
+        ended.append(sid)
+
+    b.sio.on("disconnect", handler)
+    c.sio.on("disconnect", handler)
+    orphans(cluster, 10)
+    cluster.until(lambda: bool(b.manager._orphans.beats or c.manager._orphans.beats), TTL, "one adopts")
+    first = b if b.manager._orphans.beats else c
+    first.task(first.manager.close())
+    cluster.run(3 * TTL)
+    assert sorted(ended) == sorted(f"o{i}" for i in range(10))
+
+
+def test_handlers_that_hang_do_not_pile_up(make: Callable[..., Cluster]) -> None:
+    cluster = make(2)
+    cluster.crash(cluster.nodes[0])
+    b = cluster.nodes[1]
+
+    async def handler(sid: str, reason: str) -> None:
+        await asyncio.Event().wait()
+
+    b.sio.on("disconnect", handler)
+    orphans(cluster, 150)
+    cluster.run(10 * HEARTBEAT)
+    before = len(b.tasks)
+    cluster.run(40 * HEARTBEAT)
+    assert len(b.tasks) <= before + 5
