@@ -212,7 +212,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self.host_id,
             _ms(self.max_disconnection_duration),
             _ms(ttl),
-            _ms(3 * self.heartbeat_interval),
+            _ms(3 * self.heartbeat_interval + 3),  # 3 s: who lost Redis may wait for so long before the next try
             self.handshake_timeout,
         )
         self._handshake = Handshake(

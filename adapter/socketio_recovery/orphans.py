@@ -2,8 +2,9 @@
 
 When a node dies nobody runs the application's ``disconnect`` handler for its clients, and what the
 application counts by ``connect`` and ``disconnect`` (who is online, say) rots. A client that recovers
-needs none: it never left. For one that does not, its session's deadline passes, three more heartbeats do
-not come either, and one living node adopts it and runs the handler, with :data:`NODE_LOST` as the reason.
+needs none: it never left. For one that does not, its session's deadline passes; three more heartbeats do
+not come either, nor three seconds later, for an owner that is just connecting to Redis again. Then one
+living node adopts it and runs the handler, with :data:`NODE_LOST` as the reason.
 
 Exactly one node does, once. If it dies itself while the handler runs, the session is adopted again. An
 owner that was only frozen, or cut off from Redis, past the deadline finds out before it runs the handler

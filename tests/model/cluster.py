@@ -149,6 +149,7 @@ class Run:
         self.node = node
         self.transport = transport
         self.reason = reason
+        self.at = node.loop.time()
 
     def __repr__(self) -> str:
         return f"{self.what} {self.sid} on {self.node.name} by {self.transport or '-'}: {self.reason}"
@@ -166,6 +167,7 @@ class Node:
         self.store = store
         self.runs = runs
         self.dead = False
+        self.died_at = float("inf")
         self.lag = 0.0
         self.links: list[Link] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
@@ -248,6 +250,7 @@ class Node:
     def crash(self) -> None:
         """SIGKILL."""
         self.dead = True
+        self.died_at = self.loop.time()
         self.store.cut(self)
         for link in self.links:
             link.abort()
@@ -300,6 +303,7 @@ class Client:
         self.refusals: list[tuple[str, float]] = []  # (why it was not recovered, for how long it was away)
         self.left_at = 0.0
         self.goal: Node | None = None
+        self.node: Node | None = None
         self._binary: list[Any] = []
         self._births: dict[str, tuple[int, int]] = {}
         self._reasons: dict[str, str] = {}
@@ -329,6 +333,7 @@ class Client:
         if node.dead:
             self.link.abort()
         else:
+            self.node = node
             node.accept(self.link, self)
 
     def drop(self, silently: bool, to: Node | None, after: float) -> None:
@@ -386,6 +391,10 @@ class Client:
             if not self._binary[0]:
                 self._event(*self._binary[1:])
         elif data[0] == "0":
+            assert self.node is not None
+            if self.pid is not None:
+                sid = self.pid.rpartition(".")[0]
+                self.cluster.claims.append((sid, self.node, self.cluster.loop.time()))
             auth = {} if self.pid is None else {"pid": self.pid, **({"offset": self.offset} if self.offset else {})}
             link.write("40" + (json.dumps(auth) if auth else ""))
         elif data[0] == "2":
@@ -456,6 +465,8 @@ class Cluster:
         self.runs: list[Run] = []
         self.crashed: list[Node] = []
         self.clients: list[Client] = []
+        #: Each try to recover: which session, where, when.
+        self.claims: list[tuple[str, Node, float]] = []
         self.nodes = [self._node(name) for name in "abcdef"[:nodes]]
         #: What each emit said: the number it carries -> "ok", or its exception.
         self.emitted: dict[int, Any] = {}
