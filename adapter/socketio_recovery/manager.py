@@ -162,6 +162,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self._pending: dict[int, tuple[Room, float, Callable[..., Any]]] = {}
         self._callback_ids = count(1)
         self._beats = True
+        self._failing: set[str] = set()  # background tasks that failed just now
         self._codec: Codec = JsonCodec(self.json)
         self._log: Log
         self._sessions: Sessions
@@ -259,7 +260,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
                 ("watch for orphans", self._orphans.watch),
             ]
         for name, run in work:
-            task = asyncio.create_task(supervise(name, run, logger), name=f"socketio_recovery {name}")
+            task = asyncio.create_task(supervise(name, run, self._failing, logger), name=f"socketio_recovery {name}")
             self._background.append(task)
 
     async def start(self) -> None:
@@ -346,11 +347,12 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     def healthy(self) -> bool:
         """Whether this node follows the log now and takes clients; for a readiness probe."""
         if not self._started or self.write_only:
-            return self._started
+            return self._started and not self._failing
         read_at = self._log.read_at
         now = asyncio.get_running_loop().time()
         reads = read_at is not None and now - read_at < 2 * READ_BLOCK + 1
-        return reads and self._log.writes and self._beats and not self._handshake.draining
+        works = reads and self._log.writes and self._beats and not self._failing
+        return works and not self._handshake.draining
 
     async def _beat(self) -> None:
         while True:

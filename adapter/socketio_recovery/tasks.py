@@ -9,16 +9,26 @@ from typing import Any
 
 from .connections import Backoff
 
+#: How long a task has to run without a failure to count as well again, in seconds.
+STEADY = 5.0
 
-async def supervise(name: str, run: Callable[[], Awaitable[None]], logger: logging.Logger) -> None:
-    """Runs ``run`` for ever: what it raises is logged, and it is started again."""
+
+async def supervise(name: str, run: Callable[[], Awaitable[None]], failing: set[str], logger: logging.Logger) -> None:
+    """Runs ``run`` for ever: what it raises is logged, and it is started again.
+
+    :param failing: ``name`` is in it from a failure on, until it has run for :data:`STEADY` seconds.
+    """
     backoff = Backoff(first=0.1, most=5.0)
     while True:
+        well = asyncio.get_running_loop().call_later(STEADY, failing.discard, name)
         try:
             await run()
         except Exception:
+            failing.add(name)
             logger.exception("the %s failed; starting it again", name)
             await backoff.wait()
+        finally:
+            well.cancel()
 
 
 class Ordered:

@@ -1,0 +1,47 @@
+"""Background tasks: what fails is logged, started again, and known to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+from socketio_recovery.tasks import STEADY, supervise
+
+from tests.model.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def test_a_task_that_fails_is_started_again_and_seen_to_fail(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    failing: set[str] = set()
+    starts: list[float] = []
+
+    async def run() -> None:
+        starts.append(loop.time())
+        await asyncio.sleep(1)
+        if len(starts) < 4:
+            raise ValueError("it can't go on")
+        await asyncio.Event().wait()
+
+    async def watch() -> None:
+        task = asyncio.create_task(supervise("reader", run, failing, logging.getLogger("test.tasks")))
+        await asyncio.sleep(0.5)
+        assert failing == set()
+        while len(starts) < 4:
+            await asyncio.sleep(0.1)
+            assert (failing == {"reader"}) == (loop.time() > 1)
+        while failing:
+            await asyncio.sleep(0.1)
+        assert loop.time() >= starts[-1] + STEADY
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    loop.run_until_complete(watch())
+    assert [record.getMessage() for record in caplog.records] == ["the reader failed; starting it again"] * 3
