@@ -13,6 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from itertools import count
 from random import Random
@@ -22,7 +23,7 @@ from typing import Any
 import engineio.async_socket
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, orphans
-from socketio_recovery.errors import PublishTimeout
+from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 
 from . import store as redis
 from .loop import Loop
@@ -195,7 +196,7 @@ class Node:
         self.sio.eio.generate_id = lambda: f"{name}{next(ids)}"  # the same from run to run
         self.sio.on("connect", self._connected)
         self.sio.on("disconnect", self._disconnected)
-        self.task(self.manager.start())
+        self.task(self._start())
 
     def __enter__(self) -> Node:
         self._token = _node.set(self)
@@ -208,6 +209,10 @@ class Node:
         """Runs something in this node."""
         with self:
             return asyncio.ensure_future(work, loop=self.loop)
+
+    async def _start(self) -> None:
+        with suppress(RedisUnavailable):  # Redis is away just now; it goes on trying
+            await self.manager.start()
 
     async def _connected(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         if self.dead:

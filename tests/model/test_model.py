@@ -36,6 +36,7 @@ class Programs(RuleBasedStateMachine):
             node.slow_handlers = slow
         self.history = History(self.cluster)
         self.snapshot: Any = None
+        self.set_back = 0.0
         for n in range(3):
             self.cluster.open(self.node(n))
         self.cluster.run(0.1)
@@ -154,6 +155,7 @@ class Programs(RuleBasedStateMachine):
     @rule(ms=st.sampled_from((-5000, 5000)))
     def clock(self, ms: int) -> None:
         self.history.outage |= ms > 0  # deadlines pass
+        self.set_back += max(0, -ms) / 1000  # they are so much later
         self.cluster.store.skew += ms
 
     @rule()
@@ -224,7 +226,7 @@ class Programs(RuleBasedStateMachine):
         for client in cluster.clients:
             client.vanish()
         if not self.history.lost:
-            cluster.until(lambda: all_over(cluster), END, "all sessions are over")
+            cluster.until(lambda: all_over(cluster), END + self.set_back, "all sessions are over")
         cluster.run(TTL / 2)
         check_handlers(cluster, self.history)
 
