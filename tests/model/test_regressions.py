@@ -267,3 +267,28 @@ def test_handlers_that_hang_do_not_pile_up(make: Callable[..., Cluster]) -> None
     before = len(b.tasks)
     cluster.run(40 * HEARTBEAT)
     assert len(b.tasks) <= before + 5
+
+
+def test_a_client_that_comes_while_its_node_boots(make: Callable[..., Cluster]) -> None:
+    """Its session is older than what the node reads first: others emit meanwhile."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    cluster.restart(b)
+    b = cluster.nodes[1]
+    tail = b.manager._log.tail
+
+    async def slowly(*arguments: Any) -> Any:
+        await asyncio.sleep(0.3)
+        return await tail(*arguments)
+
+    b.manager._log.tail = slowly  # type: ignore[method-assign,assignment]
+    client = cluster.open(b)
+    for _ in range(10):
+        cluster.run(0.02)
+        cluster.emit(a)
+    cluster.until(lambda: client.connected, 5, "it connects")
+    cluster.run(1)
+    assert [(run.what, run.node) for run in cluster.runs] == [("connect", b)]
+    assert client.refusals == []
+    assert len(client.sessions) == 1
+    assert client.sessions[0].got, "what was emitted since its session began"
