@@ -278,11 +278,11 @@ def check_session(
     got = [place[id] for id in session.ids if id in place]
     lossy = any(start <= session.last + MARGIN and end >= session.start for start, end in history.losses)
 
-    foreign = [id for id in session.ids if id not in place]
+    ids = session.ids
     if lossy and not session.final:
         # What was lost with the log's tail may have been delivered before: nobody else can tell.
-        while foreign and foreign[-1] not in known and foreign[-1] == session.ids[-len(foreign)]:
-            foreign = [id for id in foreign if id in known]
+        ids = ids[: max((i for i, id in enumerate(ids, 1) if id in known), default=0)]
+    foreign = [id for id in ids if id not in place]
     if foreign:
         yield Violation("foreign", client.name, session.sid, len(foreign), f"not meant for it: {_some(foreign)}")
 

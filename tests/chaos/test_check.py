@@ -404,6 +404,16 @@ def test_not_back_at_the_end() -> None:
 def test_the_lost_tail_may_have_been_delivered() -> None:
     """To a client that had to start fresh: it was told. Nobody else can know of these events."""
     run = Run()
-    run.steps("steady").append(Received(run.now, "seen by one node", (1000, len(run.log) + 1)))
+    for n in (1, 2):
+        run.steps("steady").append(Received(run.now, f"seen by one node.{n}", (1000, len(run.log) + n)))
     run.begin_anew()
     assert run.found() == {}
+
+
+def test_what_was_never_stored_is_foreign_before_what_was() -> None:
+    """A lost tail is at the end of what a session received, and nowhere else."""
+    run = Run()
+    run.steps("steady").append(Received(run.now, "never stored", (1000, len(run.log) + 1)))
+    run.emit("live.99")
+    run.begin_anew()
+    assert run.found() == {"foreign": 1}
