@@ -108,6 +108,8 @@ class Link:
         self._pool = pool
         self._timeout = timeout
         self._connection: Any = None
+        #: How many connections it has opened so far.
+        self.number = 0
 
     @property
     def connected(self) -> bool:
@@ -125,13 +127,13 @@ class Link:
         """Runs a script, as :meth:`call`. See https://redis.io/docs/latest/commands/evalsha/."""
         return raised((await self.run_many([(script, keys, arguments)]))[0])
 
-    async def run_many(self, calls: Sequence[Call]) -> list[Any]:
-        """Runs scripts one after the other in one round trip. Replies may be exceptions.
+    async def run_many(self, calls: Sequence[Call], *more: Sequence[Argument]) -> list[Any]:
+        """Runs scripts one after the other, then ``more`` commands, in one round trip. Replies may be exceptions.
 
         A script that the server does not know is loaded and then run, after the others.
         """
         commands = [("EVALSHA", s.sha, len(keys), *keys, *arguments) for s, keys, arguments in calls]
-        replies = await self._exchange(commands, self._timeout)
+        replies = await self._exchange([*commands, *more], self._timeout)
         unknown = [i for i, reply in enumerate(replies) if _is(reply, {"NoScriptError"}, ("NOSCRIPT",))]
         if unknown:
             commands = [("EVAL", calls[i][0].source, *commands[i][2:]) for i in unknown]
@@ -176,6 +178,7 @@ class Link:
             backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
             connection.retry = type(connection.retry)(backoff, 0)
         connection.socket_timeout = None  # each exchange has its own
+        self.number += 1
         self._connection = connection  # closed by close(), also when it is cancelled on its way
         await connection.connect()
 

@@ -20,9 +20,6 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from engineio.packet import MESSAGE
-from engineio.packet import Packet as EngineIOPacket
-
 from . import membership
 from .codec import (
     CALLBACK,
@@ -41,31 +38,13 @@ from .codec import (
     converted,
     offset,
 )
+from .outbox import Message
 from .window import Window
 
 #: Events in one slice of a replay.
 SLICE = 200
 #: Volatile events that are kept for a client while it connects, at most.
 HELD = 10_000
-
-
-class Message(EngineIOPacket):  # type: ignore[misc]
-    """An Engine.IO MESSAGE shared by many transports.
-
-    The base class caches one encoding; binary data has two: raw on WebSocket, base64 in polling.
-    """
-
-    def __init__(self, data: str | bytes) -> None:
-        super().__init__(MESSAGE, data)
-        self._base64: str | None = None
-
-    def encode(self, b64: bool = False) -> str | bytes:
-        if not (self.binary and b64):
-            encoded: str | bytes = super().encode()
-            return encoded
-        if self._base64 is None:
-            self._base64 = EngineIOPacket(MESSAGE, self.data).encode(b64=True)
-        return self._base64
 
 
 class Connection:
@@ -100,6 +79,7 @@ class Connection:
         "muted",
         "namespace",
         "offsets",
+        "pending",
         "pid",
         "pinged",
         "position",
@@ -148,6 +128,7 @@ class Connection:
         self.acks: dict[int, tuple[str, int]] = {}  # acknowledgements the client owes: n -> (node, id)
         self.catching_up: asyncio.Task[None] | None = None
         self.held: list[Entry] = []  # for it, since it is here, but not in the window
+        self.pending: list[Message] = []  # of the batch that is being dispatched
 
 
 class Delivery:
@@ -187,6 +168,8 @@ class Delivery:
         self._pinned: dict[Connection, int] = {}
         #: Clients with too much to read when the last batch was dispatched.
         self._over: dict[Connection, None] = {}
+        #: Clients that get something of the batch that is being dispatched.
+        self._pending: list[Connection] = []
         self.backwards: Callable[[int, int, int, Callable[[list[Entry]], bool]], Awaitable[None]]
         self.on_disconnect: Callable[[Connection], None] = lambda connection: None
         self.on_evict: Callable[[Connection], None] = lambda connection: None
@@ -318,6 +301,7 @@ class Delivery:
                 self.logger.exception("entry %d of the log could not be dispatched", entry.n)
                 entry = Entry(EPOCH, entry.n, entry.ms)
             self.window.append(entry)
+        self._flush()
         self.cursor = Position(self.cursor.epoch, entries[-1].n)
         self._cursor_ms = entries[-1].ms
         pins = (*self._pinned.values(), *(c.position for c in self._behind))
@@ -382,43 +366,49 @@ class Delivery:
                 connection.held.append(entry)
 
     def _send(self, entry: Entry, members: Iterable[Connection]) -> None:
-        """Queues an event for its recipients."""
-        payload = entry.payload
+        """Adds an event to what its recipients get of this batch; :meth:`_flush` sends it."""
+        payload, skip, n = entry.payload, entry.skip, entry.n
         assert payload is not None
-        ack = None if entry.callback is None else entry.n
-        text = None if ack else offset(Position(self.cursor.epoch, entry.n), entry.ms)
-        with_offset: list[Message] | None = None
-        without: list[Message] | None = None
+        ack = None if entry.callback is None else n
+        text = None if ack else offset(Position(self.cursor.epoch, n), entry.ms)
+        with_offset: list[Message] = []
+        without: list[Message] = []
         for connection in members:
-            if entry.skip and connection.sid in entry.skip:
+            if skip and connection.sid in skip:
                 continue
+            pending = connection.pending
+            if not pending:
+                self._pending.append(connection)
             if connection.offsets and text:
-                if with_offset is None:
+                if not with_offset:
                     with_offset = self._messages(entry.namespace, payload, text, None)
-                messages = with_offset
-                connection.sent = entry.n
+                pending += with_offset
+                connection.sent = n
             else:
-                if without is None:
+                if not without:
                     without = self._messages(entry.namespace, payload, None, ack)
-                messages = without
+                pending += without
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
                     if len(connection.acks) > self.max_queue:  # a client that never acknowledges
                         del connection.acks[next(iter(connection.acks))]
-            self._queue(connection, messages)
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:
         return [Message(data) for data in self.codecs[0].packets(namespace, payload, offset, id)]
 
-    def _queue(self, connection: Connection, messages: Sequence[Message]) -> None:
-        if connection.socket.closed:
-            return
-        queue = connection.socket.queue
-        for message in messages:
-            queue.put_nowait(message)
-        if queue.qsize() > self.max_queue and connection.live:
-            self._over[connection] = None
+    def _flush(self) -> None:
+        """Sends what a batch has for each client: everything at once."""
+        for connection in self._pending:
+            messages, connection.pending = connection.pending, []
+            socket = connection.socket
+            if socket.closed:
+                continue
+            outbox = socket.queue
+            outbox.send(messages)
+            if outbox.qsize() > self.max_queue and connection.live:
+                self._over[connection] = None
+        self._pending.clear()
 
     def _shed(self) -> None:
         """Parts with clients that still have too much to read, though writers ran since the last batch."""
@@ -447,6 +437,7 @@ class Delivery:
         entry.namespace, entry.rooms, entry.skip, entry.payload = namespace, rooms, skip, payload
         self._hold(entry)
         self._send(entry, self.members(namespace, rooms))
+        self._flush()
 
     # -- positions ----------------------------------------------------------------------------------
 
@@ -536,6 +527,7 @@ class Delivery:
             del connection.held[: len(held)]
             for entry in sorted(slice.events + held, key=lambda entry: entry.n):
                 self._send(entry, (connection,))
+            self._flush()
             if slice.ended:
                 connection.disconnected = True
                 self.mute(connection)

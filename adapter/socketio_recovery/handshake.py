@@ -17,6 +17,7 @@ and the difference between a client that left and a transport that was lost. So 
 ``save_session``            stores the data in the session's record
 ``get_session``             the same for what it reads: in a ``disconnect`` handler the transport may be gone
 ``emit``                    knows ``volatile``
+Engine.IO ``create_queue``  makes an outbox; see ``outbox.py``
 Engine.IO ``message``       bounds what one binary packet may hold
 Engine.IO ``connect``       watches the pings of the transport, and keeps hold of its WebSocket
 Engine.IO ``disconnect``    marks what follows as a loss, not a leave
@@ -47,9 +48,10 @@ from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from . import membership
 from .codec import Position, parse_offset, parse_offset_ms
-from .delivery import Connection, Delivery, Message
+from .delivery import Connection, Delivery
 from .errors import RedisUnavailable, SessionGone
 from .orphans import NODE_LOST
+from .outbox import Message, Outbox
 from .sessions import Beat, Orphan, Pid, Record, Refused, Sessions, seen_by, start_of
 from .tasks import Ordered
 
@@ -154,6 +156,11 @@ def abort(socket: Any, tasks: Ordered) -> None:
     tasks.start(("transport", socket.sid), close)
 
 
+def _request(websocket: Any) -> Any:
+    """The aiohttp request that became a WebSocket; ``None`` with another server."""
+    return getattr(websocket, "environ", {}).get("aiohttp.request")
+
+
 class Handshake:
     """Takes clients in and sees them off.
 
@@ -215,6 +222,7 @@ class Handshake:
         server.get_session = self.get_session
         server.save_session = self.save_session
         server.emit = self.emit
+        server.eio.create_queue = Outbox
         server.eio.on("message", self.message)
         server.eio.on("connect", self.transport_connected)
         server.eio.on("disconnect", self.transport_lost)
@@ -502,8 +510,7 @@ class Handshake:
 
     def _cut(self, transport: str) -> None:
         """Ends a WebSocket whose client does not read: its writer would wait, with all it took, until TCP gives up."""
-        websocket = self._websockets.get(transport)
-        request = getattr(websocket, "environ", {}).get("aiohttp.request")
+        request = _request(self._websockets.get(transport))
         if request is not None and request.transport is not None:
             request.transport.abort()
 
@@ -695,10 +702,14 @@ class Handshake:
 
         async def watched_websocket(websocket: Any) -> Any:
             self._websockets[socket.sid] = websocket
+            request = _request(websocket)
+            if request is not None:
+                socket.queue.open(socket, request.transport, bool(websocket._sock.compress))
             try:
                 return await serve(websocket)
             finally:
                 del self._websockets[socket.sid]
+                socket.queue.close()
 
         async def watched_send(packet: Any) -> None:
             if packet.packet_type == PING:

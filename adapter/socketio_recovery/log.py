@@ -9,6 +9,10 @@ Reading.  One reader per node follows the stream from a known position, never fr
 between two reads can't be missed. It hands whole batches to a synchronous function and never waits for
 application code; a handler that awaits ``emit`` would wait for the reader that waits for it.
 
+The writer reads, too: with each batch it asks what follows the last entry read, so that an entry is stored and
+dispatched in one round trip, and the reader rests while the writer is at work. What both have read counts once:
+entries have ids, and what is not behind the last one is known already.
+
 Holes.  Stream ids show that entries are in order, not that none is missing. Entries are numbered, without
 gaps, within an *epoch*. Reading n where n - 1 was not the one before means:
 
@@ -25,12 +29,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .codec import EPOCH, Entry, Position, parse_entry
-from .connections import Argument, Backoff, Link, Script
+from .connections import Argument, Backoff, Link, Script, raised
 from .errors import LogBroken, PublishTimeout, RedisUnavailable
 
 APPEND, TAIL, RENEW = Script("append"), Script("tail"), Script("renew")
@@ -43,6 +49,8 @@ EXTEND_COUNT = 2000
 APPEND_BYTES = 1 << 20
 #: How long the reader waits for a quiet stream before it looks whether the log is still the same, in seconds.
 READ_BLOCK = 2.0
+#: How long the reader leaves the reading to a busy writer, in seconds.
+REST = 0.1
 
 
 #: Told where to go on reading from: position, its ms (Redis's time), why. See :meth:`Log.follow`.
@@ -87,7 +95,7 @@ NO_ACTION = Action()
 class Append:
     """An entry on its way into the log."""
 
-    __slots__ = ("action", "fields", "future", "sent", "size")
+    __slots__ = ("action", "deadline", "fields", "future", "sent", "size", "stored")
 
     def __init__(self, head: str, data: Sequence[str | bytes] = (), action: Action = NO_ACTION) -> None:
         self.fields: Sequence[str | bytes] = ("head", head, *data)
@@ -97,7 +105,9 @@ class Append:
                 argument.encode()  # what has no UTF-8 form is an error here, not of the whole batch
         self.action = action
         self.sent = False
-        self.future: asyncio.Future[tuple[Position, str]] | None = None
+        self.stored = False
+        self.deadline = 0.0  # event loop time, seconds
+        self.future: asyncio.Future[str]
 
 
 class Log:
@@ -131,11 +141,21 @@ class Log:
         self._queue: deque[Append] = deque()
         self._wake: asyncio.Event | None = None
         self._busy = False
+        #: Set while the writer has nothing to do, or no luck: what follows is for the reader to read.
+        self._rests = asyncio.Event()
+        self._rests.set()
+        #: Who waits, in the order of their deadlines, and the timer for the first.
+        self._waiting: deque[Append] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         #: Called with the position up to which a batch is stored, to hold its waiters back until this node
         #: has dispatched it. ``None`` when nothing is followed.
         self.when_dispatched: Callable[[Position, Callable[[], None]], None] | None = None
+        self._start: Start
+        self._dispatch: Callable[[Sequence[Entry]], None]
         self._at: Position | None = None
         self._id = ""
+        self._starts = 0
+        self._checked = 0  # the connection on which the writer looked whether the log is the same
         self._newest: Any = None  #: the entry with this id, as it was read
         self._broken = False
         #: Where this node stood when there was more in the log, though it had just read nothing.
@@ -155,31 +175,37 @@ class Log:
         :raises PublishTimeout: after ``publish_timeout`` seconds.
         :raises RuntimeError: if Redis could not store this entry.
         """
-        append.future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        append.future = loop.create_future()
+        append.deadline = loop.time() + self.publish_timeout
         self._queue.append(append)
+        self._waiting.append(append)
+        if self._timer is None:
+            self._timer = loop.call_at(append.deadline, self._expire)
         if self._wake is not None:
             self._wake.set()
-        stored = False
         try:
-            async with asyncio.timeout(self.publish_timeout):
-                position, refused = await append.future
-                stored = True
-                if self.when_dispatched is not None:
-                    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self.when_dispatched(position, lambda: None if done.done() else done.set_result(None))
-                    await done
-                return refused
-        except TimeoutError:
-            if stored:
-                raise PublishTimeout("stored", self.publish_timeout) from None
-            if append.sent:
-                raise PublishTimeout("unknown", self.publish_timeout) from None
-            self._queue.remove(append)
-            raise PublishTimeout("withdrawn", self.publish_timeout) from None
+            return await append.future
         except asyncio.CancelledError:
             if not append.sent and append in self._queue:
                 self._queue.remove(append)
             raise
+
+    def _expire(self) -> None:
+        """Tells who has waited for too long. All wait for equally long, so the first to come is the first to go."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._waiting:
+            append = self._waiting[0]
+            if not append.future.done():
+                if append.deadline > loop.time():
+                    self._timer = loop.call_at(append.deadline, self._expire)
+                    return
+                fate = "stored" if append.stored else "unknown" if append.sent else "withdrawn"
+                if fate == "withdrawn":
+                    self._queue.remove(append)
+                append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+            self._waiting.popleft()
 
     async def write(self) -> None:
         """Stores what is queued, for ever. To be run as a task."""
@@ -188,7 +214,11 @@ class Log:
         backoff = Backoff()
         try:
             while True:
+                if not self._queue:
+                    for _ in range(2):  # who waited for the last batch may have more
+                        await asyncio.sleep(0)
                 while not self._queue:
+                    self._rests.set()
                     self._wake.clear()
                     await self._wake.wait()
                 batch = self._take()
@@ -201,6 +231,7 @@ class Log:
                     except RedisUnavailable as error:
                         again = True
                         self.writes = False
+                        self._rests.set()
                         self.logger.warning("can't write to the log, will try again: %s", error)
                         await backoff.wait()
                 backoff.reset()
@@ -208,6 +239,7 @@ class Log:
                 self._busy = False
         finally:
             self._busy = False
+            self._rests.set()
             await link.close()
 
     def _take(self) -> list[Append]:
@@ -235,7 +267,7 @@ class Log:
                 else:
                     arguments.append(0 if argument is None else argument)
         try:
-            reply = await link.run(APPEND, keys, arguments)
+            reply = await self._write_and_read(link, keys, arguments)
         except RedisUnavailable:
             raise
         except Exception as error:  # Redis says no (out of memory, no permission): it stored nothing, this time
@@ -243,21 +275,61 @@ class Log:
             if stored < self._sequence + len(batch) - 1:
                 self._producer, self._sequence = uuid.uuid4().hex, 1  # whatever became of it, it is over
                 for append in batch:
-                    if append.future and not append.future.done():
+                    if not append.future.done():
                         append.future.set_exception(type(error)(*error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, refusals.split(b"\n"))]
         self._sequence += len(batch)
-        position = Position(int(reply[0]), int(reply[1]))
-        refused = {int(i): why.decode() for i, why in zip(reply[2::2], reply[3::2], strict=True)}
-        for i, append in enumerate(batch, 1):
-            if append.future and not append.future.done():
+        self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
+
+    def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:
+        """A batch is stored, up to ``position``; who waits is told once this node has dispatched that."""
+        refused = {int(i): why.decode() for i, why in zip(refusals[::2], refusals[1::2], strict=True)}
+        for append in batch:
+            append.stored = True
+
+        def tell() -> None:
+            for i, append in enumerate(batch, 1):
+                if append.future.done():
+                    continue
                 why = refused.get(i, "")
                 if why.startswith("failed"):
                     append.future.set_exception(RuntimeError(f"Redis could not store the entry; it {why}"))
                 else:
-                    append.future.set_result((position, why))
+                    append.future.set_result(why)
+            while self._waiting and self._waiting[0].future.done():
+                self._waiting.popleft()
+
+        if self.when_dispatched is None:
+            tell()
+        else:
+            self.when_dispatched(position, tell)
+
+    async def _write_and_read(self, link: Link, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Runs the append script and reads, in one round trip, what follows the last entry read."""
+        if self._at is None or self._broken or not link.connected:
+            return await link.run(APPEND, keys, arguments)
+        if link.number != self._checked:
+            try:
+                await self._still_there(link)
+            except LogBroken as error:
+                self._break(error)
+                return await link.run(APPEND, keys, arguments)
+            self._checked = link.number
+        self._rests.clear()
+        since, starts = self._id, self._starts
+        reply, found = await link.run_many(
+            [(APPEND, keys, arguments)], ("XREAD", "COUNT", READ_COUNT, "STREAMS", self.keys.log, since)
+        )
+        if self._starts == starts and not self._broken and not isinstance(found, Exception):
+            try:
+                self._take_in(found, since)
+            except LogBroken as error:
+                self._break(error)
+            except Exception:  # the reader, which is looked after, finds a hole where this was to be
+                self.logger.exception("what was read of the log could not be dispatched")
+        return raised(reply)
 
     async def _stored(self, link: Link, producer: str) -> tuple[int, bytes]:
         """The last sequence number that is stored, and what was refused of its batch."""
@@ -292,49 +364,71 @@ class Log:
             before it: ``"boot"``, ``"epoch"`` or ``"trimmed"``.
         :param dispatch: called with each batch of entries, in order and without a gap.
         """
+        self._start, self._dispatch = start, dispatch
         link = self._link(self.publish_timeout)
         backoff = Backoff()
         try:
             while True:
                 try:
                     if self._at is None:
-                        self._go_on(start, "boot", *await self.tail(link, self.retention))
+                        self._go_on("boot", *await self.tail(link, self.retention))
                     elif not link.connected:
                         await self._still_there(link)
                     assert self._at is not None
                     if self._broken:
                         await link.run(RENEW, [self.keys.log, self.keys.meta], [self._at.epoch])
-                        self._go_on(start, "epoch", *await self.tail(link, self.retention))
+                        self._go_on("epoch", *await self.tail(link, self.retention))
                         self._broken = False
-                    entries = await self._read(link)
-                    if not entries:
-                        await self._still_same(link, start)
-                    while entries:
-                        entries = self._hand_on(entries, start, dispatch)
+                    await self._rest()
+                    since = self._id
+                    reply = await link.call(
+                        *("XREAD", "COUNT", READ_COUNT, "BLOCK", int(READ_BLOCK * 1000)),
+                        *("STREAMS", self.keys.log, since),
+                        timeout=READ_BLOCK + self.publish_timeout,
+                    )
+                    if reply:
+                        self._take_in(reply, since)
+                    else:
+                        await self._still_same(link)
                     self.read_at = asyncio.get_running_loop().time()
                     backoff.reset()
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:
-                    self.logger.error("the log lost entries that clients have seen; beginning a new epoch: %s", error)
-                    self._broken = True
+                    self._break(error)
                 except RedisUnavailable as error:
                     self.logger.warning("can't read the log, will try again: %s", error)
                     await backoff.wait()
         finally:
             await link.close()
 
-    def _go_on(self, start: Start, why: str, at: Position, ms: int) -> None:
-        self._at, self._id, self._newest = at, f"{ms}-{at.n}", None
-        start(at, ms, why)
+    async def _rest(self) -> None:
+        """Waits while the writer reads, but not for long: its connection may be the one that hangs."""
+        if not self._rests.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REST):
+                    await self._rests.wait()
 
-    async def _read(self, link: Link) -> list[Stamped]:
-        reply = await link.call(
-            *("XREAD", "COUNT", READ_COUNT, "BLOCK", int(READ_BLOCK * 1000), "STREAMS", self.keys.log, self._id),
-            timeout=READ_BLOCK + self.publish_timeout,
-        )
+    def _break(self, error: LogBroken) -> None:
+        self.logger.error("the log lost entries that clients have seen; beginning a new epoch: %s", error)
+        self._broken = True
+
+    def _go_on(self, why: str, at: Position, ms: int) -> None:
+        self._at, self._id, self._newest = at, f"{ms}-{at.n}", None
+        self._starts += 1
+        self._start(at, ms, why)
+
+    def _take_in(self, reply: Any, since: str) -> None:
+        """Dispatches what was read behind the id ``since``.
+
+        :raises LogBroken: if it does not follow what was read before.
+        """
         if not reply:
-            return []
+            return
         items = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
+        if since != self._id:  # reader and writer have both read
+            items = items[bisect_right(items, _id(self._id.encode()), key=lambda item: _id(item[0])) :]
+            if not items:
+                return
         self._id = items[-1][0].decode()
         self._newest = None
         entries = []
@@ -344,36 +438,39 @@ class Log:
                 self._newest = item
             except ValueError as error:  # its number, if it had one, shows as a hole
                 self.logger.error("passing over an entry of the log: %s", error)
-        return entries
+        while entries:
+            entries = self._hand_on(entries)
 
     async def _still_there(self, link: Link) -> None:
         """A new connection may lead to a server that took over without the end of the log."""
         assert self._at is not None
+        at, newest = self._at, self._newest  # the other link may read on meanwhile
         reply = await link.call("XREVRANGE", self.keys.log, self._id, "-", "COUNT", 1)
         try:
             found = _stamped(reply[0]) if reply else None
         except ValueError:  # not ours
             return
         if found is not None:  # else trimmed, or begun anew: what is read next tells
-            same = (found.epoch, found.n) == self._at and (self._newest is None or self._newest == reply[0])
+            same = (found.epoch, found.n) == at and (newest is None or newest == reply[0])
             if not same:
-                raise LogBroken(f"it does not hold entry {self._at.n} as this node has read it")
+                raise LogBroken(f"it does not hold entry {at.n} as this node has read it")
 
-    async def _still_same(self, link: Link, start: Start) -> None:
+    async def _still_same(self, link: Link) -> None:
         """Nothing was read for a while. A log begun anew with an earlier clock would look just like that."""
         assert self._at is not None
+        at = self._at
         tail, ms = await self.tail(link, self.retention)
-        if tail.epoch != self._at.epoch:
-            self._go_on(start, "epoch", tail, ms)
-        elif tail.n < self._at.n:
-            raise LogBroken(f"it ends at {tail.n}, this node has read {self._at.n}")
-        elif tail.n > self._at.n and self._unread == self._at:
-            raise LogBroken(f"it ends at {tail.n}, but nothing follows {self._at.n}: its clock went back")
-        self._unread = self._at if tail.n > self._at.n else None
+        if self._at is not at:  # the writer has read
+            return
+        if tail.epoch != at.epoch:
+            self._go_on("epoch", tail, ms)
+        elif tail.n < at.n:
+            raise LogBroken(f"it ends at {tail.n}, this node has read {at.n}")
+        elif tail.n > at.n and self._unread == at:
+            raise LogBroken(f"it ends at {tail.n}, but nothing follows {at.n}: its clock went back")
+        self._unread = at if tail.n > at.n else None
 
-    def _hand_on(
-        self, entries: list[Stamped], start: Start, dispatch: Callable[[Sequence[Entry]], None]
-    ) -> list[Stamped]:
+    def _hand_on(self, entries: list[Stamped]) -> list[Stamped]:
         """Dispatches the entries that follow without a hole; returns those that do not."""
         assert self._at is not None
         batch: list[Entry] = []
@@ -386,14 +483,14 @@ class Log:
             last = stamped.n
             batch.append(self._parse(stamped))
         if batch:
-            dispatch(batch)
+            self._dispatch(batch)
             self._at = Position(epoch, last)
         if hole is None:
             return []
         if hole.epoch == epoch and hole.n <= last:
             raise LogBroken(f"entry {hole.n} follows {last}")
         self._at = Position(hole.epoch, hole.n - 1)
-        start(self._at, hole.ms, "trimmed" if hole.epoch == epoch else "epoch")
+        self._start(self._at, hole.ms, "trimmed" if hole.epoch == epoch else "epoch")
         return entries[len(batch) :]
 
     def _parse(self, stamped: Stamped) -> Entry:
@@ -449,6 +546,11 @@ class Stamped(NamedTuple):
     n: int
     ms: int
     fields: Sequence[bytes]
+
+
+def _id(id: bytes) -> tuple[int, int]:
+    ms, _, n = id.partition(b"-")
+    return int(ms), int(n)
 
 
 def _stamped(item: Any) -> Stamped:

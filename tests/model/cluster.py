@@ -84,6 +84,9 @@ class Link:
         await self._room.wait()
         if self.broken:
             raise ConnectionResetError
+        self._take(data)
+
+    def _take(self, data: str | bytes) -> None:
         self._down = self._later(self._down, lambda: self._arrive(data))
 
     def _arrive(self, data: str | bytes | None) -> None:
@@ -139,6 +142,30 @@ class Link:
         self._room.set()
         for data in held or ():
             self._arrive(data)
+
+
+class Wire:
+    """The TCP transport of a :class:`Link`, which takes WebSocket frames: what an outbox writes to."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.abort = link.abort
+
+    def is_closing(self) -> bool:
+        return self._link.broken
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._link._room.is_set() else 1 << 30
+
+    def write(self, frames: bytes) -> None:
+        while frames:
+            size, at = frames[1], 2
+            if size > 125:
+                at = 4 if size == 126 else 10
+                size = int.from_bytes(frames[2:at], "big")
+            body = frames[at : at + size]
+            self._link._take(body.decode() if frames[0] == 0x81 else body)
+            frames = frames[at + size :]
 
 
 class Run:
@@ -245,7 +272,7 @@ class Node:
             "HTTP_UPGRADE": "websocket",
             "HTTP_CONNECTION": "upgrade",
             "HTTP_USER_AGENT": "model",
-            "aiohttp.request": SimpleNamespace(transport=link),
+            "aiohttp.request": SimpleNamespace(transport=Wire(link)),
             "model.link": link,
             "model.client": by,
         }
@@ -268,6 +295,7 @@ class _WebSocket:
 
     def __init__(self, handler: Callable[[Any], Awaitable[None]], server: Any) -> None:
         self.handler = handler
+        self._sock = SimpleNamespace(compress=0)
 
     async def __call__(self, environ: dict[str, Any]) -> None:
         self.environ = environ

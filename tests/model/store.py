@@ -244,8 +244,8 @@ class Store:
         return count
 
     def do_xread(self, *arguments: bytes) -> Any:
-        options = dict(zip(arguments[0:4:2], arguments[1:4:2], strict=True))
-        key, id = arguments[5:]
+        *words, _, key, id = arguments
+        options = dict(zip(words[::2], words[1::2], strict=True))
         items = self.do_xrange(key, b"(" + id, b"+", b"COUNT", options[b"COUNT"])
         return [[key, items]] if items else None
 
@@ -380,7 +380,7 @@ class Connection:
             return
         if not self._open and self.store.random.random() < 0.5:
             return  # it was cut before it came here; else after
-        if command[0] == b"XREAD" and self._open:
+        if command[0] == b"XREAD" and b"BLOCK" in command and self._open:
             self._read(command, future, int(command[4]) / 1000)
             return
         try:

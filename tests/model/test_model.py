@@ -155,6 +155,7 @@ class Programs(RuleBasedStateMachine):
     @rule(ms=st.sampled_from((-5000, 5000)))
     def clock(self, ms: int) -> None:
         self.history.outage |= ms > 0  # deadlines pass
+        self.history.trimmed |= ms > 0  # what is stored next may trim what was just stored
         self.set_back += max(0, -ms) / 1000  # they are so much later
         self.cluster.store.skew += ms
 

@@ -32,8 +32,9 @@ from socketio_recovery.codec import (
     codec_for,
     parse_offset,
 )
-from socketio_recovery.delivery import SLICE, Connection, Delivery, Message
+from socketio_recovery.delivery import SLICE, Connection, Delivery
 from socketio_recovery.errors import RedisUnavailable
+from socketio_recovery.outbox import Message, Outbox
 from socketio_recovery.window import Window
 
 from .past import Past, pasts, rooms_after
@@ -48,10 +49,10 @@ class Socket:
     def __init__(self, sid: str = "transport") -> None:
         self.sid = sid
         self.closed = False
-        self.queue: asyncio.Queue[Message] = asyncio.Queue()
+        self.queue: asyncio.Queue[Message] = Outbox()
 
 
-class FastQueue(asyncio.Queue[Message]):
+class FastQueue(Outbox):
     """The queue of a client that reads at once."""
 
     def __init__(self) -> None:
@@ -660,7 +661,7 @@ def test_a_client_that_never_acknowledges_owes_no_more_than_it_may_have_waiting(
     connection = node.connect(socket=Socket())
     for _ in range(30):
         node.take(asking("a", connection.sid))
-        connection.socket.queue = asyncio.Queue()  # it reads, though
+        connection.socket.queue = Outbox()  # it reads, though
     assert connection.acks == dict.fromkeys(range(21, 31), ("node", 7))
 
 
