@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from socketio.packet import Packet
@@ -33,6 +34,9 @@ CALLBACK: Final = "callback"
 EPOCH: Final = "epoch"
 
 JSON, MSGPACK = "j", "m"
+
+#: How many heads of entries are kept ready, and how long they may be, in bytes.
+HEADS, HEAD = 2048, 512
 
 
 class Position(NamedTuple):
@@ -159,9 +163,22 @@ def event_head(
     volatile: bool = False,
     callback: tuple[str, int] | None = None,
 ) -> str:
+    return _event_head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback)
+
+
+@lru_cache(HEADS)
+def _event_head(
+    namespace: str,
+    rooms: tuple[Room, ...],
+    skip: tuple[str, ...],
+    format: str,
+    arity: int,
+    volatile: bool,
+    callback: tuple[str, int] | None,
+) -> str:
     options: dict[str, Any] = {}
-    if payload.format != JSON:
-        options["f"] = [payload.format, payload.arity]
+    if format != JSON:
+        options["f"] = [format, arity]
     if volatile:
         options["v"] = 1
     if callback:
@@ -184,9 +201,8 @@ def control_head(kind: str, *arguments: object) -> str:
     return dump([kind, *arguments])
 
 
-def dump(value: object) -> str:
-    """JSON of the log's own: compact, and independent of the ``json`` module the application chose."""
-    return json.dumps(value, separators=(",", ":"))
+#: JSON of the log's own: compact, and independent of the ``json`` module the application chose.
+dump: Callable[[object], str] = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def payload_fields(payload: Payload) -> list[str | bytes]:
@@ -203,54 +219,89 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
     """
     if fields[0] != b"head":
         raise ValueError(f"entry {n} of the log has no head: something else writes to this stream")
-    head = json.loads(fields[1])
-    kind = head[0]
-    entry = Entry(kind, n, ms)
-    if kind == EVENT:
-        entry.namespace = head[1]
-        format, count = JSON, 0
-        if len(head) > 2:
-            entry.rooms = head[2]
-            if len(head) > 3:
-                entry.skip = head[3]
-                if len(head) > 4:
-                    options = head[4]
-                    format, count = options.get("f", (JSON, 0))
-                    entry.volatile = "v" in options
-                    if "cb" in options:
-                        entry.callback = tuple(options["cb"])
-        entry.payload = Payload(format, fields[3], fields[5::2], count)
-    elif kind == CALLBACK:
-        entry.callback = (head[1], head[2])
-        format, count = head[3]
-        entry.payload = Payload(format, fields[3], fields[5::2], count)
-    elif kind in (ENTER, LEAVE):
-        entry.namespace, entry.sid, entry.room = head[1:4]
-    elif kind == CLOSE:
-        entry.namespace, entry.room = head[1:3]
-    elif kind == DISCONNECT:
-        entry.namespace, entry.sid = head[1:3]
-    elif kind == EVICT:
-        entry.namespace, entry.sid, entry.node, entry.transport = head[1:5]
-    elif kind != EPOCH:
-        raise ValueError(f"entry {n} of the log is of an unknown kind {kind!r}: are all nodes of one version?")
-    if not _well_formed(entry):
-        raise ValueError(f"entry {n} of the log, of kind {kind!r}, holds what this library would not write")
+    head = (_parse_head if len(fields[1]) <= HEAD else _parse_head.__wrapped__)(fields[1])
+    entry = Entry(head.kind, n, ms)
+    if head.format is None:
+        entry.namespace, entry.sid, entry.room = head.namespace, head.sid, head.room
+        entry.node, entry.transport = head.node, head.transport
+        return entry
+    entry.namespace, entry.rooms, entry.skip = head.namespace, head.rooms, head.skip
+    entry.volatile, entry.callback = head.volatile, head.callback
+    entry.payload = Payload(head.format, fields[3], fields[5::2], head.arity)
+    if not _is_list(entry.payload):
+        raise ValueError(f"entry {n} of the log holds no list of arguments, which this library would have written")
     return entry
 
 
-def _well_formed(entry: Entry) -> bool:
+class Head(NamedTuple):
+    """What an entry's head says. ``format`` is ``None`` where no payload comes with it."""
+
+    kind: str
+    namespace: str = ""
+    rooms: tuple[Room, ...] = ()
+    skip: tuple[str, ...] = ()
+    volatile: bool = False
+    callback: tuple[str, int] | None = None
+    format: str | None = None
+    arity: int = 0
+    sid: str = ""
+    room: Room = None
+    node: str = ""
+    transport: str = ""
+
+
+@lru_cache(HEADS)
+def _parse_head(text: bytes) -> Head:
+    """What a head says; the heads of events to the same rooms are the same.
+
+    :raises ValueError: for what this library did not write.
+    """
+    values = json.loads(text)
+    kind, more = values[0], values[1:]
+    if kind == EVENT:
+        namespace = more[0]
+        rooms = more[1] if len(more) > 1 else ()
+        skip = more[2] if len(more) > 2 else ()
+        options = more[3] if len(more) > 3 else {}
+        if type(rooms) not in (list, tuple) or type(skip) not in (list, tuple):
+            raise ValueError(f"an event to {rooms!r}, but not to {skip!r}")
+        callback = tuple(options["cb"]) if "cb" in options else None
+        format, arity = options.get("f", (JSON, 0))
+        head = Head(kind, namespace, tuple(rooms), tuple(skip), "v" in options, callback, format, arity)
+    elif kind == CALLBACK:
+        node, id, (format, arity) = more
+        head = Head(kind, callback=(node, id), format=format, arity=arity)
+    elif kind in (ENTER, LEAVE):
+        namespace, sid, room = more
+        head = Head(kind, namespace, sid=sid, room=room)
+    elif kind == CLOSE:
+        namespace, room = more
+        head = Head(kind, namespace, room=room)
+    elif kind == DISCONNECT:
+        namespace, sid = more
+        head = Head(kind, namespace, sid=sid)
+    elif kind == EVICT:
+        namespace, sid, node, transport = more
+        head = Head(kind, namespace, sid=sid, node=node, transport=transport)
+    elif kind == EPOCH:
+        head = Head(kind)
+    else:
+        raise ValueError(f"an entry of an unknown kind {kind!r}: are all nodes of one version?")
+    if not _well_formed(head):
+        raise ValueError(f"an entry of kind {kind!r} holds what this library would not write")
+    return head
+
+
+def _well_formed(head: Head) -> bool:
     """Whether an entry can be dispatched and kept: the same for every node, whoever is connected there."""
-    payload, callback = entry.payload, entry.callback
+    callback = head.callback
     return (
-        all(type(text) is str for text in (entry.namespace, entry.sid, entry.node, entry.transport))
-        and type(entry.rooms) in (list, tuple)
-        and type(entry.skip) in (list, tuple)
-        and all(type(room) in (str, int) for room in entry.rooms)
-        and all(type(sid) is str for sid in entry.skip)
-        and (entry.room is None or type(entry.room) in (str, int))
+        (head.format in (JSON, MSGPACK) if head.kind in (EVENT, CALLBACK) else head.format is None)
+        and all(type(text) is str for text in (head.namespace, head.sid, head.node, head.transport))
+        and all(type(room) in (str, int) for room in head.rooms)
+        and all(type(sid) is str for sid in head.skip)
+        and (head.room is None or type(head.room) in (str, int))
         and (callback is None or (len(callback) == 2 and type(callback[0]) is str and type(callback[1]) is int))
-        and (payload is None or _is_list(payload))
     )
 
 
@@ -301,6 +352,8 @@ class JsonCodec:
     def __init__(self, module: JsonModule = json, packet_class: type[Packet] = Packet) -> None:
         self.json = module
         self.packet_class = packet_class
+        # ``json.dumps`` makes an encoder for each call that has options.
+        self._dump = dump if module is json else partial(module.dumps, separators=(",", ":"))
 
     def encode(self, arguments: Iterable[Any]) -> Payload:
         data: Any = list(arguments)
@@ -308,8 +361,7 @@ class JsonCodec:
         if self.packet_class.data_is_binary(data):
             data, found = self.packet_class.deconstruct_binary(data)
             attachments = [bytes(a) for a in found]
-        text = self.json.dumps(data, separators=(",", ":"))
-        return Payload(JSON, text.strip().encode(), attachments, 0)
+        return Payload(JSON, self._dump(data).strip().encode(), attachments, 0)
 
     def decode(self, payload: Payload) -> list[Any]:
         data = self.json.loads(payload.data.decode())

@@ -12,10 +12,11 @@ import functools
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
+import hiredis
 import lupa.lua51 as lupa
 import redis.exceptions
 
@@ -367,7 +368,7 @@ class Connection:
     async def send_packed_command(self, commands: Any, check_health: bool = True) -> None:
         if not self._open:
             raise redis.exceptions.ConnectionError("not connected")
-        for command in commands:
+        for command in commands if isinstance(commands, list) else parsed(commands):
             future: asyncio.Future[Any] = self._loop.create_future()
             self._waiting.append(future)
             self._replies.append(future)
@@ -425,6 +426,14 @@ class Connection:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+
+def parsed(commands: bytes) -> Iterator[list[bytes]]:
+    """The commands in bytes of the Redis protocol."""
+    reader = hiredis.Reader()
+    reader.feed(commands)
+    while command := reader.gets():
+        yield command
 
 
 class Client:

@@ -96,10 +96,10 @@ async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: Store) -> No
     async with running(log.write()):
         await asyncio.gather(*(log.append(event("old")) for _ in range(600)))
         await store.until(await store.now() + 150)
-        await asyncio.gather(*(log.append(event("new")) for _ in range(30)))
+        await asyncio.gather(*(log.append(event("new")) for _ in range(60)))
     numbers = await store.numbers()
-    assert numbers == list(range(numbers[0], 632))
-    assert 30 <= len(numbers) < 250  # a stream is trimmed block by block
+    assert numbers == list(range(numbers[0], 662))
+    assert 60 <= len(numbers) < 280  # a stream is trimmed block by block
 
 
 async def test_what_another_node_needs_is_not_trimmed(store: Store) -> None:
@@ -652,8 +652,8 @@ async def test_an_event_comes_out_as_it_went_in(store: Store) -> None:
     (entry,) = follower.entries
     assert (entry.namespace, entry.rooms, entry.skip, entry.payload) == (
         "/n",
-        ["röom", 7],
-        ["s1"],
+        ("röom", 7),
+        ("s1",),
         (*payload[:2], [], 1),
     )
     assert (entry.volatile, entry.callback) == (True, ("node", 3))

@@ -22,7 +22,7 @@ local closes = KEYS[4]
 local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, ['end'] = 1}
 
 local reply = {log.epoch, integer(log.n)}
-local known = redis.call('HMGET', producer, 'sequence', 'refused')
+local known = redis.call('HMGET', producer, 'sequence', 'refused', 'kept')
 local stored = tonumber(known[1] or 0)
 if stored >= sequence + count - 1 then
   for word in string.gmatch(known[2], '[^\n]+') do reply[#reply + 1] = word end
@@ -103,8 +103,13 @@ end
 close(log)
 redis.call('HSET', producer, 'sequence', integer(sequence + count - 1), 'refused', table.concat(refusals, '\n'))
 -- For longer than any outage across which a batch may be sent again.
-redis.call('PEXPIRE', producer, integer(math.max(retention * 4, 86400000)))
-if log.n > had then
+local lifetime = math.max(retention * 4, 86400000)
+if log.now - tonumber(known[3] or 0) > lifetime / 4 then
+  redis.call('HSET', producer, 'kept', integer(log.now))
+  redis.call('PEXPIRE', producer, integer(lifetime + lifetime / 4))
+end
+-- Redis trims by whole nodes of its radix tree (stream-node-max-entries: 100), so not every batch need ask.
+if math.floor(log.n / 50) > math.floor(had / 50) then
   if retention > 0 then redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention)) end
   if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
 end
