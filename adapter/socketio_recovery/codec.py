@@ -227,7 +227,7 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
         return entry
     entry.namespace, entry.rooms, entry.skip = head.namespace, head.rooms, head.skip
     entry.volatile, entry.callback = head.volatile, head.callback
-    entry.payload = Payload(head.format, fields[3], fields[5::2], head.arity)
+    entry.payload = Payload(head.format, fields[3], fields[5::2] if len(fields) > 4 else (), head.arity)
     if not _is_list(entry.payload):
         raise ValueError(f"entry {n} of the log holds no list of arguments, which this library would have written")
     return entry
@@ -352,11 +352,19 @@ class JsonCodec:
     def __init__(self, module: JsonModule = json, packet_class: type[Packet] = Packet) -> None:
         self.json = module
         self.packet_class = packet_class
-        # ``json.dumps`` makes an encoder for each call that has options.
-        self._dump = dump if module is json else partial(module.dumps, separators=(",", ":"))
+        # The standard ``dumps`` makes an encoder for each call with options, and refuses binary data by itself:
+        # to look for that first takes longer than all else here.
+        self._standard = module.dumps is json.dumps
+        self._dump = dump if self._standard else partial(module.dumps, separators=(",", ":"))
 
     def encode(self, arguments: Iterable[Any]) -> Payload:
         data: Any = list(arguments)
+        if self._standard:
+            try:
+                return Payload(JSON, dump(data).encode(), (), 0)
+            except TypeError:
+                if not self.packet_class.data_is_binary(data):
+                    raise
         attachments: Sequence[bytes] = ()
         if self.packet_class.data_is_binary(data):
             data, found = self.packet_class.deconstruct_binary(data)

@@ -113,6 +113,7 @@ class Link:
         self._pool = pool
         self._timeout = timeout
         self._connection: Any = None
+        self._wire: Wire | None = None
         #: How many connections it has opened so far.
         self.number = 0
 
@@ -148,19 +149,13 @@ class Link:
 
     async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:
         try:
-            async with asyncio.timeout(timeout):
-                if self._connection is None:
-                    await self._connect()
-                connection = self._connection
-                await connection.send_packed_command(_packed(connection, commands), check_health=False)
-                replies = []
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response(disable_decoding=True))
-                    except Exception as error:
-                        if not _is_reply(error):
-                            raise
-                        replies.append(error)
+            if self._wire is None:
+                async with asyncio.timeout(timeout):
+                    if self._connection is None:
+                        await self._connect()
+                    replies = await self._talk(commands)
+            else:
+                replies = await self._wire.exchange(_packed(self._connection, commands), len(commands), timeout)
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
@@ -172,6 +167,20 @@ class Link:
             if _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
                 await self.close()  # perhaps another server is the one to ask now
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
+        return replies
+
+    async def _talk(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        connection = self._connection
+        await connection.send_packed_command(_packed(connection, commands), check_health=False)
+        replies = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except Exception as error:
+                if not _is_reply(error):
+                    raise
+                replies.append(error)
+        self._wire = Wire.take_over(connection)
         return replies
 
     async def _connect(self) -> None:
@@ -187,9 +196,76 @@ class Link:
     async def close(self) -> None:
         """Closes the connection; the next command opens another."""
         connection, self._connection = self._connection, None
+        self._wire = None
         if connection is not None:
             with suppress(Exception):  # it is of no further use either way
                 await connection.disconnect(nowait=True)
+
+
+class Wire(asyncio.Protocol):
+    """The short way of a connection that a client library has opened: bytes out, replies in.
+
+    The library connects, authenticates and speaks TLS; then its streams, tasks and locks cost several times what a
+    command and its reply do, so they are left out. Replies are parsed by hiredis, where they arrive.
+    """
+
+    def __init__(self, connection: Any, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
+        self._replies: list[Any] = []
+        self._missing = 0
+        self._done: asyncio.Future[list[Any]] | None = None
+        self._lost: Exception | None = None
+        transport.set_protocol(self)
+
+    @classmethod
+    def take_over(cls, connection: Any) -> Wire | None:
+        """Takes a connection's transport, where it has one; ``None`` goes on as before."""
+        writer = getattr(connection, "_writer", None)
+        if hiredis is None or not isinstance(writer, asyncio.StreamWriter) or not hasattr(connection, "_parser"):
+            return None
+        return cls(connection, writer.transport)  # type: ignore[arg-type]
+
+    async def exchange(self, commands: bytes, count: int, timeout: float) -> list[Any]:
+        """Sends ``count`` commands, and waits for as many replies.
+
+        :raises TimeoutError: if they are not there after so many seconds.
+        :raises OSError: if the connection is lost.
+        """
+        if self._lost is not None:
+            raise self._lost
+        loop = asyncio.get_running_loop()
+        self._done = loop.create_future()
+        self._missing = count
+        timer = loop.call_later(timeout, self._fail, TimeoutError())
+        try:
+            self._transport.write(commands)
+            return await self._done
+        finally:
+            timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                if isinstance(reply, hiredis.PushNotification):
+                    continue
+                self._replies.append(reply)
+                if len(self._replies) == self._missing:
+                    replies, self._replies = self._replies, []
+                    if self._done is not None and not self._done.done():
+                        self._done.set_result(replies)
+        except hiredis.ProtocolError as error:
+            self._fail(ConnectionError(f"not the Redis protocol: {error}"))
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc if isinstance(exc, OSError) else ConnectionError("Connection closed by server."))
+
+    def _fail(self, error: Exception) -> None:
+        self._lost = error
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
 
 
 def _packed(connection: Any, commands: Sequence[Sequence[Argument]]) -> Any:

@@ -654,7 +654,7 @@ async def test_an_event_comes_out_as_it_went_in(store: Store) -> None:
         "/n",
         ("röom", 7),
         ("s1",),
-        (*payload[:2], [], 1),
+        payload,
     )
     assert (entry.volatile, entry.callback) == (True, ("node", 3))
     now = await store.now()
