@@ -6,7 +6,7 @@ NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --
 PORT ?= 8080
 WORKERS ?= 3
 
-.PHONY: help chat test model chaos compose-test pictures numbers chromium style format types coverage flaky build clean
+.PHONY: help chat test model chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,7 +14,7 @@ help:  ## this list
 chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, three nodes, a load balancer
 	@exec $(BIN)/python -m chat --port $(PORT)
 
-test: .venv/ready chat/node_modules/ready tests/node_modules/ready chromium  ## all tests
+test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 model: .venv/ready  ## many more random programs against the model; PROGRAMS=5000
@@ -33,6 +33,9 @@ pictures: .venv/ready chat/node_modules/ready chromium  ## the README's pictures
 
 numbers: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## what docs/chat.md reports, measured anew; WHERE=compose
 	$(BIN)/python -m benchmarks.chat $(WHERE)
+
+bench: .venv/ready benchmarks/node_modules/ready  ## speed beside the peers, and docs/performance.md anew; ARGS="--help"
+	@$(BIN)/python -m benchmarks $(or $(ARGS),--page)
 
 # A real browser for the tests: what is here, else Debian's where that can be installed.
 chromium:
@@ -59,7 +62,7 @@ coverage: .venv/ready  ## branch coverage of the fast tests
 	$(BIN)/coverage run -m pytest -q tests/unit tests/store
 	$(BIN)/coverage report -m
 
-flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready chromium  ## all tests, five times
+flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests, five times
 	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
 
 build: .venv/ready  ## the distribution files
@@ -67,7 +70,7 @@ build: .venv/ready  ## the distribution files
 	$(BIN)/python -m build
 
 clean:  ## remove everything that was installed or made
-	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis chat/node_modules tests/node_modules tests/screenshots
+	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis */node_modules tests/screenshots benchmarks/results
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -83,6 +86,6 @@ clean:  ## remove everything that was installed or made
 	@touch $@
 
 %/node_modules/ready: %/package.json .venv/ready
-	@echo "installing the official JavaScript client into $(@D)"
+	@echo "installing npm packages into $(@D)"
 	@cd $* && $(NPM_INSTALL)
 	@touch $@

@@ -227,7 +227,7 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
         return entry
     entry.namespace, entry.rooms, entry.skip = head.namespace, head.rooms, head.skip
     entry.volatile, entry.callback = head.volatile, head.callback
-    entry.payload = Payload(head.format, fields[3], fields[5::2] if len(fields) > 4 else (), head.arity)
+    entry.payload = Payload(head.format, fields[3], tuple(fields[5::2]), head.arity)
     if not _is_list(entry.payload):
         raise ValueError(f"entry {n} of the log holds no list of arguments, which this library would have written")
     return entry

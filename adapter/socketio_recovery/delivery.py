@@ -405,7 +405,11 @@ class Delivery:
             if socket.closed:
                 continue
             outbox = socket.queue
-            outbox.send(messages)
+            try:
+                outbox.send(messages)
+            except Exception:  # of one client: the others have theirs
+                self.logger.exception("client %s could not be sent its messages; closing its transport", connection.sid)
+                self.abort(socket)
             if outbox.qsize() > self.max_queue and connection.live:
                 self._over[connection] = None
         self._pending.clear()

@@ -214,8 +214,8 @@ class Log:
         backoff = Backoff()
         try:
             while True:
-                if not self._queue:
-                    for _ in range(2):  # who waited for the last batch may have more
+                for _ in range(2):  # who waited for the last batch may have more
+                    if not self._queue:
                         await asyncio.sleep(0)
                 while not self._queue:
                     self._rests.set()

@@ -157,6 +157,44 @@ async def test_an_append_returns_after_this_node_has_dispatched_it(store: Store)
     assert follower.reasons == ["boot"]
 
 
+async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append is stored and dispatched in one round trip of the writer's."""
+    log = store.log()
+    follower = Follower(log)
+    log.when_dispatched = follower.when
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(event("e0"))
+        monkeypatch.setattr(log, "_rest", asyncio.Event().wait)  # for ever, once it has read what is next
+        for i in range(1, 10):
+            await log.append(event(f"e{i}"))
+            assert names(follower.entries)[-1] == f'["e{i}"]'
+
+
+async def test_what_writer_and_reader_have_both_read_counts_once(store: Store) -> None:
+    logs = [store.log() for _ in range(3)]
+    followers = [Follower(log) for log in logs]
+    for log, follower in zip(logs, followers, strict=True):
+        log.when_dispatched = follower.when
+
+    async def one(log: Log, name: str) -> None:
+        for i in range(60):
+            await log.append(event(f"{name}.{i}"))
+            if i % 7 == 0:
+                await asyncio.sleep(0.001)  # its reader is at work now and then
+
+    async with running(*(log.write() for log in logs), *(follower.run() for follower in followers)):
+        await until(lambda: all(follower.starts for follower in followers))
+        await asyncio.gather(*(one(log, f"{i}{k}") for i, log in enumerate(logs) for k in range(3)))
+        await until(lambda: all(len(follower.entries) >= 540 for follower in followers))
+    last = (await store.numbers())[-1]
+    for follower in followers:
+        assert [entry.n for entry in follower.entries] == list(range(last - 539, last + 1))
+        assert follower.reasons == ["boot"]
+
+
 async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store: Store) -> None:
     log = store.log()
     task = asyncio.ensure_future(log.append(event("cancelled")))

@@ -285,7 +285,7 @@ def stored(head: str, payload: Payload | None = None) -> Entry:
 rooms = st.lists(st.text(max_size=5) | st.integers(), max_size=3)
 payloads = st.builds(
     lambda data, attachments, msgpack, arity: (
-        Payload(MSGPACK, data, [], arity) if msgpack else Payload(JSON, b"[" + data + b"]", attachments, 0)
+        Payload(MSGPACK, data, (), arity) if msgpack else Payload(JSON, b"[" + data + b"]", tuple(attachments), 0)
     ),
     st.text(st.characters(codec="utf-8"), max_size=20).map(str.encode),
     st.lists(st.binary(max_size=8), max_size=3),

@@ -1,0 +1,124 @@
+"""Measures this library beside its peers: ``make bench``, or ``python -m benchmarks --help``.
+
+Every contestant gets the same Redis, the same machine and the same load, in turn; what counts are ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import growth, report, works
+from .processes import HERE, TITLES, Kind
+
+ROOT = HERE.parent
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures this library beside its peers, on one Redis."
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contestant runs (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="a part of the load, for a quick look; figures then mean nothing"
+    )
+    parser.add_argument("--only", metavar="NAME", action="append", help="only works and curves so named; repeatable")
+    parser.add_argument(
+        "--against",
+        metavar="KIND",
+        nargs="*",
+        choices=list(TITLES),
+        default=list(TITLES),
+        help=f"contestants: {', '.join(TITLES)} (default: all)",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where results go")
+    parser.add_argument("--page", action="store_true", help="write tables and plots into docs/, too")
+    options = parser.parse_args()
+    if options.rounds < 1 or not 0 < options.scale <= 1:
+        parser.error("--rounds must be at least 1, and --scale more than 0 and at most 1")
+    if not Path("/proc/self/stat").exists():
+        parser.error("processor time and memory are read from /proc: this needs Linux")
+    if "node" in options.against and not (HERE / "node_modules").exists():
+        parser.error(
+            "Node's adapter is not installed: use `make bench`, or leave it out: --against recovery redis bare"
+        )
+    contestants: list[Kind] = list(dict.fromkeys(["recovery", *options.against]))
+    bench = works.Bench(options.rounds, options.scale, lambda text: print(text, file=sys.stderr, flush=True))
+    try:
+        results = run(bench, contestants, options.only)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing was written")
+    finally:
+        bench.stop()
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    if results["works"]:
+        print(report.comparison(results))
+    if options.only is None and "node" in contestants and "redis" in contestants:
+        for section in ("costs", "killed", "limits"):
+            print("\n" + report.SECTIONS[section](results))
+        written = report.plots(results, PAGE.parent / "pictures" if options.page else options.out)
+        if options.page:
+            PAGE.write_text(report.fill(PAGE.read_text(), results))
+            written.append(PAGE)
+        bench.say(f"written: {', '.join(map(str, written))}")
+
+
+def run(bench: works.Bench, contestants: list[Kind], only: list[str] | None) -> dict[str, Any]:
+    """Everything, or what is asked for."""
+    results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
+    known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
+    if unknown := set(only or ()) - set(known):
+        sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    began = time.monotonic()
+    for work in works.works(bench):
+        if only is None or work.name in only:
+            bench.say(f"[{time.monotonic() - began:4.0f} s] {work.title}")
+            result = works.measure(bench, work, contestants)
+            results["works"][work.name] = {"title": work.title, "result": result}
+    for curve in growth.CURVES:
+        if only is None or curve.__name__ in only:
+            bench.say(f"[{time.monotonic() - began:4.0f} s] growth: {curve.__name__}")
+            results["growth"].append(dataclasses.asdict(curve(bench)))
+    if only is None:
+        bench.say(f"[{time.monotonic() - began:4.0f} s] a killed node")
+        line, results["killed"] = growth.concurrent(bench)
+        results["growth"].append(dataclasses.asdict(line))
+        bench.say(f"[{time.monotonic() - began:4.0f} s] memory, idle clients, limits")
+        if {"node", "redis"} <= set(contestants):
+            results["costs"] = {
+                "idle": works.idle(bench, bench.some(1000), 50 * bench.scale),
+                "stored": {kind: works.stored(bench, kind, bench.some(5000)) for kind in ("recovery", "node")},
+                "heartbeats": works.heartbeats(bench, bench.some(1000), 20),
+                "window": works.window(bench, bench.some(50_000)),
+                "appended": works.appended(bench, bench.some(20_000)),
+                "capacity": growth.capacity(bench),
+                "load": works.load_alone(bench, bench.some(200), bench.some(20_000, 100)),
+            }
+    bench.say(f"[{time.monotonic() - began:4.0f} s] done")
+    return results
+
+
+def machine(bench: works.Bench) -> str:
+    """One line on what this was measured with."""
+    info: Any = bench.redis.info("server")
+    server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+    packages = ", ".join(f"{name} {version(name)}" for name in ("python-socketio", "python-engineio", "aiohttp"))
+    redis_py = f"redis-py {version('redis')} with hiredis"
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, "
+        f"{server}, {packages}, {redis_py}; {bench.rounds} rounds; {time.strftime('%Y-%m-%d')}"
+    )
+
+
+if __name__ == "__main__":
+    main()

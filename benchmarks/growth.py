@@ -1,0 +1,169 @@
+"""How costs grow: one quantity varied, all else the same. This library, and where they say something, the others."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .processes import Kind
+from .works import ROOM, SIZE, Bench, Cluster, killed
+
+
+@dataclass
+class Curve:
+    """One plot.
+
+    :param lines: name -> for each of ``xs`` the values of all rounds.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    xs: Sequence[int]
+    lines: dict[str, list[list[float]]] = field(default_factory=dict)
+    log: bool = True
+
+    def add(self, line: str, i: int, value: float) -> None:
+        self.lines.setdefault(line, [[] for _ in self.xs])[i].append(value)
+
+
+def receivers(bench: Bench) -> Curve:
+    """Processor time of the node that has the clients, for each event."""
+    xs = [bench.some(x) for x in (1, 10, 50, 200, 1000)]
+    curve = Curve("receivers", "an event's cost for the receiving node", "receivers", "µs of CPU per event", xs)
+    kinds: tuple[tuple[Kind, str], ...] = (("recovery", "this library"), ("node", "Node's adapter"))
+    for i, count in enumerate(xs):
+        for kind, title in kinds:
+            with bench.cluster(kind) as cluster:
+                cluster.join(count)
+                events = bench.some(min(3000, 100_000 // count))
+                cluster.fan_out(max(1, events // 4), pause=0.01)
+                for _ in range(bench.rounds):
+                    curve.add(title, i, _cpu_of(cluster, events))
+    return curve
+
+
+def _cpu_of(cluster: Cluster, events: int) -> float:
+    """Processor time on a receiving node, in µs for each event."""
+    usage = cluster.others[0].usage
+    before = usage.cpu
+    cluster.fan_out(events, pause=0.02)
+    return 1e6 * (usage.cpu - before) / events
+
+
+def nodes(bench: Bench) -> Curve:
+    """Every node reads every event, whether it has clients for it or not."""
+    xs = [1, 2, 4, 8]
+    curve = Curve("nodes", "an event's cost in a cluster", "nodes", "µs of CPU per event", xs, log=False)
+    rate, events = 1000, bench.some(3000, 100)
+    for i, count in enumerate(xs):
+        with bench.cluster("recovery", count + 1) as cluster:
+            cluster.bench_pause()
+            for _ in range(bench.rounds):
+                before = [node.usage.cpu for node in cluster.nodes], bench.redis_usage.cpu
+                cluster.emitter.emit(events, ROOM, 8, SIZE, rate)
+                cluster.emitter.answer()
+                cluster.bench_pause()
+                used = [node.usage.cpu - old for node, old in zip(cluster.nodes, before[0], strict=True)]
+                curve.add("the emitting node", i, 1e6 * used[0] / events)
+                curve.add("each other node", i, 1e6 * statistics.mean(used[1:]) / events)
+                curve.add("Redis", i, 1e6 * (bench.redis_usage.cpu - before[1]) / events)
+    return curve
+
+
+def rooms(bench: Bench) -> Curve:
+    """200 clients, spread over more and more rooms; each event goes to one."""
+    xs = [1, 10, 100, 1000]
+    curve = Curve("rooms", "an event's cost by rooms, 200 clients", "rooms", "µs of CPU per event", xs)
+    count = bench.some(200, 2)
+    for i, many in enumerate(xs):
+        with bench.cluster("recovery") as cluster:
+            cluster.join(count, lambda n, many=many: [f"room{n % many}"])  # type: ignore[misc]
+            usage = cluster.others[0].usage
+            for _ in range(bench.rounds):
+                events = bench.some(2000, 20)
+                before = usage.cpu
+                cluster.emitter.emit(events, None, 64, SIZE, rooms=many)
+                cluster.emitter.answer()
+                cluster.load.rest(0.3)
+                curve.add("this library", i, 1e6 * (usage.cpu - before) / events)
+    return curve
+
+
+def missed(bench: Bench) -> Curve:
+    xs = [1, 10, 100, 1000]
+    curve = Curve("missed", "recovery by missed events, 100 clients", "events missed by each", "seconds", xs)
+    with bench.cluster("recovery") as cluster:
+        cluster.join(bench.some(100))
+        for _ in range(bench.rounds):
+            for i, count in enumerate(xs):
+                cluster.away(count, 0)
+                curve.add("until all have them", i, cluster.back(count))
+    return curve
+
+
+def unrelated(bench: Bench) -> Curve:
+    xs = [bench.some(x) for x in (100, 1000, 10_000, 100_000)]
+    curve = Curve("unrelated", "recovery by other traffic, 100 clients", "events meanwhile, to others", "seconds", xs)
+    with bench.cluster("recovery") as cluster:
+        cluster.join(bench.some(100))
+        for _ in range(bench.rounds):
+            for i, count in enumerate(xs):
+                cluster.away(20, count)
+                curve.add("until all have 20 missed", i, cluster.back(20))
+    return curve
+
+
+def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
+    """Clients of a killed node recover on two others, all at once."""
+    xs = [bench.some(x) for x in (100, 500, 1000, 2000)]
+    curve = Curve("concurrent", "a killed node's clients recover on two others", "clients", "seconds", xs)
+    found = []
+    for i, count in enumerate(xs):
+        for _ in range(min(2, bench.rounds)):
+            values = killed(bench, count)
+            curve.add("until all have 20 missed", i, values["s"])
+        found.append(values)
+    return curve, found
+
+
+def memory(bench: Bench) -> Curve:
+    """What is retained takes memory in Redis and in each node."""
+    xs = [bench.some(x) for x in (10_000, 25_000, 50_000, 100_000)]
+    curve = Curve("memory", "memory by events within the retention", "events of 100 bytes", "MB", xs, log=False)
+    with bench.cluster("recovery") as cluster:
+        cluster.join(1)
+        cluster.write(bench.some(1000))
+        before = cluster.others[0].memory()
+        so_far = 0
+        for i, count in enumerate(xs):
+            cluster.write(count - so_far)
+            so_far = count
+            cluster.load.rest(0.5)
+            (stream,) = bench.redis.scan_iter(_type="STREAM")
+            curve.add("Redis", i, int(bench.redis.memory_usage(stream, samples=0) or 0) / 1e6)
+            curve.add("each node's window", i, (cluster.others[0].memory() - before) / 1e6)
+    return curve
+
+
+def capacity(bench: Bench) -> dict[str, float]:
+    """How many events per second one Redis takes while four nodes read them: two emit, as fast as they can."""
+    events = bench.some(20_000, 100)
+    with bench.cluster("recovery", 4) as cluster:
+        cluster.bench_pause()
+        before, start = bench.redis_usage.cpu, time.monotonic()
+        for node in cluster.nodes[:2]:
+            node.emit(events, ROOM, 512, SIZE)
+        ends = [float(node.answer()["end"]) for node in cluster.nodes[:2]]
+        seconds = max(ends) - start
+        cluster.bench_pause()
+        return {
+            "events/s": 2 * events / seconds,
+            "redis µs per event": 1e6 * (bench.redis_usage.cpu - before) / (2 * events),
+        }
+
+
+CURVES: tuple[Callable[[Bench], Curve], ...] = (receivers, nodes, rooms, missed, unrelated, memory)

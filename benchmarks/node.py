@@ -1,0 +1,170 @@
+"""A Python contestant: a server process that is told what to do by lines of JSON.
+
+python -m benchmarks.node '{"kind": "recovery", "redis": ..., "port": ..., ...}'
+
+``kind`` is ``recovery`` (this library), ``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp
+WebSockets and nothing else). ``node.mjs`` is the same with Node's Socket.IO.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import sys
+import time
+from typing import Any, Protocol
+
+import socketio
+from aiohttp import WSMsgType, web
+from socketio_recovery import AsyncRedisStreamsManager
+
+from .wire import NAME, event
+
+#: Entries in one pipeline of the bare XADD.
+PIPELINE = 512
+
+
+class Emitter(Protocol):
+    """What a contestant can do."""
+
+    async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None: ...
+    def look(self) -> dict[str, Any]: ...
+
+
+class SocketIO:
+    """This library, or ``AsyncRedisManager``: the same application."""
+
+    def __init__(self, config: dict[str, Any], app: web.Application) -> None:
+        options = config.get("manager", {})
+        self.manager: Any
+        if config["kind"] == "recovery":
+            self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], **options)
+        else:
+            self.manager = socketio.AsyncRedisManager(config["redis"], channel=config["channel"])
+        self.sio = socketio.AsyncServer(
+            async_mode="aiohttp", client_manager=self.manager, cors_allowed_origins="*", **config.get("server", {})
+        )
+        self.sio.attach(app)
+
+        @self.sio.event  # type: ignore[untyped-decorator]
+        async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+            if config["kind"] == "recovery" and self.manager.recovered(sid):
+                return
+            for room in (auth or {}).get("rooms", ()):
+                await self.sio.enter_room(sid, room)
+
+    async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
+        await self.sio.emit(name, data, to=room)
+
+    async def prepare(self) -> None:
+        if isinstance(self.manager, AsyncRedisStreamsManager):
+            await self.manager.start()
+        else:
+            self.sio.manager_initialized = True  # else it begins with the first client, and again
+            self.manager.initialize()
+
+    def look(self) -> dict[str, Any]:
+        return dict(self.manager.outcomes) if isinstance(self.manager, AsyncRedisStreamsManager) else {}
+
+
+class Bare:
+    """The limit: a server that can only send the same bytes to all its WebSockets."""
+
+    def __init__(self, config: dict[str, Any], app: web.Application) -> None:
+        self.requests: dict[web.WebSocketResponse, web.Request] = {}
+        app.router.add_get("/socket.io/", self._socket)
+
+    async def _socket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str('0{"sid":"bare"}')
+        async for message in socket:
+            if message.type == WSMsgType.TEXT and message.data.startswith("40"):
+                await socket.send_str('40{"sid":"bare"}')
+                self.requests[socket] = request
+        self.requests.pop(socket, None)
+        return socket
+
+    async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
+        # As long as what this library sends: with an offset.
+        text = f'42["{name}",{json.dumps(data, separators=(",", ":"))},"19a1b2c3d4e-1f2-19a1b2c3d4e"]'
+        for socket in self.requests:
+            await socket.send_str(text)
+        await asyncio.sleep(0)
+
+    async def prepare(self) -> None:
+        pass
+
+    async def blast(self, count: int, size: int) -> dict[str, float]:
+        """Writes all events of all receivers, a hundred at a time, with as little work as possible."""
+        text = json.dumps(event(size) | {"t": time.monotonic_ns()}, separators=(",", ":"))
+        body = f'42["{NAME}",{text}]'.encode()
+        frames = (b"\x81\x7e" + len(body).to_bytes(2, "big") + body) * 100
+        start = time.monotonic()
+        for _ in range(0, count, 100):
+            for request in self.requests.values():
+                assert request.transport is not None
+                request.transport.write(frames)
+                await request.writer.drain()
+        return {"start": start}
+
+    def look(self) -> dict[str, Any]:
+        return {"sockets": len(self.requests)}
+
+
+async def emit(
+    emitter: Emitter, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
+) -> dict[str, float]:
+    """Emits ``count`` events, each awaited, so many at a time; at ``rate`` per second if that is not 0.
+
+    :param rooms: spread over the rooms ``room0``, ``room1``, ... if that is not 0.
+    """
+    data = event(size)
+    numbers = iter(range(count))
+    start = time.monotonic()
+
+    async def work() -> None:
+        for i in numbers:
+            if rate and (wait := start + i / rate - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            where = f"room{i % rooms}" if rooms else room
+            await emitter.emit(name, {**data, "t": time.monotonic_ns()}, where)
+
+    await asyncio.gather(*(work() for _ in range(in_flight)))
+    return {"start": start, "end": time.monotonic()}
+
+
+async def main() -> None:
+    config = json.loads(sys.argv[1])
+    app = web.Application()
+    contestant = Bare(config, app) if config["kind"] == "bare" else SocketIO(config, app)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", config["port"], backlog=4096).start()
+    await contestant.prepare()
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in itertools.count():
+        line = await lines.readline()
+        if not line:
+            break
+        command = json.loads(line)
+        do = command.pop("do")
+        answer: dict[str, Any] = {}
+        if do == "emit":
+            answer = await emit(contestant, **command)
+        elif do == "blast" and isinstance(contestant, Bare):
+            answer = await contestant.blast(**command)
+        elif do == "gc":
+            gc.collect()
+        elif do == "look":
+            answer = contestant.look()
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

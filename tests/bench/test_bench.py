@@ -1,0 +1,130 @@
+"""The benchmarks run, and report what they measured. No speed is asserted."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import report
+from benchmarks.load import Receiver
+from benchmarks.processes import HERE
+from benchmarks.wire import MARK, event
+from tests.support.cluster import ROOT
+
+WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed", "rooms")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_small_load(tmp_path: Path) -> None:
+    against = ["redis", "bare", *(["node"] if (HERE / "node_modules").exists() else [])]
+    only = [part for name in WORKS for part in ("--only", name)]
+    done = run("--rounds", "1", "--scale", "0.01", *only, "--out", str(tmp_path), "--against", *against)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {*results["works"], *(curve["name"] for curve in results["growth"])} == set(WORKS)
+    for work in results["works"].values():
+        for measures in work["result"].values():
+            assert measures
+            assert all(value >= 0 for values in measures.values() for value in values)
+    assert set(results["works"]["fanout-20"]["result"]) == {"recovery", *against}
+    assert "fan-out, 20 receivers" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--only", "nothing"], "there is no nothing; there are fanout-200"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--scale", "2"], "--scale more than 0"),
+    ],
+)
+def test_mistakes_are_told(arguments: list[str], says: str) -> None:
+    done = run(*arguments, "--against")
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@given(st.lists(st.integers(0, 200), max_size=20), st.lists(st.integers(1, 40), min_size=1, max_size=50))
+def test_receivers_count_events_however_they_arrive(gaps: list[int], chunks: list[int]) -> None:
+    data = b"".join(b"x" * gap + MARK for gap in gaps) + b"y" * 10
+    receiver = Receiver(None, [])  # type: ignore[arg-type]
+    at = 0
+    while at < len(data):
+        for size in chunks:
+            if data[at : at + size]:
+                receiver._count(data[at : at + size])
+            at += size
+    assert receiver.received == len(gaps)
+
+
+def test_an_answer_to_a_ping_is_a_pong() -> None:
+    receiver = Receiver(None, [])  # type: ignore[arg-type]
+    receiver.socket, server = socket.socketpair()
+    with receiver.socket, server:
+        receiver._count(b"\x81\x012")
+        assert server.recv(100) == b"\x81\x81\0\0\0\x003"
+
+
+def test_an_event_has_the_size_it_is_said_to_have() -> None:
+    text = json.dumps(event(100) | {"t": 123_456_789_012_345}, separators=(",", ":"))
+    assert len(text) == 100
+
+
+def results() -> dict[str, Any]:
+    """Two rounds, made up."""
+    work = {
+        "title": "fan-out",
+        "result": {"recovery": {"deliveries/s": [100.0, 90.0]}, "redis": {"deliveries/s": [10.0, 30.0]}},
+    }
+    curve = {
+        "name": "c",
+        "title": "a curve",
+        "x": "clients",
+        "y": "s",
+        "xs": [1, 10],
+        "lines": {"this library": [[1.0, 2.0], [3.0, 3.5]]},
+        "log": True,
+    }
+    return {"machine": "a machine", "works": {"fan-out": work}, "growth": [curve]}
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    assert report.ratios([100, 90], [10, 30]) == [10, 3]
+    table = report.comparison(results())
+    assert "| fan-out: deliveries/s | 95 (90 to 100) | 20; **6.50** (3.00 to 10.00) |" in table
+
+
+def test_the_page_gets_its_measured_parts() -> None:
+    page = "# Speed\n\n<!-- machine -->\nold\n<!-- / -->\n\nwords\n\n<!-- comparison -->\n<!-- / -->\n"
+    filled = report.fill(page, results())
+    assert "old" not in filled
+    assert "a machine" in filled
+    assert "\nwords\n" in filled
+    assert report.fill(filled, results()) == filled
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    for path in report.plots(results(), tmp_path):
+        text = path.read_text()
+        assert text.startswith("<?xml")
+        assert not re.search(r" $", text, re.MULTILINE)
+
+
+def test_numbers_have_as_many_digits_as_one_may_believe() -> None:
+    assert [report.number(x) for x in (123_456, 1234, 999.4, 12.345, 0.01234)] == [
+        *("123,000", "1,230", "999", "12.3", "0.0123")
+    ]

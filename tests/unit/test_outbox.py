@@ -1,0 +1,146 @@
+"""The outbox: messages go past the queue only where nothing is before them, as the frames aiohttp would send."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp.http import WSMsgType
+from aiohttp.http_websocket import WebSocketWriter
+from engineio.packet import PING
+from engineio.packet import Packet as EngineIOPacket
+from hypothesis import given
+from hypothesis import strategies as st
+from socketio_recovery.outbox import COMPRESSED_FROM, CONGESTED, Message, Outbox
+
+
+class Wire:
+    """A TCP transport."""
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.size = 0
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.got.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+def opened(upgraded: bool = True, compresses: bool = False) -> tuple[Outbox, Wire]:
+    outbox, wire = Outbox(), Wire()
+    outbox.open(SimpleNamespace(upgraded=upgraded), wire, compresses)  # type: ignore[arg-type]
+    return outbox, wire
+
+
+async def waited_for(outbox: Outbox) -> asyncio.Task[Any]:
+    """Engine.IO's writing task, with nothing left to send."""
+    task = asyncio.create_task(outbox.get())
+    await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 65_534, 65_535, 65_536, 70_000])
+@pytest.mark.parametrize("binary", [False, True])
+async def test_a_frame_is_what_aiohttp_sends(size: int, binary: bool) -> None:
+    data: str | bytes = bytes(size) if binary else "ö" * (size // 2) + "x" * (size % 2)
+    wire = Wire()
+    protocol = SimpleNamespace(_drain_helper=lambda: asyncio.sleep(0), _paused=False)
+    writer = WebSocketWriter(protocol, wire)  # type: ignore[arg-type]
+    wire.writelines = lambda parts: wire.write(b"".join(parts))  # type: ignore[attr-defined]
+    message = Message(data)
+    encoded = message.encode()
+    kind = WSMsgType.BINARY if binary else WSMsgType.TEXT
+    await writer.send_frame(encoded.encode() if isinstance(encoded, str) else encoded, kind)
+    assert message.frame == b"".join(wire.got)
+
+
+async def test_a_batch_is_one_write_when_nothing_is_before_it() -> None:
+    outbox, wire = opened()
+    task = await waited_for(outbox)
+    messages = [Message("2[1]"), Message("2[2]")]
+    outbox.send(messages)
+    assert wire.got == [messages[0].frame + messages[1].frame]
+    assert outbox.empty()
+    task.cancel()
+
+
+@pytest.mark.parametrize(
+    "reason", ["nobody waits", "something waits", "not upgraded", "congested", "closing", "no WebSocket", "closed"]
+)
+async def test_messages_are_queued_where_something_may_be_before_them(reason: str) -> None:
+    outbox, wire = opened(upgraded=reason != "not upgraded")
+    task = None if reason == "nobody waits" else await waited_for(outbox)
+    if reason == "something waits":
+        outbox.put_nowait(EngineIOPacket(PING))
+    elif reason == "congested":
+        wire.size = CONGESTED
+    elif reason == "closing":
+        wire.closing = True
+    elif reason == "no WebSocket":
+        outbox.open(SimpleNamespace(upgraded=True), None, False)
+    elif reason == "closed":
+        outbox.close()
+    message = Message("2[1]")
+    outbox.send([message])
+    assert wire.got == []
+    assert outbox.qsize() == 1 + (reason == "something waits")
+    if task is not None:
+        task.cancel()
+
+
+async def test_large_messages_are_left_to_a_websocket_that_compresses() -> None:
+    outbox, wire = opened(compresses=True)
+    task = await waited_for(outbox)
+    small, large = Message("x" * 10), Message("x" * COMPRESSED_FROM)
+    outbox.send([small])
+    assert wire.got == [small.frame]
+    outbox.send([small, large])
+    assert wire.got == [small.frame]
+    assert outbox.qsize() == 2
+    task.cancel()
+
+
+@given(st.lists(st.sampled_from(["send", "send two", "ping", "turn", "congested", "free"]), max_size=40))
+def test_what_is_sent_arrives_in_order(steps: list[str]) -> None:
+    """Whatever the writing task, the network and others do meanwhile."""
+
+    async def run() -> None:
+        outbox, wire = opened()
+        sent: list[bytes] = []
+
+        async def writer() -> None:  # as python-engineio's: takes all there is, then sends it, one after the other
+            while True:
+                packets = [await outbox.get()]
+                while not outbox.empty():
+                    packets.append(outbox.get_nowait())
+                for packet in packets:
+                    await asyncio.sleep(0)
+                    wire.write(packet.frame)
+
+        task = asyncio.create_task(writer())
+        for number, step in enumerate(steps):
+            if step == "turn":
+                await asyncio.sleep(0)
+            elif step in ("congested", "free"):
+                wire.size = CONGESTED if step == "congested" else 0
+            else:
+                messages = [Message(f"{number}.{i}") for i in range(2 if step == "send two" else 1)]
+                sent += [message.frame for message in messages]
+                if step == "ping":
+                    outbox.put_nowait(messages[0])
+                else:
+                    outbox.send(messages)
+        for _ in range(4 * len(steps) + 4):
+            await asyncio.sleep(0)
+        task.cancel()
+        assert b"".join(wire.got) == b"".join(sent)
+
+    asyncio.run(run())
