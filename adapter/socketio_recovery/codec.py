@@ -133,13 +133,51 @@ class Entry:
         """Whether a client that missed this event gets it on recovery."""
         return self.kind == EVENT and not self.volatile and self.callback is None
 
-    @property
-    def size(self) -> int:
-        """Bytes this entry takes in a window, roughly."""
-        size = 400
-        if self.payload:
-            size += len(self.payload.data) + sum(len(a) + 60 for a in self.payload.attachments)
-        return size
+
+#: An entry as it waits in a window: its values, in a tuple. Python's garbage collector goes over all objects that can
+#: hold others, again and again, but not over tuples that hold nothing of the kind: a window of 100,000 entries that
+#: were objects made each recovery half as slow again.
+Packed = tuple[Any, ...]
+
+
+def pack(entry: Entry) -> Packed:
+    """An entry that a recovery may need."""
+    if entry.kind != EVENT:
+        return (entry.kind, entry.ms, entry.namespace, entry.sid, entry.room)
+    assert entry.payload is not None
+    format, data, attachments, arity = entry.payload
+    return (
+        *(EVENT, entry.ms, entry.namespace, tuple(entry.rooms), tuple(entry.skip)),
+        *(format, data, tuple(attachments), arity),
+    )
+
+
+def unpack(n: int, packed: Packed) -> Entry:
+    """The entry again, with its number."""
+    entry = Entry(packed[0], n, packed[1])
+    if packed[0] != EVENT:
+        _, _, entry.namespace, entry.sid, entry.room = packed
+    else:
+        _, _, entry.namespace, entry.rooms, entry.skip, *payload = packed
+        entry.payload = Payload(*payload)
+    return entry
+
+
+def size_of(packed: Packed) -> int:
+    """Bytes that an entry takes in a window, roughly."""
+    if packed[0] != EVENT:
+        return 300
+    return 300 + len(packed[6]) + sum(len(attachment) + 60 for attachment in packed[7])
+
+
+def places(packed: Packed) -> Sequence[Room]:
+    """The rooms under which an entry is found: whom it is for, or whom it moves.
+
+    What happens to one session is found under its own room, the one named by its ``sid``.
+    """
+    if packed[0] == EVENT:
+        return packed[3] or (None,)
+    return packed[4:] if packed[0] == CLOSE else packed[3:4]
 
 
 def check_room(room: object) -> Room:

@@ -16,7 +16,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from .codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Room
+from .codec import CLOSE, DISCONNECT, ENTER, LEAVE, Entry, Packed, Room, pack, places, size_of, unpack
 
 #: Trimming works on blocks of this many entries, so that its cost per entry is small.
 BLOCK = 256
@@ -39,7 +39,7 @@ class Window:
         self.floor = n
         self.newest_ms = ms
         self.bytes = 0
-        self._entries: list[Entry | int] = []  # an int is the ms of an entry that is not kept
+        self._entries: list[Packed | int] = []  # an int is the ms of an entry that is not kept
         self._index: dict[str, dict[Room, list[int]]] = {}
 
     @property
@@ -68,7 +68,7 @@ class Window:
         if n <= self.floor:
             raise IndexError(n)
         entry = self._entries[n - self.floor - 1]
-        return None if isinstance(entry, int) else entry
+        return None if isinstance(entry, int) else unpack(n, entry)
 
     def ms(self, n: int) -> int:
         """When entry ``n`` was stored (ms since 1970, Redis's time).
@@ -81,24 +81,26 @@ class Window:
 
     def append(self, entry: Entry) -> None:
         """Adds the entry that follows ``last``."""
-        keep = needed(entry)
         self.newest_ms = entry.ms
-        self._entries.append(entry if keep else entry.ms)
-        if keep:
-            self.bytes += entry.size
-            for room in places(entry):
-                self._list(entry.namespace, room).append(entry.n)
+        if not needed(entry):
+            self._entries.append(entry.ms)
+            return
+        packed = pack(entry)
+        self._entries.append(packed)
+        self.bytes += size_of(packed)
+        for room in places(packed):
+            self._list(entry.namespace, room).append(entry.n)
 
     def prepend(self, entries: Sequence[Entry]) -> None:
         """Adds the entries, oldest first and without a gap, that end at ``floor``."""
-        self._entries[:0] = [entry if needed(entry) else entry.ms for entry in entries]
+        self._entries[:0] = new = [pack(entry) if needed(entry) else entry.ms for entry in entries]
         self.floor -= len(entries)
         found: dict[tuple[str, Room], list[int]] = {}
-        for entry in entries:
-            if needed(entry):
-                self.bytes += entry.size
-                for room in places(entry):
-                    found.setdefault((entry.namespace, room), []).append(entry.n)
+        for n, packed in enumerate(new, self.floor + 1):
+            if not isinstance(packed, int):
+                self.bytes += size_of(packed)
+                for room in places(packed):
+                    found.setdefault((packed[2], room), []).append(n)
         for (namespace, room), numbers in found.items():
             self._list(namespace, room)[:0] = numbers
 
@@ -115,7 +117,7 @@ class Window:
             if excess <= 0 and (_ms(entry) >= oldest or self.floor + count >= keep):
                 break
             if not isinstance(entry, int):
-                excess -= entry.size
+                excess -= size_of(entry)
             count += 1
         if count >= BLOCK or self.full:
             self._drop(count)
@@ -149,8 +151,8 @@ class Window:
         stale: set[tuple[str, Room]] = set()
         for entry in self._entries[:count]:
             if not isinstance(entry, int):
-                self.bytes -= entry.size
-                stale.update((entry.namespace, room) for room in places(entry))
+                self.bytes -= size_of(entry)
+                stale.update((entry[2], room) for room in places(entry))
         del self._entries[:count]
         self.floor += count
         for namespace, room in stale:
@@ -162,20 +164,10 @@ class Window:
                     del self._index[namespace]
 
 
-def _ms(entry: Entry | int) -> int:
-    return entry if isinstance(entry, int) else entry.ms
+def _ms(entry: Packed | int) -> int:
+    return entry if isinstance(entry, int) else int(entry[1])
 
 
 def needed(entry: Entry) -> bool:
     """Whether a recovery may need the entry."""
     return entry.replayed or entry.kind in (ENTER, LEAVE, CLOSE, DISCONNECT)
-
-
-def places(entry: Entry) -> Sequence[Room]:
-    """The rooms under which an entry is found: whom it is for, or whom it moves.
-
-    What happens to one session is found under its own room, the one named by its ``sid``.
-    """
-    if entry.kind == EVENT:
-        return entry.rooms or (None,)
-    return (entry.room,) if entry.kind == CLOSE else (entry.sid,)

@@ -30,7 +30,9 @@ from socketio_recovery.codec import (
     Position,
     Room,
     codec_for,
+    pack,
     parse_offset,
+    size_of,
 )
 from socketio_recovery.delivery import SLICE, Connection, Delivery
 from socketio_recovery.errors import RedisUnavailable
@@ -763,7 +765,7 @@ async def test_what_the_stream_no_longer_has_is_trimmed() -> None:
 
 
 async def test_what_does_not_fit_is_over_the_limit() -> None:
-    size = Stream(1, 1).entries[0].size
+    size = size_of(pack(Stream(1, 1).entries[0]))
     node = booted(Stream(1, 100), 100, window_bytes=size * 35)
     assert await asyncio.gather(*(node.reach_back(n) for n in (80, 10))) == [None, "limit"]
     assert not node.delivery.window.full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from dataclasses import dataclass, field
 
@@ -22,8 +23,12 @@ from socketio_recovery.codec import (
     Entry,
     Payload,
     Room,
+    pack,
+    places,
+    size_of,
+    unpack,
 )
-from socketio_recovery.window import BLOCK, Window, needed, places
+from socketio_recovery.window import BLOCK, Window, needed
 
 ROOMS: tuple[Room, ...] = (None, "red", "blue", "s1", 7)
 
@@ -102,7 +107,7 @@ def test_what_is_too_old_is_trimmed() -> None:
     assert window.floor == 1499  # 1500 is as old as may be
     assert window.last == 2000
     assert found(window, "red") == list(range(1500, 2001))
-    assert window.bytes == sum(entry.size for n in range(1500, 2001) if (entry := window[n]))
+    assert window.bytes == sum(size_of(pack(entry)) for n in range(1500, 2001) if (entry := window[n]))
 
 
 def test_what_is_recent_stays_though_no_recovery_needs_it() -> None:
@@ -118,7 +123,7 @@ def test_what_is_recent_stays_though_no_recovery_needs_it() -> None:
 
 
 def test_what_is_to_be_kept_is_not_too_old_but_may_be_too_much() -> None:
-    entries = [event(n, "red", ms=n * 10, size=600) for n in range(1, 2001)]
+    entries = [event(n, "red", ms=n * 10, size=700) for n in range(1, 2001)]
     window = filled(*entries, retention=10)
     window.trim(keep=500)
     assert window.floor == 500
@@ -140,7 +145,7 @@ def test_trimming_waits_for_a_block() -> None:
 
 
 def test_what_is_too_much_is_trimmed() -> None:
-    window = filled(*(event(n, "red", size=600) for n in range(1, 101)), max_bytes=10_000)
+    window = filled(*(event(n, "red", size=700) for n in range(1, 101)), max_bytes=10_000)
     assert window.full
     window.trim()
     assert not window.full
@@ -183,7 +188,7 @@ def test_prepending() -> None:
     assert found(window, "blue") == [5]
     assert found(window, "s1") == [2]
     assert [window[n] is None for n in range(2, 7)] == [False, True, False, False, False]
-    assert window.bytes == sum(entry.size for n in range(2, 7) if (entry := window[n]))
+    assert window.bytes == sum(size_of(pack(entry)) for n in range(2, 7) if (entry := window[n]))
 
 
 def test_the_time_of_the_floor_is_not_before_its_entry() -> None:
@@ -194,6 +199,29 @@ def test_the_time_of_the_floor_is_not_before_its_entry() -> None:
     assert 500 <= window.floor_ms <= 600
     window.append(event(7, ms=700))
     assert 500 <= window.floor_ms <= 700
+
+
+def test_the_garbage_collector_passes_over_what_the_window_holds() -> None:
+    window = Window(10**9, 1 << 30)
+    entries = [event(1, "red", "blue"), event(2), moved(ENTER, 3)]
+    entries[0].skip = ["s1"]
+    entries[0].payload = Payload(JSON, b"[]", [b"attached"], 0)
+    for entry in entries:
+        window.append(entry)
+    for _ in range(3):
+        gc.collect()
+    assert not any(gc.is_tracked(packed) for packed in window._entries)
+
+
+def test_a_packed_entry_is_the_same_again() -> None:
+    entry = event(7, "red", ms=70)
+    again = unpack(7, pack(entry))
+    assert (again.n, again.ms, again.rooms, again.payload) == (7, 70, ("red",), entry.payload)
+    closed = moved(CLOSE, 8)
+    again = unpack(8, pack(closed))
+    assert (again.kind, again.n, again.namespace, again.sid, again.room) == (
+        *(CLOSE, 8, closed.namespace, closed.sid, closed.room),
+    )
 
 
 @dataclass
@@ -207,7 +235,7 @@ class Plain:
         return [
             e.n
             for e in self.entries
-            if needed(e) and e.namespace == namespace and room in places(e) and after < e.n <= upto
+            if needed(e) and e.namespace == namespace and room in places(pack(e)) and after < e.n <= upto
         ]
 
 
@@ -287,9 +315,10 @@ class Compared(RuleBasedStateMachine):
             return
         window, entries = self.window, self.plain.entries
         assert (window.floor, window.last) == (self.plain.floor, self.plain.floor + len(entries))
-        assert window.bytes == sum(entry.size for entry in entries if needed(entry))
+        assert window.bytes == sum(size_of(pack(entry)) for entry in entries if needed(entry))
         for i, entry in enumerate(entries):
-            assert window[self.plain.floor + 1 + i] is (entry if needed(entry) else None)
+            kept = window[self.plain.floor + 1 + i]
+            assert (kept and (kept.n, *pack(kept))) == ((entry.n, *pack(entry)) if needed(entry) else None)
 
 
 Compared.TestCase.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
