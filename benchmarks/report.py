@@ -76,6 +76,10 @@ def costs(results: dict[str, Any]) -> str:
     stored = found["stored"]
     ours, nodes = (number(stored[kind]["bytes per event"]) for kind in ("recovery", "node"))
     rows.append(["Redis: bytes per stored event", ours, "stores none", nodes])
+    beat = found["heartbeats"]
+    rows.append(["a session: bytes in Redis", number(beat["redis bytes"]), "has none", ""])
+    rows.append(["a session's heartbeat: µs of its node", number(beat["node µs"]), "has none", "has none"])
+    rows.append(["a session's heartbeat: µs of Redis", number(beat["redis µs"]), "has none", "has none"])
     rows.append(
         ["a node's window: bytes per event", number(found["window"]["bytes per event"]), "has none", "has none"]
     )
@@ -149,7 +153,8 @@ def _bars(results: dict[str, Any], path: Path) -> Path:
         medians = [statistics.median(work["result"][kind][measure]) for kind in kinds]
         low = [m - min(work["result"][kind][measure]) for m, kind in zip(medians, kinds, strict=True)]
         high = [max(work["result"][kind][measure]) - m for m, kind in zip(medians, kinds, strict=True)]
-        axis.bar([TITLES[k].replace(" ", "\n", 1) for k in kinds], medians, color=[COLOURS[k] for k in kinds])
+        names = [TITLES[k].replace(" ", "\n", 1).replace("Redis", "Redis\n") for k in kinds]
+        axis.bar(names, medians, color=[COLOURS[k] for k in kinds])
         axis.errorbar(range(len(kinds)), medians, yerr=[low, high], fmt="none", ecolor="black", capsize=3)
         axis.set_title(_wrapped(work["title"]), fontsize=9)
         axis.set_ylabel(measure)
@@ -171,11 +176,15 @@ def _curves(results: dict[str, Any], path: Path) -> Path:
             medians = [statistics.median(some) for some in values]
             axis.plot(curve["xs"], medians, marker="o", markersize=3, color=colour, label=title)
             axis.fill_between(curve["xs"], list(map(min, values)), list(map(max, values)), color=colour, alpha=0.15)
+        everything = [value for values in curve["lines"].values() for some in values for value in some]
         if curve["log"]:
             axis.set_xscale("log")
+        if min(everything) > 0 and max(everything) > 20 * min(everything):
             axis.set_yscale("log")
         else:
             axis.set_ylim(bottom=0)
+        for part in (axis.xaxis, axis.yaxis):
+            part.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
         axis.set_title(_wrapped(curve["title"]), fontsize=9)
         axis.set_xlabel(curve["x"])
         axis.set_ylabel(curve["y"])

@@ -333,13 +333,25 @@ def idle(bench: Bench, clients: int, seconds: float) -> dict[str, Measures]:
 
 
 def heartbeats(bench: Bench, clients: int, beats: int) -> Measures:
-    """What it costs to keep a session alive, each time."""
+    """What it costs to keep a session, and to keep it alive, each time."""
+
+    def memory() -> int:
+        info: Any = bench.redis.info("memory")
+        return int(info["used_memory"])
+
     with bench.cluster("recovery", manager={"heartbeat_interval": 0.5}) as cluster:
-        cluster.join(clients)
+        cluster.join(1)
+        empty = memory()
+        cluster.join(clients, lambda i: [])
+        stored = (memory() - empty) / clients
         before = cluster.others[0].usage.cpu, bench.redis_usage.cpu
         cluster.load.rest(0.5 * beats)
         node, server = cluster.others[0].usage.cpu - before[0], bench.redis_usage.cpu - before[1]
-        return {"node µs": 1e6 * node / clients / beats, "redis µs": 1e6 * server / clients / beats}
+        return {
+            "node µs": 1e6 * node / clients / beats,
+            "redis µs": 1e6 * server / clients / beats,
+            "redis bytes": stored,
+        }
 
 
 def window(bench: Bench, events: int) -> Measures:
