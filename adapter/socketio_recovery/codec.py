@@ -201,7 +201,9 @@ def event_head(
     volatile: bool = False,
     callback: tuple[str, int] | None = None,
 ) -> str:
-    return _event_head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback)
+    small = callback is None and len(rooms) + len(skip) < 8 and sum(len(r) for r in rooms if isinstance(r, str)) < HEAD
+    head = _event_head if small else _event_head.__wrapped__
+    return head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback)
 
 
 @lru_cache(HEADS)
@@ -334,7 +336,11 @@ def _well_formed(head: Head) -> bool:
     """Whether an entry can be dispatched and kept: the same for every node, whoever is connected there."""
     callback = head.callback
     return (
-        (head.format in (JSON, MSGPACK) if head.kind in (EVENT, CALLBACK) else head.format is None)
+        (
+            (head.format == JSON or (head.format == MSGPACK and type(head.arity) is int and head.arity >= 0))
+            if head.kind in (EVENT, CALLBACK)
+            else head.format is None
+        )
         and all(type(text) is str for text in (head.namespace, head.sid, head.node, head.transport))
         and all(type(room) in (str, int) for room in head.rooms)
         and all(type(sid) is str for sid in head.skip)
@@ -392,7 +398,8 @@ class JsonCodec:
         self.packet_class = packet_class
         # The standard ``dumps`` makes an encoder for each call with options, and refuses binary data by itself:
         # to look for that first takes longer than all else here.
-        self._standard = module.dumps is json.dumps
+        plain = getattr(packet_class.data_is_binary, "__func__", None) is Packet.data_is_binary.__func__
+        self._standard = plain and module.dumps is json.dumps
         self._dump = dump if self._standard else partial(module.dumps, separators=(",", ":"))
 
     def encode(self, arguments: Iterable[Any]) -> Payload:

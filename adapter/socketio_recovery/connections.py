@@ -28,6 +28,10 @@ try:
 except ImportError:
     hiredis = None  # type: ignore[assignment]
 
+#: Older versions know no push messages, nor how to pack commands.
+_PUSH: Any = getattr(hiredis, "PushNotification", ())
+_FAST = hasattr(hiredis, "pack_command")
+
 Argument = str | bytes | int | float
 
 #: Replies that mean "not now" rather than "no"; clients cut the code off where they have a class for it.
@@ -164,7 +168,8 @@ class Link:
                 raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
             raise
         for reply in replies:
-            if _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
+            gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
+            if gone or _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
                 await self.close()  # perhaps another server is the one to ask now
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
         return replies
@@ -222,7 +227,7 @@ class Wire(asyncio.Protocol):
     def take_over(cls, connection: Any) -> Wire | None:
         """Takes a connection's transport, where it has one; ``None`` goes on as before."""
         writer = getattr(connection, "_writer", None)
-        if hiredis is None or not isinstance(writer, asyncio.StreamWriter) or not hasattr(connection, "_parser"):
+        if not _FAST or not isinstance(writer, asyncio.StreamWriter) or not hasattr(connection, "_parser"):
             return None
         return cls(connection, writer.transport)  # type: ignore[arg-type]
 
@@ -234,10 +239,12 @@ class Wire(asyncio.Protocol):
         """
         if self._lost is not None:
             raise self._lost
+        if self._replies:
+            raise ConnectionError("Redis replied to what it was not asked")
         loop = asyncio.get_running_loop()
         self._done = loop.create_future()
         self._missing = count
-        timer = loop.call_later(timeout, self._fail, TimeoutError())
+        timer = loop.call_later(timeout, self._time_out)
         try:
             self._transport.write(commands)
             return await self._done
@@ -248,7 +255,7 @@ class Wire(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
-                if isinstance(reply, hiredis.PushNotification):
+                if isinstance(reply, _PUSH):
                     continue
                 self._replies.append(reply)
                 if len(self._replies) == self._missing:
@@ -262,6 +269,10 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(exc if isinstance(exc, OSError) else ConnectionError("Connection closed by server."))
 
+    def _time_out(self) -> None:
+        if self._done is not None and not self._done.done():  # else the reply came at the same time
+            self._fail(TimeoutError())
+
     def _fail(self, error: Exception) -> None:
         self._lost = error
         if self._done is not None and not self._done.done():
@@ -270,7 +281,7 @@ class Wire(asyncio.Protocol):
 
 def _packed(connection: Any, commands: Sequence[Sequence[Argument]]) -> Any:
     """Commands as bytes. redis-py's own packing, in Python, takes as long as all else that an ``emit`` does."""
-    if hiredis is None:
+    if not _FAST:
         return connection.pack_commands(commands)
     return b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
 

@@ -376,23 +376,23 @@ class Delivery:
         for connection in members:
             if skip and connection.sid in skip:
                 continue
-            pending = connection.pending
-            if not pending:
-                self._pending.append(connection)
             if connection.offsets and text:
                 if not with_offset:
                     with_offset = self._messages(entry.namespace, payload, text, None)
-                pending += with_offset
+                messages = with_offset
                 connection.sent = n
             else:
                 if not without:
                     without = self._messages(entry.namespace, payload, None, ack)
-                pending += without
+                messages = without
                 if ack:
                     assert entry.callback is not None
                     connection.acks[ack] = entry.callback
                     if len(connection.acks) > self.max_queue:  # a client that never acknowledges
                         del connection.acks[next(iter(connection.acks))]
+            if not connection.pending:
+                self._pending.append(connection)
+            connection.pending += messages
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:
         return [Message(data) for data in self.codecs[0].packets(namespace, payload, offset, id)]
@@ -409,6 +409,8 @@ class Delivery:
                 outbox.send(messages)
             except Exception:  # of one client: the others have theirs
                 self.logger.exception("client %s could not be sent its messages; closing its transport", connection.sid)
+                for other in list(self.by_transport(connection.transport).values()):
+                    self.mute(other)  # what comes after must not reach it
                 self.abort(socket)
             if outbox.qsize() > self.max_queue and connection.live:
                 self._over[connection] = None

@@ -38,4 +38,8 @@ class SessionGone(KeyError):
 
 
 class LogBroken(Exception):
-    """Internal: the log lost entries that this node had read."""
+    """Internal: the log lost entries that this node had read, in this epoch."""
+
+    def __init__(self, epoch: int, text: str) -> None:
+        super().__init__(text)
+        self.epoch = epoch

@@ -701,15 +701,18 @@ class Handshake:
         send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
 
         async def watched_websocket(websocket: Any) -> Any:
+            outbox, request = socket.queue, _request(websocket)
+            if socket.sid in self._websockets:  # two try at once to be what the client goes on with
+                outbox.close()
+            elif request is not None:
+                outbox.open(socket, request.transport, bool(websocket._sock.compress))
             self._websockets[socket.sid] = websocket
-            request = _request(websocket)
-            if request is not None:
-                socket.queue.open(socket, request.transport, bool(websocket._sock.compress))
             try:
                 return await serve(websocket)
             finally:
-                del self._websockets[socket.sid]
-                socket.queue.close()
+                if self._websockets.get(socket.sid) is websocket:
+                    del self._websockets[socket.sid]
+                outbox.close()
 
         async def watched_send(packet: Any) -> None:
             if packet.packet_type == PING:

@@ -157,7 +157,8 @@ class Log:
         self._starts = 0
         self._checked = 0  # the connection on which the writer looked whether the log is the same
         self._newest: Any = None  #: the entry with this id, as it was read
-        self._broken = False
+        #: The epoch in which the log lost entries that this node has read.
+        self._broken: int | None = None
         #: Where this node stood when there was more in the log, though it had just read nothing.
         self._unread: Position | None = None
         #: Whether the last append went well.
@@ -210,6 +211,7 @@ class Log:
     async def write(self) -> None:
         """Stores what is queued, for ever. To be run as a task."""
         self._wake = asyncio.Event()
+        self._checked = 0
         link = self._link(self.publish_timeout)
         backoff = Backoff()
         try:
@@ -308,7 +310,7 @@ class Log:
 
     async def _write_and_read(self, link: Link, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs the append script and reads, in one round trip, what follows the last entry read."""
-        if self._at is None or self._broken or not link.connected:
+        if self._at is None or self._broken == self._at.epoch or not link.connected:
             return await link.run(APPEND, keys, arguments)
         if link.number != self._checked:
             try:
@@ -322,7 +324,7 @@ class Log:
         reply, found = await link.run_many(
             [(APPEND, keys, arguments)], ("XREAD", "COUNT", READ_COUNT, "STREAMS", self.keys.log, since)
         )
-        if self._starts == starts and not self._broken and not isinstance(found, Exception):
+        if self._starts == starts and self._broken != self._at.epoch and not isinstance(found, Exception):
             try:
                 self._take_in(found, since)
             except LogBroken as error:
@@ -375,10 +377,9 @@ class Log:
                     elif not link.connected:
                         await self._still_there(link)
                     assert self._at is not None
-                    if self._broken:
+                    if self._broken == self._at.epoch:
                         await link.run(RENEW, [self.keys.log, self.keys.meta], [self._at.epoch])
                         self._go_on("epoch", *await self.tail(link, self.retention))
-                        self._broken = False
                     await self._rest()
                     since = self._id
                     reply = await link.call(
@@ -409,8 +410,10 @@ class Log:
                     await self._rests.wait()
 
     def _break(self, error: LogBroken) -> None:
-        self.logger.error("the log lost entries that clients have seen; beginning a new epoch: %s", error)
-        self._broken = True
+        """One link found it out; the other may have gone on to another epoch meanwhile, which is sound."""
+        if self._at is not None and error.epoch == self._at.epoch:
+            self.logger.error("the log lost entries that clients have seen; beginning a new epoch: %s", error)
+            self._broken = error.epoch
 
     def _go_on(self, why: str, at: Position, ms: int) -> None:
         self._at, self._id, self._newest = at, f"{ms}-{at.n}", None
@@ -453,7 +456,7 @@ class Log:
         if found is not None:  # else trimmed, or begun anew: what is read next tells
             same = (found.epoch, found.n) == at and (newest is None or newest == reply[0])
             if not same:
-                raise LogBroken(f"it does not hold entry {at.n} as this node has read it")
+                raise LogBroken(at.epoch, f"it does not hold entry {at.n} as this node has read it")
 
     async def _still_same(self, link: Link) -> None:
         """Nothing was read for a while. A log begun anew with an earlier clock would look just like that."""
@@ -465,9 +468,9 @@ class Log:
         if tail.epoch != at.epoch:
             self._go_on("epoch", tail, ms)
         elif tail.n < at.n:
-            raise LogBroken(f"it ends at {tail.n}, this node has read {at.n}")
+            raise LogBroken(at.epoch, f"it ends at {tail.n}, this node has read {at.n}")
         elif tail.n > at.n and self._unread == at:
-            raise LogBroken(f"it ends at {tail.n}, but nothing follows {at.n}: its clock went back")
+            raise LogBroken(at.epoch, f"it ends at {tail.n}, but nothing follows {at.n}: its clock went back")
         self._unread = at if tail.n > at.n else None
 
     def _hand_on(self, entries: list[Stamped]) -> list[Stamped]:
@@ -488,7 +491,7 @@ class Log:
         if hole is None:
             return []
         if hole.epoch == epoch and hole.n <= last:
-            raise LogBroken(f"entry {hole.n} follows {last}")
+            raise LogBroken(epoch, f"entry {hole.n} follows {last}")
         self._at = Position(hole.epoch, hole.n - 1)
         self._start(self._at, hole.ms, "trimmed" if hole.epoch == epoch else "epoch")
         return entries[len(batch) :]

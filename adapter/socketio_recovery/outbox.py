@@ -22,8 +22,8 @@ from typing import Any
 from engineio.packet import MESSAGE
 from engineio.packet import Packet as EngineIOPacket
 
-#: Bytes in the transport's buffer from which on it is congested: as many as make asyncio pause its protocol.
-CONGESTED = 64 << 10
+#: Bytes that may be in the transport's buffer: what does not fit waits in the queue, where it is shared, and counted.
+CONGESTED = 128 << 10
 #: Bytes from which on a message is compressed where the client agreed to it; Node's threshold.
 COMPRESSED_FROM = 1024
 
@@ -67,8 +67,8 @@ class Message(EngineIOPacket):  # type: ignore[misc]
 class Outbox(asyncio.Queue[Any]):
     """The queue of an Engine.IO socket."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
         self._socket: Any = None
         self._wire: asyncio.Transport | None = None
         self._compresses = False
@@ -95,10 +95,12 @@ class Outbox(asyncio.Queue[Any]):
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends messages behind everything that was put before."""
-        if self._wire is not None and self._clear():
+        if self._wire is not None and messages and self._clear():
             frames = [message.frame for message in messages]
-            if not (self._compresses and max(map(len, frames)) >= COMPRESSED_FROM):
-                self._wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            size = sum(map(len, frames))
+            fits = self._wire.get_write_buffer_size() + size <= CONGESTED
+            if fits and not (self._compresses and max(map(len, frames)) >= COMPRESSED_FROM):
+                self._wire.write(b"".join(frames))
                 return
         for message in messages:
             self.put_nowait(message)
@@ -106,10 +108,4 @@ class Outbox(asyncio.Queue[Any]):
     def _clear(self) -> bool:
         """Whether nothing is before what comes next."""
         assert self._wire is not None
-        return (
-            self._waited_for
-            and self.empty()
-            and self._socket.upgraded
-            and self._wire.get_write_buffer_size() < CONGESTED
-            and not self._wire.is_closing()
-        )
+        return self._waited_for and self.empty() and self._socket.upgraded and not self._wire.is_closing()

@@ -306,10 +306,13 @@ def check_session(
             if greeting(session.sid) not in place:
                 yield Violation("lost", client.name, session.sid, 1, "its greeting is not in the log")
     missing = sorted(set(range(begins, ends)) - set(got))
+    # A volatile event is owed to who is connected, which it is from its greeting on, at the latest.
+    greeted = place.get(greeting(session.sid), begins)
+    missing = [i for i in missing if i >= greeted or events[i] not in owed.volatile]
     if session.recoveries or not session.final:
         missing = [i for i in missing if events[i] not in owed.volatile]
     if missing:
-        text = f"never received: {_some(events[i] for i in missing)}"
+        text = f"never received: {_some(events[i] for i in missing)}; first received: {_some(session.ids)}"
         yield Violation("lost", client.name, session.sid, len(missing), text)
     across = 0
     for at, count in session.recoveries:

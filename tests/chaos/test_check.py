@@ -410,6 +410,20 @@ def test_the_lost_tail_may_have_been_delivered() -> None:
     assert run.found() == {}
 
 
+@pytest.mark.parametrize("volatile", [True, False])
+def test_a_volatile_event_is_not_owed_to_who_is_about_to_connect(volatile: bool) -> None:
+    """Its session is born, and sees other events already; but it was not greeted yet."""
+    run = Run()
+    greeted = run.where("steady", greeting("steady-1"))
+    for id in ("early", "fleeting"):
+        at = next(i for i, entry in enumerate(run.log) if entry.id == greeting("steady-1"))
+        fleeting = volatile and id == "fleeting"
+        run.log.insert(at, Logged(1000, 0, run.log[at].at, "event", id, ("steady-1",), volatile=fleeting))
+    run.log[:] = [replace(entry, n=n) for n, entry in enumerate(run.log, 1)]
+    run.steps("steady").insert(greeted, Received(run.now, "early", (1000, 1)))
+    assert run.found() == ({} if volatile else {"lost": 1})
+
+
 def test_what_was_never_stored_is_foreign_before_what_was() -> None:
     """A lost tail is at the end of what a session received, and nowhere else."""
     run = Run()

@@ -50,8 +50,8 @@ const operations = {
   // The transport is lost without a word, as when a network goes away.
   cut({ name }) {
     const engine = clients.get(name).manager.engine;
-    if (engine.transport.name === "websocket") engine.transport.ws.terminate();
-    else engine.close();
+    if (engine.transport.ws) engine.transport.ws.terminate();
+    else engine.close(); // polling, or a WebSocket that has just gone
   },
   // What the documentation of Socket.IO uses to try out recovery.
   close_engine({ name }) {

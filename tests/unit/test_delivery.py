@@ -667,6 +667,23 @@ def test_a_client_that_never_acknowledges_owes_no_more_than_it_may_have_waiting(
     assert connection.acks == dict.fromkeys(range(21, 31), ("node", 7))
 
 
+def test_a_client_that_can_not_be_sent_to_gets_nothing_more_and_others_do(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node()
+    broken, well = node.connect(sid="broken", socket=Socket("t1")), node.connect(sid="well", socket=Socket("t2"))
+
+    def fail(messages: Any) -> None:
+        raise OSError("no way")
+
+    broken.socket.queue.send = fail
+    node.take(event())
+    broken.socket.queue = Outbox()
+    node.take(event())
+    assert node.aborted == [broken.socket]
+    assert queued(broken) == []
+    assert numbers(queued(well)) == [1, 2]
+    assert "could not be sent its messages" in caplog.text
+
+
 # -- positions --------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 from socketio_recovery.codec import EPOCH, EVENT, Entry, Position
 from socketio_recovery.connections import Script
 from socketio_recovery.errors import RedisUnavailable
-from socketio_recovery.log import RENEW, TAIL, Keys, Log
+from socketio_recovery.log import RENEW, TAIL, Append, Keys, Log
 
 Item = tuple[bytes, list[bytes]]
 
@@ -183,3 +183,65 @@ async def test_a_reader_that_failed_in_a_batch_does_not_pass_over_it_unseen() ->
     link.reads = [[item(7, 3)]]
     await followed.run()
     assert followed.told == [("boot", 7, 0), ("trimmed", 7, 2), [3]]
+
+
+async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> None:
+    """The writer asks whether the log is the same, while the reader takes in an epoch that another node has begun."""
+    look, begun = asyncio.Event(), asyncio.Event()
+    tail = {"epoch": 7, "n": 3, "ms": 1000}
+    renewed: list[Any] = []
+
+    class Two:
+        """The reader's link, and the writer's."""
+
+        connected, number, reads = True, 1, 0
+
+        async def run(self, script: Any, keys: Any, arguments: Any) -> Any:
+            if script is RENEW:
+                renewed.append(arguments)
+            if script is not TAIL:
+                return [b"8", b"4"]
+            return [str(tail[name]).encode() for name in ("epoch", "n", "ms")]
+
+        async def run_many(self, calls: Any, *more: Any) -> Any:
+            return [[b"8", b"4"], None]
+
+        async def call(self, *command: Any, timeout: float = 0) -> Any:
+            if command[0] == "XREVRANGE":
+                await look.wait()
+                return [item(7, 1, 900)]  # where it asks, the log lost entries 2 and 3
+            self.reads += 1
+            if self.reads == 1:
+                await begun.wait()
+                return [[b"log", [item(8, 2, 2000), item(8, 3, 2001)]]]
+            await asyncio.sleep(0.01)
+            return None
+
+        async def close(self) -> None: ...
+
+    told: list[Any] = []
+    log = Log(Keys("x"), lambda timeout: Two(), 1000, 0, 1, logging.getLogger("test.late"))  # type: ignore[arg-type,return-value]
+    log.when_dispatched = lambda position, done: done()
+    follow = asyncio.create_task(
+        log.follow(lambda at, ms, why: told.append((why, *at)), lambda entries: told.append([e.n for e in entries]))
+    )
+    write = asyncio.create_task(log.write())
+    try:
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0)
+            append = asyncio.create_task(log.append(Append('["event","/"]', ("data", '["e"]'))))
+            await asyncio.sleep(0.01)
+            tail["epoch"] = 8
+            begun.set()
+            while len(told) < 3:
+                await asyncio.sleep(0)
+            look.set()
+            await append
+            await asyncio.sleep(0.05)
+    finally:
+        for task in (follow, write):
+            task.cancel()
+        await asyncio.gather(follow, write, return_exceptions=True)
+    assert told == [("boot", 7, 3), ("epoch", 8, 1), [2, 3]]
+    assert renewed == []

@@ -108,6 +108,24 @@ async def test_large_messages_are_left_to_a_websocket_that_compresses() -> None:
     task.cancel()
 
 
+async def test_what_the_transport_has_no_room_for_waits_in_the_queue() -> None:
+    """There it is shared with other clients, and counted: a client that does not read costs little."""
+    outbox, wire = opened()
+    task = await waited_for(outbox)
+    outbox.send([Message("x" * 1000)] * (CONGESTED // 1000))
+    assert wire.got == []
+    assert outbox.qsize() == CONGESTED // 1000
+    task.cancel()
+
+
+async def test_nothing_to_send_is_nothing() -> None:
+    outbox, wire = opened(compresses=True)
+    task = await waited_for(outbox)
+    outbox.send([])
+    assert (wire.got, outbox.qsize()) == ([], 0)
+    task.cancel()
+
+
 @given(st.lists(st.sampled_from(["send", "send two", "ping", "turn", "congested", "free"]), max_size=40))
 def test_what_is_sent_arrives_in_order(steps: list[str]) -> None:
     """Whatever the writing task, the network and others do meanwhile."""

@@ -26,7 +26,8 @@ local function open(key, meta)
   if state[1] then
     log.epoch = state[1]
     log.n = tonumber(state[2])
-    log.ms = math.max(now, tonumber(state[3]))
+    log.before = tonumber(state[3])
+    log.ms = math.max(now, log.before)
     log.retention = tonumber(state[4])
     return log
   end
