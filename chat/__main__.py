@@ -220,7 +220,7 @@ class Cluster:
         else:
             # What it took is on the disk before it says so: it may be killed as well.
             self.redis = RedisServer(
-                options=("--appendonly", "yes", "--appendfsync", "always"), preexec=die_with_parent
+                options=("--appendonly", "yes", "--appendfsync", "always"), preexec=die_with_parent, avoid=(port,)
             )
             redis_url = self.redis.url
             say(f"Redis: {self.redis.binary.name} on port {self.redis.port}")
@@ -229,9 +229,8 @@ class Cluster:
             processes.append(redis)
 
         ports: list[int] = []
-        while len(ports) < self.options.nodes:
-            if (free := free_port()) not in (*ports, port):
-                ports.append(free)
+        for _ in range(self.options.nodes):
+            ports.append(free_port((*ports, port)))
         for letter, node_port in zip(string.ascii_lowercase, ports, strict=False):
             self.nodes.append(self._node(f"node-{letter}", node_port, redis_url))
         self._start(self.nodes)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 #: Where Python packages keep the server they bring along.
@@ -34,12 +36,19 @@ def shipped_servers() -> list[Path]:
     return found
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+def free_port(avoid: Collection[int] = ()) -> int:
+    """A TCP port that nobody listens on just now, and that is not about to be taken.
+
+    It is below those that systems take for outgoing connections (Linux: from 32768 on).
+
+    :param avoid: ports that are meant for somebody else.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(17_000)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            if port not in avoid:
+                return port
 
 
 class RedisServer:
@@ -48,6 +57,7 @@ class RedisServer:
     :param binary: which server; found if omitted.
     :param options: further command-line options.
     :param preexec: called in the new process before it becomes the server.
+    :param avoid: ports that are meant for somebody else.
     :raises FileNotFoundError: if there is none.
     """
 
@@ -56,6 +66,7 @@ class RedisServer:
         binary: Path | None = None,
         options: tuple[str, ...] = (),
         preexec: Callable[[], None] | None = None,
+        avoid: Collection[int] = (),
     ) -> None:
         server = binary or find_server()
         if server is None:
@@ -63,7 +74,7 @@ class RedisServer:
         self.binary = server
         self.options = options
         self.preexec = preexec
-        self.port = free_port()
+        self.port = free_port(avoid)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.TemporaryDirectory(prefix="socketio-recovery-redis-")
         self.process: subprocess.Popen[bytes] | None = None
