@@ -76,8 +76,11 @@ async def test_who_leaves_a_node_that_drains_is_no_orphan(start_node: StartNode,
     dead = await start_node(manager=SHORT, server=PINGS)
     last = await clients.open(dead, options={**WEBSOCKET, "reconnection": False})
     dead.kill()
-    await until(lambda: settled(1, b), b.log)
-    assert [entry["sid"] for entry in await disconnects(b)] == [last.connects()[0]["sid"]]
+
+    async def adopted() -> list[str]:  # on a machine that is too busy, the other client may miss its pings
+        return [entry["sid"] for entry in await disconnects(b) if entry["reason"] == "node lost"]
+
+    assert await until(adopted, b.log) == [last.connects()[0]["sid"]]
     await other.run("disconnect")
 
 
