@@ -61,12 +61,12 @@ def nodes(bench: Bench) -> Curve:
     rate, events = 1000, bench.some(3000, 100)
     for i, count in enumerate(xs):
         with bench.cluster("recovery", count + 1) as cluster:
-            cluster.bench_pause()
+            cluster.pause()
             for _ in range(bench.rounds):
                 before = [node.usage.cpu for node in cluster.nodes], bench.redis_usage.cpu
                 cluster.emitter.emit(events, ROOM, 8, SIZE, rate)
                 cluster.emitter.answer()
-                cluster.bench_pause()
+                cluster.pause()
                 used = [node.usage.cpu - old for node, old in zip(cluster.nodes, before[0], strict=True)]
                 curve.add("the emitting node", i, 1e6 * used[0] / events)
                 curve.add("each other node", i, 1e6 * statistics.mean(used[1:]) / events)
@@ -153,13 +153,13 @@ def capacity(bench: Bench) -> dict[str, float]:
     """How many events per second one Redis takes while four nodes read them: two emit, as fast as they can."""
     events = bench.some(20_000, 100)
     with bench.cluster("recovery", 4) as cluster:
-        cluster.bench_pause()
+        cluster.pause()
         before, start = bench.redis_usage.cpu, time.monotonic()
         for node in cluster.nodes[:2]:
             node.emit(events, ROOM, 512, SIZE)
         ends = [float(node.answer()["end"]) for node in cluster.nodes[:2]]
         seconds = max(ends) - start
-        cluster.bench_pause()
+        cluster.pause()
         return {
             "events/s": 2 * events / seconds,
             "redis µs per event": 1e6 * (bench.redis_usage.cpu - before) / (2 * events),

@@ -192,14 +192,13 @@ class Load:
                 time.sleep(pause)
         return time.monotonic()
 
-    def received(self, least: int, pause: float = 0, among: Sequence[Receiver] | None = None) -> float:
+    def received(self, least: int, pause: float = 0) -> float:
         """Receives until each has so many events; returns when that was."""
-        some = self.receivers if among is None else among
 
         def all_have() -> bool:
-            if lost := sum(receiver.socket is None for receiver in some):
-                raise RuntimeError(f"{lost} of {len(some)} receivers lost their connection")
-            return all(receiver.received >= least for receiver in some)
+            if lost := sum(receiver.socket is None for receiver in self.receivers):
+                raise RuntimeError(f"{lost} of {len(self.receivers)} receivers lost their connection")
+            return all(receiver.received >= least for receiver in self.receivers)
 
         return self.until(all_have, pause)
 

@@ -41,7 +41,7 @@ async function emit({ room, count, in_flight, size, rate, name, rooms }) {
   return { start, end: now() };
 }
 
-const answers = { emit, gc: () => (global.gc(), {}), look: () => ({ clients: io.engine.clientsCount }) };
+const answers = { emit, gc: () => (global.gc(), {}) };
 console.log(JSON.stringify({ ready: true }));
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);

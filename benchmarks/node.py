@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import json
 import sys
 import time
@@ -30,7 +29,6 @@ class Emitter(Protocol):
     """What a contestant can do."""
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None: ...
-    def look(self) -> dict[str, Any]: ...
 
 
 class SocketIO:
@@ -64,9 +62,6 @@ class SocketIO:
         else:
             self.sio.manager_initialized = True  # else it begins with the first client, and again
             self.manager.initialize()
-
-    def look(self) -> dict[str, Any]:
-        return dict(self.manager.outcomes) if isinstance(self.manager, AsyncRedisStreamsManager) else {}
 
 
 class Bare:
@@ -110,9 +105,6 @@ class Bare:
                 await request.writer.drain()
         return {"start": start}
 
-    def look(self) -> dict[str, Any]:
-        return {"sockets": len(self.requests)}
-
 
 async def emit(
     emitter: Emitter, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
@@ -148,10 +140,7 @@ async def main() -> None:
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     print(json.dumps({"ready": True}), flush=True)
-    for _ in itertools.count():
-        line = await lines.readline()
-        if not line:
-            break
+    while line := await lines.readline():
         command = json.loads(line)
         do = command.pop("do")
         answer: dict[str, Any] = {}
@@ -161,8 +150,6 @@ async def main() -> None:
             answer = await contestant.blast(**command)
         elif do == "gc":
             gc.collect()
-        elif do == "look":
-            answer = contestant.look()
         print(json.dumps(answer), flush=True)
 
 

@@ -113,14 +113,14 @@ class Cluster:
         """All clients are cut off, miss something, and something else happens meanwhile."""
         for receiver in self.load.receivers:
             receiver.drop()
-        self.bench_pause()
+        self.pause()
         self.write(missed // 2)
         self.write(other, "nobody", "other")
         self.write(missed - missed // 2)
-        self.bench_pause()
+        self.pause()
         self.load.reset()
 
-    def bench_pause(self) -> None:
+    def pause(self) -> None:
         """Lets the nodes see what has just happened."""
         time.sleep(0.3)
 
@@ -192,7 +192,6 @@ def recover(missed: int, other: int) -> Callable[[Cluster], Measures]:
     """All clients recover, or, where that is impossible, merely connect."""
 
     def run(cluster: Cluster) -> Measures:
-        before = [node.usage.cpu for node in cluster.others]
         if cluster.kind == "redis":
             cluster.away(0, 0)
             before = [node.usage.cpu for node in cluster.others]
@@ -282,7 +281,7 @@ def killed(bench: Bench, clients: int) -> Measures:
         cluster.load.until(lambda: all(receiver.socket is None for receiver in cluster.load.receivers))
         missed = 20
         cluster.write(missed)
-        cluster.bench_pause()
+        cluster.pause()
         before = sum(node.usage.cpu for node in survivors), bench.redis_usage.cpu
         bench.redis.config_resetstat()
         cluster.nodes = [emitter, *survivors]
@@ -303,7 +302,7 @@ def stored(bench: Bench, kind: Kind, events: int) -> Measures:
     with bench.cluster(kind) as cluster:
         cluster.join(1)
         cluster.write(events)
-        cluster.bench_pause()
+        cluster.pause()
         streams = list(bench.redis.scan_iter(_type="STREAM"))
         memory = sum(int(bench.redis.memory_usage(key, samples=0) or 0) for key in streams)
         entries = sum(int(bench.redis.xlen(key)) for key in streams)
@@ -359,7 +358,7 @@ def window(bench: Bench, events: int) -> Measures:
     with bench.cluster("recovery") as cluster:
         cluster.join(1)
         cluster.write(bench.some(1000))
-        cluster.bench_pause()
+        cluster.pause()
         before = cluster.others[0].memory()
         cluster.write(events)
         cluster.load.rest(0.5)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -335,12 +336,10 @@ def _parse_head(text: bytes) -> Head:
 def _well_formed(head: Head) -> bool:
     """Whether an entry can be dispatched and kept: the same for every node, whoever is connected there."""
     callback = head.callback
+    formats = (JSON, MSGPACK) if head.kind in (EVENT, CALLBACK) else (None,)
     return (
-        (
-            (head.format == JSON or (head.format == MSGPACK and type(head.arity) is int and head.arity >= 0))
-            if head.kind in (EVENT, CALLBACK)
-            else head.format is None
-        )
+        head.format in formats
+        and (head.format != MSGPACK or (type(head.arity) is int and head.arity >= 0))
         and all(type(text) is str for text in (head.namespace, head.sid, head.node, head.transport))
         and all(type(room) in (str, int) for room in head.rooms)
         and all(type(sid) is str for sid in head.skip)
@@ -351,7 +350,7 @@ def _well_formed(head: Head) -> bool:
 
 def _is_list(payload: Payload) -> bool:
     if payload.format == MSGPACK:
-        return type(payload.arity) is int
+        return True  # its arguments are counted in the head
     data = payload.data
     if payload.format != JSON or data[:1] != b"[" or data[-1:] != b"]":
         return False
@@ -405,11 +404,8 @@ class JsonCodec:
     def encode(self, arguments: Iterable[Any]) -> Payload:
         data: Any = list(arguments)
         if self._standard:
-            try:
+            with suppress(TypeError):  # binary data; or what can't be serialised, which is told below
                 return Payload(JSON, dump(data).encode(), (), 0)
-            except TypeError:
-                if not self.packet_class.data_is_binary(data):
-                    raise
         attachments: Sequence[bytes] = ()
         if self.packet_class.data_is_binary(data):
             data, found = self.packet_class.deconstruct_binary(data)

@@ -557,8 +557,8 @@ def _id(id: bytes) -> tuple[int, int]:
 
 
 def _stamped(item: Any) -> Stamped:
-    ms, _, n = item[0].partition(b"-")
+    ms, n = _id(item[0])
     fields = item[1]
     if fields[0] != b"epoch":
         raise ValueError(f"entry {item[0].decode()} has no epoch: something else writes to this stream")
-    return Stamped(int(fields[1]), int(n), int(ms), fields[2:])
+    return Stamped(int(fields[1]), n, ms, fields[2:])
