@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import free_port
-from tests.support.cluster import find_node_js
+from local.node_js import find_node_js
+from local.ports import free_port
+from local.processes import die_with_parent
 
 Kind = Literal["recovery", "redis", "node", "bare"]
 

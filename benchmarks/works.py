@@ -11,8 +11,8 @@ from typing import Any
 
 import redis
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import RedisServer
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
 
 from .load import Load
 from .processes import Kind, Node, Usage

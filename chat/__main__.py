@@ -6,7 +6,6 @@ What dies is started again after a few seconds, and said in plain lines. Ctrl-C 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import http.client
 import os
 import shutil
@@ -22,8 +21,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from local.ports import free_port
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
+
 from . import CLIENT_FILE, CLIENT_JS
-from .redis_server import RedisServer, free_port
 
 CADDYFILE = Path(__file__).parent / "Caddyfile"
 #: How long a process may take to start and to stop, in seconds.
@@ -131,15 +133,6 @@ def answers(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def die_with_parent() -> None:
-    """Called in a new process: it is killed when this one is, however that happens. Linux only."""
-    if _prctl is not None:
-        _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class Process:

@@ -17,8 +17,8 @@ import redis.asyncio
 import redis.exceptions
 from socketio_recovery.codec import EVENT, Entry, parse_entry, parse_offset
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import RedisServer
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
 from tests.store.proxy import Proxy
 from tests.support.cluster import Client, Clients, Node, until
 

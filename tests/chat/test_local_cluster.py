@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from chat import CLIENT_FILE, CLIENT_JS
-from chat.redis_server import free_port
+from local.ports import free_port
+from local.processes import running_processes
 from tests.support.chat import (
     BROWSER,
     POLLING,
@@ -31,7 +32,7 @@ from tests.support.chat import (
     welcomed,
 )
 from tests.support.cluster import ROOT, Clients, until
-from tests.support.supervisor import Supervisor, processes
+from tests.support.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(
     not (CLIENT_JS / CLIENT_FILE).exists(), reason="socket.io-client is not installed: make chat/node_modules/ready"
@@ -110,7 +111,9 @@ async def test_it_stops_and_leaves_nothing(
 
     cluster.process.send_signal(how)
     assert cluster.process.wait(10) == 0
-    await until(lambda: not children.keys() & dict(processes()).keys(), lambda: f"all gone: {children}", patience=1)
+    await until(
+        lambda: not children.keys() & dict(running_processes()).keys(), lambda: f"all gone: {children}", patience=1
+    )
     assert cluster.said().splitlines()[-1] == "stopped"
     assert "Traceback" not in cluster.said()
 
@@ -143,7 +146,7 @@ async def test_nothing_outlives_a_killed_supervisor(start: Callable[..., Supervi
 
     # Whoever adopts orphans may be slow to bury them: a zombie, without a command line, runs no more.
     def left() -> list[str]:
-        return [command for pid, (_, command) in processes() if pid in children and command]
+        return [command for pid, (_, command) in running_processes() if pid in children and command]
 
     await until(lambda: not left(), left)
 
@@ -154,7 +157,7 @@ async def test_it_stops_while_it_starts(start: Callable[..., Supervisor]) -> Non
     children = cluster.descendants()
     cluster.process.send_signal(signal.SIGINT)
     assert cluster.process.wait(10) == 0
-    assert not children.keys() & dict(processes()).keys()
+    assert not children.keys() & dict(running_processes()).keys()
     assert "Traceback" not in cluster.said()
 
 

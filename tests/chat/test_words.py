@@ -7,7 +7,8 @@ import re
 import subprocess
 from itertools import chain
 
-from tests.support.cluster import ROOT, find_node_js
+from local.node_js import find_node_js
+from tests.support.cluster import ROOT
 
 JS = ROOT / "chat" / "web" / "js"
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import RedisServer
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
 from tests.support.cluster import Clients, Node
 
 StartNode = Callable[..., Awaitable[Node]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from chat.redis_server import RedisServer
+from local.redis_server import RedisServer
 from tests.cluster.conftest import StartNode
 from tests.cluster.test_recovery import WEBSOCKET, settle
 from tests.store.proxy import Proxy

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import RedisServer
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
 from tests.cluster.test_recovery import WEBSOCKET
 from tests.support.cluster import Clients, Node, until
 

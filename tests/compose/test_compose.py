@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from chat.redis_server import free_port
+from local.ports import free_port
 from tests.support.chat import BROWSER, WEBSOCKET, elsewhere, has, open_client, people, say, texts, welcomed
 from tests.support.cluster import ROOT, Clients, until
 

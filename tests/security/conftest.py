@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chat.redis_server import RedisServer
+from local.redis_server import RedisServer
 from tests.cluster.conftest import channel, clients, pair, redis_server, shared_nodes, start_node
 from tests.support.cluster import Node
 

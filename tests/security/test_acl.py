@@ -12,8 +12,8 @@ from socketio_recovery.codec import CLOSE, ENTER, LEAVE, control_head, dump
 from socketio_recovery.log import Action, Append
 from socketio_recovery.sessions import Beat, Pid, Record
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import RedisServer, shipped_servers
+from local.processes import die_with_parent
+from local.redis_server import RedisServer, shipped_servers
 from tests.cluster.conftest import StartNode
 from tests.cluster.test_recovery import WEBSOCKET, settle
 from tests.cluster.test_refusals import quiet

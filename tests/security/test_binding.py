@@ -14,7 +14,7 @@ import socketio
 from aiohttp import web
 from socketio_recovery import AsyncRedisStreamsManager
 
-from chat.redis_server import RedisServer
+from local.redis_server import RedisServer
 from tests.cluster.test_raw import payload, raw
 from tests.support.cluster import ROOT, until
 

@@ -15,7 +15,7 @@ import pytest
 from socketio_recovery import AsyncRedisStreamsManager
 from socketio_recovery.errors import RedisUnavailable
 
-from chat.redis_server import RedisServer
+from local.redis_server import RedisServer
 from tests.cluster.conftest import StartNode
 from tests.cluster.test_recovery import WEBSOCKET, settle
 from tests.cluster.test_refusals import quiet

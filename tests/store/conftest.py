@@ -19,7 +19,7 @@ from socketio_recovery.connections import Calls, Link
 from socketio_recovery.log import Append, Keys, Log
 from socketio_recovery.sessions import Sessions
 
-from chat.redis_server import RedisServer, shipped_servers
+from local.redis_server import RedisServer, shipped_servers
 from tests.model import store as model
 
 SERVERS = {path.name: path for path in shipped_servers()}

@@ -21,7 +21,8 @@ from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.log import TAIL, Log
 from socketio_recovery.sessions import CREATE, SAVE
 
-from chat.redis_server import RedisServer, free_port
+from local.ports import free_port
+from local.redis_server import RedisServer
 
 from .conftest import SERVERS, Follower, Store, event, opened, running, until
 from .proxy import Proxy

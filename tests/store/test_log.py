@@ -15,7 +15,7 @@ from socketio_recovery.connections import Backoff, Link
 from socketio_recovery.errors import PublishTimeout
 from socketio_recovery.log import APPEND, RENEW, Action, Append, Keys, Log
 
-from chat.redis_server import free_port
+from local.ports import free_port
 
 from .conftest import Follower, Store, event, running, until
 from .proxy import Proxy

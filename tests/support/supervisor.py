@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from chat.redis_server import free_port
+from local.ports import free_port
+from local.processes import running_processes
 
 from .cluster import ROOT, until
 
@@ -53,7 +53,7 @@ class Supervisor:
     def descendants(self) -> dict[int, str]:
         """The processes of the cluster: pid and command line."""
         found = {self.process.pid: "supervisor"}
-        running = dict(processes())
+        running = dict(running_processes())
         while new := {pid: command for pid, (parent, command) in running.items() if parent in found} | found:
             if new == found:
                 break
@@ -88,14 +88,3 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-
-
-def processes() -> Iterator[tuple[int, tuple[int, str]]]:
-    """All processes that run: (pid, (parent's pid, command line)); zombies too."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has just ended
-        yield int(folder.name), (int(stat.rpartition(")")[2].split()[1]), command)

