@@ -6,7 +6,7 @@ NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --
 PORT ?= 8080
 WORKERS ?= 3
 
-.PHONY: help chat test model chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
+.PHONY: help chat test simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,8 +17,8 @@ chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, thre
 test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
-model: .venv/ready  ## many more random programs against the model; PROGRAMS=5000
-	MODEL_PROGRAMS=$(or $(PROGRAMS),5000) $(BIN)/python -m pytest -q -n $(WORKERS) tests/model
+simulation: .venv/ready  ## many more random programs in the simulation; PROGRAMS=5000
+	SIMULATION_PROGRAMS=$(or $(PROGRAMS),5000) $(BIN)/python -m pytest -q -n $(WORKERS) tests/simulation
 
 chaos: .venv/ready tests/node_modules/ready  ## break a real cluster on purpose, check every event; ARGS="--help"
 	@$(BIN)/python -m tests.chaos $(ARGS)

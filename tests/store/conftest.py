@@ -20,7 +20,7 @@ from socketio_recovery.log import Append, Keys, Log
 from socketio_recovery.sessions import Sessions
 
 from local.redis_server import RedisServer, shipped_servers
-from tests.model import store as model
+from tests.simulation.redis import SimulatedRedis, SimulatedRedisClient
 
 SERVERS = {path.name: path for path in shipped_servers()}
 TIMEOUT = 5.0
@@ -178,12 +178,12 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
 
 @asynccontextmanager
 async def opened(name: str, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
-    """A store by its name: ``model``, ``fakeredis``, or a real server."""
+    """A store by its name: ``simulation``, ``fakeredis``, or a real server."""
     server: RedisServer | None = None
     client: Any
-    if name == "model":
-        client = model.Client(
-            model.Store(asyncio.get_running_loop().time, Random()), SimpleNamespace(dead=False, lag=0)
+    if name == "simulation":
+        client = SimulatedRedisClient(
+            SimulatedRedis(asyncio.get_running_loop().time, Random()), SimpleNamespace(dead=False, lag=0)
         )
     elif name == "fakeredis":
         client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
@@ -196,7 +196,7 @@ async def opened(name: str, servers: Callable[[str], RedisServer]) -> AsyncItera
     await client.aclose()
 
 
-@pytest.fixture(params=["model", "fakeredis", *SERVERS])
+@pytest.fixture(params=["simulation", "fakeredis", *SERVERS])
 async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
     """Each store in turn."""
     async with opened(request.param, servers) as store:

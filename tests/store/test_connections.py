@@ -39,7 +39,7 @@ class Source(Script):
 
 @pytest.fixture(params=["fakeredis", *SERVERS])
 async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
-    """Each store in turn, but the model's, which knows only what the library asks of it."""
+    """Each store in turn, but the simulated one, which knows only what the library asks of it."""
     async with opened(request.param, servers) as store:
         yield store
 

@@ -9,17 +9,19 @@ from collections.abc import Iterator
 import pytest
 from socketio_recovery.tasks import STEADY, supervise
 
-from tests.model.loop import Loop
+from tests.support.simulated_loop import SimulatedLoop
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
+def loop() -> Iterator[SimulatedLoop]:
+    loop = SimulatedLoop()
     yield loop
     loop.close()
 
 
-def test_a_task_that_fails_is_started_again_and_seen_to_fail(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_fails_is_started_again_and_seen_to_fail(
+    loop: SimulatedLoop, caplog: pytest.LogCaptureFixture
+) -> None:
     failing: set[str] = set()
     starts: list[float] = []
 

@@ -1,4 +1,4 @@
-"""What clients must have got: computed from everything that was ever in the log, one entry after the other."""
+"""Checks what the clients received against the log: every entry that was ever in it, one after the other."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from socketio_recovery.codec import Entry, parse_entry
 
 from tests.unit.past import Twin
 
-from .cluster import DISCONNECTION, Client, Cluster, Session
-from .store import Data, Fields, Id, Stream
+from .redis import Dataset, Fields, Id, SimulatedStream
+from .simulation import DISCONNECTION, SimulatedClient, SimulatedSession, Simulation
 
 LOG = b"{m}:log"
 
 Timeline = list[tuple[int, Entry]]
 
 
-class History:
-    """All that was in the log, trimmed or not. A failover that loses its end begins another timeline."""
+class LogHistory:
+    """All entries that were ever in the log, including those that were trimmed.
 
-    def __init__(self, cluster: Cluster) -> None:
+    A failover that loses the end of the log begins a new timeline, which shares its beginning with the one before.
+    """
+
+    def __init__(self, cluster: Simulation) -> None:
         self.cluster = cluster
         self.timelines: list[Timeline] = [[]]
-        self.lost = False  # something that was stored is not there any more
+        self.lost = False  # stored entries were lost, by a failover
         self.trimmed = False
-        self.outage = False  # Redis was away for longer than sessions live without heartbeats
+        self.outage = False  # Redis was away for longer than a session lives without heartbeats
         cluster.store.appended.append(self._append)
-        stream = cluster.store.key(LOG) or Stream()
+        stream = cluster.store.key(LOG) or SimulatedStream()
         for id, fields in zip(stream.ids, stream.fields, strict=True):
             self._append(LOG, id, fields)
 
@@ -38,15 +41,15 @@ class History:
             entry = parse_entry(id[1], id[0], fields[2:])
             self.timelines[-1].append((int(fields[1]), entry))
 
-    def fail_over(self, data: Data) -> None:
-        """``data`` is what the log is now."""
+    def fail_over(self, data: Dataset) -> None:
+        """Notes that Redis has only ``data`` now."""
         self.lost = True
-        stream = data.keys.get(LOG) or Stream()
+        stream = data.keys.get(LOG) or SimulatedStream()
         last = stream.last
         self.timelines.append([(epoch, entry) for epoch, entry in self.timelines[-1] if (entry.ms, entry.n) <= last])
 
-    def twins(self, session: Session) -> Iterator[Twin]:
-        """One that was there from the session's birth on, and never left; for each timeline."""
+    def twins(self, session: SimulatedSession) -> Iterator[Twin]:
+        """Returns the session's twin, a session with the same birth that never lost its connection, per timeline."""
         epoch, birth = session.birth
         for timeline in self.timelines:
             twin = Twin("/", session.sid)
@@ -56,7 +59,7 @@ class History:
             yield twin
 
     def numbers(self, timeline: Timeline) -> dict[int, int]:
-        """Entry -> the number that its event carries."""
+        """Maps the number of an entry to the number that its event carries."""
         return {
             entry.n: json.loads(entry.payload.data)[1]
             for _, entry in timeline
@@ -64,8 +67,8 @@ class History:
         }
 
 
-def check(cluster: Cluster, history: History) -> None:
-    """What holds at any time."""
+def check(cluster: Simulation, history: LogHistory) -> None:
+    """Checks what must be true at any time."""
     for timeline in history.timelines:
         counts = Counter(history.numbers(timeline).values())
         for number, outcome in cluster.emitted.items():
@@ -83,15 +86,15 @@ def check(cluster: Cluster, history: History) -> None:
             _refused(history, client, reason, away)
 
 
-def check_settled(cluster: Cluster, history: History) -> None:
-    """What holds when all are connected, and all was delivered."""
+def check_settled(cluster: Simulation, history: LogHistory) -> None:
+    """Checks what must be true when all clients are connected and everything was delivered."""
     check(cluster, history)
     for client in cluster.clients:
         if client.connected and client.session is not None:
             _received(history, client, client.session, True)
 
 
-def _received(history: History, client: Client, session: Session, all: bool) -> None:
+def _received(history: LogHistory, client: SimulatedClient, session: SimulatedSession, all: bool) -> None:
     complaints = []
     for timeline, twin in zip(history.timelines, history.twins(session), strict=True):
         numbers = history.numbers(timeline)
@@ -108,7 +111,7 @@ def _received(history: History, client: Client, session: Session, all: bool) -> 
     raise AssertionError(f"{client.name}, session {session.sid}: " + "; or ".join(complaints))
 
 
-def _refused(history: History, client: Client, reason: str, away: float) -> None:
+def _refused(history: LogHistory, client: SimulatedClient, reason: str, away: float) -> None:
     allowed = {
         "epoch": history.lost,
         "unknown": history.lost,
@@ -118,22 +121,25 @@ def _refused(history: History, client: Client, reason: str, away: float) -> None
     assert allowed.get(reason), f"{client.name} was not recovered: {reason}, after {away:.1f} s"
 
 
-def all_over(cluster: Cluster) -> bool:
-    """Whether a disconnect handler ran for the last connection of each session."""
+def all_over(cluster: Simulation) -> bool:
+    """Tells whether a disconnect handler ran for the last connection of each session."""
     open = {run.sid: run.transport for run in cluster.runs if run.what == "connect"}
     ran = {(run.sid, run.transport) for run in cluster.runs if run.what == "disconnect"}
     cut_off = _cut_off(cluster)
     return all((sid, transport) in ran or (sid, "") in ran or sid in cut_off for sid, transport in open.items())
 
 
-def _cut_off(cluster: Cluster) -> set[str]:
-    """Sessions ended on purpose on a node that died: perhaps after it had forgotten them, before the handler."""
+def _cut_off(cluster: Simulation) -> set[str]:
+    """Returns the sessions that were ended deliberately on a node that died.
+
+    Such a node may have deleted the session and died before it ran the handler. Then no handler runs.
+    """
     ended = {session.sid for client in cluster.clients for session in client.sessions if session.ended}
     return {run.sid for run in cluster.runs if run.node.dead and run.sid in ended}
 
 
-def check_handlers(cluster: Cluster, history: History) -> None:
-    """When all sessions are over: the last connection of each has had its disconnect handler, once."""
+def check_handlers(cluster: Simulation, history: LogHistory) -> None:
+    """Checks, when all sessions are over, that the disconnect handler ran once for the last connection of each."""
     last: dict[str, str] = {}
     cut_off = _cut_off(cluster)
     ran: Counter[tuple[str, str]] = Counter()
@@ -148,8 +154,8 @@ def check_handlers(cluster: Cluster, history: History) -> None:
         )
     for sid, transport in last.items():
         count = ran[sid, transport] + ran[sid, ""]
-        # A node that died in a handler, or in a handshake, leaves it to another. And what Redis lost may be that the
-        # session was there, or that its handler had run.
+        # When a node dies in a handler or in a handshake, another node runs the handler again. And Redis may have lost
+        # the session itself, or the fact that its handler had run.
         died = [run for run in cluster.runs if run.sid == sid and run.node.died_at - run.at < 1]
         died_claiming = [claim for claim in cluster.claims if claim[0] == sid and claim[1].died_at - claim[2] < 1]
         gone = not count and sid in cut_off

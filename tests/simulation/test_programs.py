@@ -1,6 +1,6 @@
-"""Random programs against the model: whatever happens, who recovers gets what its twin got, or is told.
+"""Random programs in the simulation: a client that recovers gets what its twin got, or is told that it can't.
 
-``make model`` runs more of them. A failure prints the shortest program that Hypothesis found.
+``make simulation`` runs more of them. A failure prints the shortest program that Hypothesis found.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from .check import History, all_over, check, check_handlers, check_settled
-from .cluster import END, TTL, Client, Cluster, Node
+from .check import LogHistory, all_over, check, check_handlers, check_settled
+from .simulation import END, TTL, SimulatedClient, SimulatedNode, Simulation
 
-#: How many programs; 0 for CI's.
-PROGRAMS = int(os.environ.get("MODEL_PROGRAMS", "0"))
+#: How many programs to run; 0 stands for the number that CI runs.
+PROGRAMS = int(os.environ.get("SIMULATION_PROGRAMS", "0"))
 PARTS = 6
 
 ROOMS = ("red", "blue", 7)
@@ -27,14 +27,14 @@ delays = st.sampled_from((0.0, 0.003, 0.02, 0.3, 1.5))
 
 
 class Programs(RuleBasedStateMachine):
-    """What can happen. Numbers stand for a node or a client, whichever there is."""
+    """The steps that a program may consist of. A number chooses one of the nodes or clients that exist."""
 
     @initialize(seed=st.integers(0, 1 << 16), queue=st.sampled_from((5, 1000)), slow=st.sampled_from((0.0, 0.0, 0.03)))
     def begin(self, seed: int, queue: int, slow: float) -> None:
-        self.cluster = Cluster(seed, max_queue=queue)
+        self.cluster = Simulation(seed, max_queue=queue)
         for node in self.cluster.nodes:
             node.slow_handlers = slow
-        self.history = History(self.cluster)
+        self.history = LogHistory(self.cluster)
         self.snapshot: Any = None
         self.set_back = 0.0
         for n in range(3):
@@ -43,11 +43,11 @@ class Programs(RuleBasedStateMachine):
         for n, room in enumerate(("red", "red", "blue")):
             self.enter(0, n, room)
 
-    def node(self, i: int) -> Node:
+    def node(self, i: int) -> SimulatedNode:
         alive = [node for node in self.cluster.nodes if not node.dead]
         return alive[i % len(alive)] if alive else self.cluster.nodes[0]
 
-    def client(self, i: int) -> Client:
+    def client(self, i: int) -> SimulatedClient:
         return self.cluster.clients[i % len(self.cluster.clients)]
 
     def sid(self, i: int) -> str:
@@ -116,14 +116,14 @@ class Programs(RuleBasedStateMachine):
     @rule(c=which, n=which)
     def connect(self, c: int, n: int) -> None:
         client = self.client(c)
-        if not client.active and client.link is None:
+        if not client.active and client.websocket is None:
             client.connect(self.node(n))
 
     @rule(c=which, reads=st.booleans())
     def slow(self, c: int, reads: bool) -> None:
-        link = self.client(c).link
-        if link is not None:
-            (link.read_on if reads else link.stop_reading)()
+        websocket = self.client(c).websocket
+        if websocket is not None:
+            (websocket.read_on if reads else websocket.stop_reading)()
 
     # -- faults -------------------------------------------------------------------------------------
 
@@ -154,9 +154,9 @@ class Programs(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from((-5000, 5000)))
     def clock(self, ms: int) -> None:
-        self.history.outage |= ms > 0  # deadlines pass
-        self.history.trimmed |= ms > 0  # what is stored next may trim what was just stored
-        self.set_back += max(0, -ms) / 1000  # they are so much later
+        self.history.outage |= ms > 0  # deadlines of sessions pass
+        self.history.trimmed |= ms > 0  # the next append may trim entries that were just stored
+        self.set_back += max(0, -ms) / 1000  # deadlines come so much later
         self.cluster.store.skew += ms
 
     @rule()
@@ -166,7 +166,7 @@ class Programs(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.snapshot is not None)
     def fail_over(self) -> None:
-        """To a replica that is behind."""
+        """Fails over to a replica that lacks the latest entries."""
         self.cluster.store.fail_over(self.snapshot)
         self.history.fail_over(self.snapshot)
         self.snapshot = None
@@ -206,8 +206,8 @@ class Programs(RuleBasedStateMachine):
             if node.dead:
                 cluster.restart(node)
         for client in cluster.clients:
-            if client.link is not None:
-                client.link.read_on()
+            if client.websocket is not None:
+                client.websocket.read_on()
         wanted = [client for client in cluster.clients if client.active]
         cluster.until(
             lambda: all(client.connected or not client.active for client in wanted), END, "everybody comes back"
@@ -236,7 +236,7 @@ class Programs(RuleBasedStateMachine):
 def test_programs(part: int) -> None:
     machine = type(f"Programs{part}", (Programs,), {})
     if not PROGRAMS:
-        seed(part)(machine)  # the same programs each time: CI says the same of the same code
+        seed(part)(machine)  # CI runs the same programs each time, so that the same code gives the same result
     run_state_machine_as_test(
         machine,
         settings=settings(

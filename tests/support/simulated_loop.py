@@ -1,4 +1,4 @@
-"""An event loop whose time is ours: it passes when nothing else is to be done, and at once."""
+"""An asyncio event loop with simulated time: when all tasks wait, the time jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class Deadlock(Exception):
-    """Everything waits, and no timer is set."""
+    """All tasks wait, and no timer is set: the loop could never go on."""
 
 
-class Loop(asyncio.BaseEventLoop):
-    """Runs tasks in the order in which they become ready; jumps from timer to timer."""
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """Runs tasks in the order in which they become ready, and jumps from timer to timer."""
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self._selector = self
         self.set_exception_handler(self._failed)
-        #: What went wrong in a callback, or in a task that nobody waited for.
+        #: Errors of callbacks, and of tasks that no other task waited for.
         self.failures: list[dict[str, Any]] = []
 
     def time(self) -> float:
@@ -31,10 +31,10 @@ class Loop(asyncio.BaseEventLoop):
         return []
 
     def _process_events(self, events: list[Any]) -> None:
-        """There are none."""
+        """Does nothing: there are no sockets, so there are no events."""
 
     def _write_to_self(self) -> None:
-        """There is no other thread."""
+        """Does nothing: no other thread could wake up the loop."""
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(context)

@@ -1,9 +1,12 @@
-"""Nodes and clients in one process: the library, python-socketio and python-engineio as they are; time, the network
-and Redis are ours.
+"""A deterministic simulation of a cluster in one process.
 
-A node is a real ``AsyncServer`` with a real manager. What it says to the world goes through a :class:`Link`
-(to a client) or a :class:`tests.model.store.Connection` (to Redis), which delay, lose and end. A node that crashes is
-cut off from both at once, and then its tasks are cancelled: nothing that they still do reaches anybody.
+The library, python-socketio and python-engineio are the real ones. Time, the network, the clients and Redis are
+simulated, so that a program runs in the same way each time.
+
+A node is a real ``AsyncServer`` with a real manager. It talks to a client through a :class:`SimulatedWebSocket`, and
+to Redis through a :class:`tests.simulation.redis.SimulatedRedisConnection`. Both can delay data, lose data and break.
+When a node crashes, the simulation first cuts all its connections and then cancels its tasks. So nothing that these
+tasks still do can reach a client or Redis.
 """
 
 from __future__ import annotations
@@ -25,26 +28,26 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, orphans
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 
-from . import store as redis
-from .loop import Loop
-from .store import Store
+from tests.support.simulated_loop import SimulatedLoop
 
-LOGGER = logging.getLogger("tests.model")
+from .redis import SimulatedRedis, SimulatedRedisClient
+
+LOGGER = logging.getLogger("tests.simulation")
 LOGGER.disabled = True
 
-#: In seconds. A session lives for DISCONNECTION after its client is gone, and for TTL without its node.
+#: In seconds. A session waits for DISCONNECTION after its client has gone, and for TTL after its node has died.
 DISCONNECTION = 3.0
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}
 HEARTBEAT = 0.5
 TTL = DISCONNECTION + 3 * PINGS["ping_interval"] + 3 * HEARTBEAT
-#: How long anything may take.
+#: The longest time that anything may take, in seconds.
 END = 4 * TTL
 
-_node: ContextVar[Node | None] = ContextVar("node", default=None)
+_node: ContextVar[SimulatedNode | None] = ContextVar("node", default=None)
 
 
 def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    """Notes whose task it is, so that a node can crash."""
+    """Creates a task, and notes which node it belongs to, so that a crash of the node can cancel it."""
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     node = _node.get()
     if node is not None:
@@ -53,19 +56,19 @@ def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -
     return task
 
 
-class Link:
-    """A WebSocket between a client and a node.
+class SimulatedWebSocket:
+    """The WebSocket between a client and a node.
 
-    The client's end is told by calls; the node's end is what python-engineio is given.
+    It calls methods of the client when something arrives there. At the node, python-engineio uses it as its WebSocket.
     """
 
-    #: Packets that the network takes from a node whose client does not read.
+    #: How many packets the network accepts from a node while the client does not read.
     BUFFER = 4
 
-    def __init__(self, loop: Loop, random: Random, listener: Client) -> None:
+    def __init__(self, loop: SimulatedLoop, random: Random, listener: SimulatedClient) -> None:
         self._loop = loop
         self._random = random
-        self._listener: Client | None = listener
+        self._listener: SimulatedClient | None = listener
         self._incoming: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._down = self._up = 0.0
         self._stuck: list[str | bytes | None] | None = None
@@ -105,12 +108,12 @@ class Link:
         return data
 
     async def close(self) -> None:
-        """What was sent still arrives."""
+        """Closes the WebSocket in order: what the node has sent before still arrives."""
         self._down = self._later(self._down, lambda: self._arrive(None))
         self._incoming.put_nowait(None)
 
     def abort(self) -> None:
-        """The connection ends at once; what is on its way is lost."""
+        """Breaks the connection at once: data on its way is lost."""
         if not self.broken:
             self.broken = True
             self._room.set()
@@ -128,7 +131,10 @@ class Link:
         self._up = self._later(self._up, lambda: None if self.broken else self._incoming.put_nowait(data))
 
     def leave(self, silently: bool) -> None:
-        """The client is gone. ``silently``: the node is not told."""
+        """Ends the client's side.
+
+        :param silently: the node does not notice it, as when a network cable is pulled.
+        """
         self._listener = None
         if not silently:
             self._up = self._later(self._up, self.abort)
@@ -144,18 +150,18 @@ class Link:
             self._arrive(data)
 
 
-class Wire:
-    """The TCP transport of a :class:`Link`, which takes WebSocket frames: what an outbox writes to."""
+class SimulatedTransport:
+    """The TCP transport below a :class:`SimulatedWebSocket`. A send queue writes WebSocket frames to it."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self.abort = link.abort
+    def __init__(self, websocket: SimulatedWebSocket) -> None:
+        self._websocket = websocket
+        self.abort = websocket.abort
 
     def is_closing(self) -> bool:
-        return self._link.broken
+        return self._websocket.broken
 
     def get_write_buffer_size(self) -> int:
-        return 0 if self._link._room.is_set() else 1 << 30
+        return 0 if self._websocket._room.is_set() else 1 << 30
 
     def write(self, frames: bytes) -> None:
         while frames:
@@ -164,14 +170,14 @@ class Wire:
                 at = 4 if size == 126 else 10
                 size = int.from_bytes(frames[2:at], "big")
             body = frames[at : at + size]
-            self._link._take(body.decode() if frames[0] == 0x81 else body)
+            self._websocket._take(body.decode() if frames[0] == 0x81 else body)
             frames = frames[at + size :]
 
 
-class Run:
-    """That a handler ran."""
+class HandlerRun:
+    """Records one run of a connect or disconnect handler."""
 
-    def __init__(self, what: str, sid: str, node: Node, transport: str, reason: str | None) -> None:
+    def __init__(self, what: str, sid: str, node: SimulatedNode, transport: str, reason: str | None) -> None:
         self.what = what
         self.sid = sid
         self.node = node
@@ -183,13 +189,15 @@ class Run:
         return f"{self.what} {self.sid} on {self.node.name} by {self.transport or '-'}: {self.reason}"
 
 
-class Node:
-    """A process of the cluster.
+class SimulatedNode:
+    """A node of the simulated cluster: a real server with a real manager.
 
-    :param runs: where it notes that its handlers ran, and of which sessions.
+    :param runs: the node adds an item here each time one of its handlers runs.
     """
 
-    def __init__(self, name: str, loop: Loop, store: Store, runs: list[Run], options: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, loop: SimulatedLoop, store: SimulatedRedis, runs: list[HandlerRun], options: dict[str, Any]
+    ) -> None:
         self.name = name
         self.loop = loop
         self.store = store
@@ -197,13 +205,13 @@ class Node:
         self.dead = False
         self.died_at = float("inf")
         self.lag = 0.0
-        self.links: list[Link] = []
+        self.websockets: list[SimulatedWebSocket] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.slow_handlers = 0.0
-        self.faults: list[str] = []  # what handlers found wrong
+        self.faults: list[str] = []  # problems that the node's own handlers noticed
         with self:
             self.manager = AsyncRedisStreamsManager(
-                redis.Client(store, self),
+                SimulatedRedisClient(store, self),
                 channel="m",
                 logger=LOGGER,
                 max_disconnection_duration=DISCONNECTION,
@@ -217,15 +225,15 @@ class Node:
             "asyncio": True,
             "translate_request": lambda environ: environ,
             "make_response": lambda *arguments: None,
-            "websocket": _WebSocket,
+            "websocket": _EngineIOWebSocket,
         }
         ids = count(1)
-        self.sio.eio.generate_id = lambda: f"{name}{next(ids)}"  # the same from run to run
+        self.sio.eio.generate_id = lambda: f"{name}{next(ids)}"  # the same ids in each run
         self.sio.on("connect", self._connected)
         self.sio.on("disconnect", self._disconnected)
         self.task(self._start())
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> SimulatedNode:
         self._token = _node.set(self)
         return self
 
@@ -233,12 +241,12 @@ class Node:
         _node.reset(self._token)
 
     def task(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
-        """Runs something in this node."""
+        """Runs a coroutine as a task of this node."""
         with self:
             return asyncio.ensure_future(work, loop=self.loop)
 
     async def _start(self) -> None:
-        with suppress(RedisUnavailable):  # Redis is away just now; it goes on trying
+        with suppress(RedisUnavailable):  # Redis is away now; the manager goes on trying
             await self.manager.start()
 
     async def _connected(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
@@ -247,8 +255,8 @@ class Node:
         recovered = self.manager.recovered(sid)
         transport = self.manager.eio_sid_from_sid(sid, "/") or ""
         reason = "recovered" if recovered else self.manager.recovery_reason(sid)
-        self.runs.append(Run("connect", sid, self, transport, reason))
-        environ["model.client"].greeted(sid, reason, self.store)
+        self.runs.append(HandlerRun("connect", sid, self, transport, reason))
+        environ["simulation.client"].greeted(sid, reason, self.store)
         await asyncio.sleep(self.slow_handlers)
 
     async def _disconnected(self, sid: str, reason: str) -> None:
@@ -260,38 +268,38 @@ class Node:
             self.faults.append(f"the disconnect handler of {sid} can't read its session")
             raise
         transport = "" if reason == orphans.NODE_LOST else self.manager.eio_sid_from_sid(sid, "/") or ""
-        self.runs.append(Run("disconnect", sid, self, transport, reason))
+        self.runs.append(HandlerRun("disconnect", sid, self, transport, reason))
         await asyncio.sleep(self.slow_handlers)
         if data != await self.sio.get_session(sid) or sid not in self.sio.rooms(sid):
             self.faults.append(f"the session of {sid} changed under its handler")
 
-    def accept(self, link: Link, by: Client) -> None:
+    def accept(self, websocket: SimulatedWebSocket, by: SimulatedClient) -> None:
         environ = {
             "REQUEST_METHOD": "GET",
             "QUERY_STRING": "EIO=4&transport=websocket",
             "HTTP_UPGRADE": "websocket",
             "HTTP_CONNECTION": "upgrade",
-            "HTTP_USER_AGENT": "model",
-            "aiohttp.request": SimpleNamespace(transport=Wire(link)),
-            "model.link": link,
-            "model.client": by,
+            "HTTP_USER_AGENT": "simulation",
+            "aiohttp.request": SimpleNamespace(transport=SimulatedTransport(websocket)),
+            "simulation.websocket": websocket,
+            "simulation.client": by,
         }
-        self.links.append(link)
+        self.websockets.append(websocket)
         self.task(self.sio.eio.handle_request(environ))
 
     def crash(self) -> None:
-        """SIGKILL."""
+        """Ends the node at once, as SIGKILL does."""
         self.dead = True
         self.died_at = self.loop.time()
         self.store.cut(self)
-        for link in self.links:
-            link.abort()
+        for websocket in self.websockets:
+            websocket.abort()
         for task in list(self.tasks):
             task.cancel()
 
 
-class _WebSocket:
-    """What python-engineio asks of a WebSocket."""
+class _EngineIOWebSocket:
+    """Connects python-engineio, which expects this interface, with a :class:`SimulatedWebSocket`."""
 
     def __init__(self, handler: Callable[[Any], Awaitable[None]], server: Any) -> None:
         self.handler = handler
@@ -299,54 +307,54 @@ class _WebSocket:
 
     async def __call__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
-        self.link: Link = environ["model.link"]
-        self.send, self.wait, self.close = self.link.send, self.link.wait, self.link.close
+        self.websocket: SimulatedWebSocket = environ["simulation.websocket"]
+        self.send, self.wait, self.close = self.websocket.send, self.websocket.wait, self.websocket.close
         await self.handler(self)
 
 
-class Session:
-    """A session as its client knows it."""
+class SimulatedSession:
+    """What a client knows about one of its sessions."""
 
     def __init__(self, sid: str, birth: tuple[int, int]) -> None:
         self.sid = sid
         self.birth = birth
-        self.got: list[int] = []  # the numbers that events carry
+        self.got: list[int] = []  # the numbers of the events that it received
         self.connections = 1
-        self.ended = False  # on purpose
+        self.ended = False  # by a deliberate disconnect, of the client or of the server
 
 
-class Client:
-    """As the official JavaScript client, as far as recovery goes.
+class SimulatedClient:
+    """A client that does about recovery what the official JavaScript client does.
 
-    https://github.com/socketio/socket.io/blob/main/packages/socket.io-client/lib/socket.ts: ``onpacket``,
+    See https://github.com/socketio/socket.io/blob/main/packages/socket.io-client/lib/socket.ts: ``onpacket``,
     ``onconnect``, ``emitEvent``.
     """
 
     _packet = re.compile(r"4([0-6])(?:(\d+)-)?(?:/[^,]*,)?(\d+)?(.*)", re.DOTALL)
 
-    def __init__(self, name: str, cluster: Cluster) -> None:
+    def __init__(self, name: str, cluster: Simulation) -> None:
         self.name = name
         self.cluster = cluster
-        self.link: Link | None = None
+        self.websocket: SimulatedWebSocket | None = None
         self.active = False  # whether it wants to be connected
         self.connected = False
         self.pid: str | None = None
         self.offset: str | None = None
-        self.sessions: list[Session] = []
-        self.refusals: list[tuple[str, float]] = []  # (why it was not recovered, for how long it was away)
+        self.sessions: list[SimulatedSession] = []
+        self.refusals: list[tuple[str, float]] = []  # (reason for the new session, seconds it was away)
         self.left_at = 0.0
-        self.goal: Node | None = None
-        self.node: Node | None = None
+        self.goal: SimulatedNode | None = None
+        self.node: SimulatedNode | None = None
         self._binary: list[Any] = []
         self._births: dict[str, tuple[int, int]] = {}
         self._reasons: dict[str, str] = {}
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> SimulatedSession | None:
         return self.sessions[-1] if self.sessions else None
 
-    def greeted(self, sid: str, reason: str | None, store: Store) -> None:
-        """Its connect handler runs, on a node."""
+    def greeted(self, sid: str, reason: str | None, store: SimulatedRedis) -> None:
+        """A node's connect handler calls this when it runs for this client."""
         record = store.key(b"{m}:session:" + sid.encode())
         if record is not None and b"birth" in record:
             self._births[sid] = (int(record[b"epoch"]), int(record[b"birth"]))
@@ -354,7 +362,7 @@ class Client:
 
     # -- the network --------------------------------------------------------------------------------
 
-    def connect(self, node: Node | None = None) -> None:
+    def connect(self, node: SimulatedNode | None = None) -> None:
         self.active = True
         node = node or self.goal
         if node is None or node.dead:
@@ -362,26 +370,26 @@ class Client:
         self.goal = None
         self.connected = False
         self._binary = []
-        self.link = Link(self.cluster.loop, self.cluster.random, self)
+        self.websocket = SimulatedWebSocket(self.cluster.loop, self.cluster.random, self)
         if node.dead:
-            self.link.abort()
+            self.websocket.abort()
         else:
             self.node = node
-            node.accept(self.link, self)
+            node.accept(self.websocket, self)
 
-    def drop(self, silently: bool, to: Node | None, after: float) -> None:
-        """Its connection is lost; it comes back, to another."""
-        if self.link is None:
+    def drop(self, silently: bool, to: SimulatedNode | None, after: float) -> None:
+        """Loses the connection; the client connects to another node ``after`` some seconds."""
+        if self.websocket is None:
             return
-        link, self.link = self.link, None
-        link.leave(silently)
+        websocket, self.websocket = self.websocket, None
+        websocket.leave(silently)
         self._away()
         self.goal = to
         self.cluster.loop.call_later(after, self._back)
 
-    def lost(self, link: Link) -> None:
-        if link is self.link:
-            self.link = None
+    def lost(self, websocket: SimulatedWebSocket) -> None:
+        if websocket is self.websocket:
+            self.websocket = None
             self._away()
             self.cluster.loop.call_later(0.05 + 0.1 * self.cluster.random.random(), self._back)
 
@@ -391,34 +399,34 @@ class Client:
             self.left_at = self.cluster.loop.time()
 
     def _back(self) -> None:
-        if self.active and self.link is None:
+        if self.active and self.websocket is None:
             self.connect()
 
     def disconnect(self) -> None:
-        """On purpose: the pid is of no use any more."""
+        """Leaves deliberately. The server forgets the session, so its pid is useless from now on."""
         self.active = False
-        if self.link is not None:
+        if self.websocket is not None:
             if self.connected and self.session is not None:
                 self.session.ended = True
-                self.link.write("41")
-            link, self.link = self.link, None
-            link.leave(False)
+                self.websocket.write("41")
+            websocket, self.websocket = self.websocket, None
+            websocket.leave(False)
             self._away()
 
     def vanish(self) -> None:
-        """It is never heard of again."""
+        """Loses the connection, and never comes back."""
         self.active = False
-        if self.link is not None:
-            link, self.link = self.link, None
-            link.leave(False)
+        if self.websocket is not None:
+            websocket, self.websocket = self.websocket, None
+            websocket.leave(False)
 
     # -- packets ------------------------------------------------------------------------------------
 
-    def read(self, link: Link, data: str | bytes | None) -> None:
-        if link is not self.link:
+    def read(self, websocket: SimulatedWebSocket, data: str | bytes | None) -> None:
+        if websocket is not self.websocket:
             return
         if data is None:
-            self.lost(link)
+            self.lost(websocket)
         elif isinstance(data, bytes):
             self._binary[0] -= 1
             if not self._binary[0]:
@@ -429,13 +437,13 @@ class Client:
                 sid = self.pid.rpartition(".")[0]
                 self.cluster.claims.append((sid, self.node, self.cluster.loop.time()))
             auth = {} if self.pid is None else {"pid": self.pid, **({"offset": self.offset} if self.offset else {})}
-            link.write("40" + (json.dumps(auth) if auth else ""))
+            websocket.write("40" + (json.dumps(auth) if auth else ""))
         elif data[0] == "2":
-            link.write("3")
+            websocket.write("3")
         elif data[0] == "4":
-            self._socketio(link, data)
+            self._socketio(websocket, data)
 
-    def _socketio(self, link: Link, data: str) -> None:
+    def _socketio(self, websocket: SimulatedWebSocket, data: str) -> None:
         match = self._packet.fullmatch(data)
         assert match, data
         kind, attachments, number, rest = match.groups()
@@ -445,8 +453,8 @@ class Client:
             if self.session is not None:
                 self.session.ended = True
             self.active = False
-            self.link = None
-            link.leave(False)
+            self.websocket = None
+            websocket.leave(False)
             self._away()
         elif kind == "2":
             self._event(json.loads(rest), number)
@@ -464,7 +472,7 @@ class Client:
         else:
             if self.pid is not None and self.session is not None and not self.session.ended:
                 self.refusals.append((self._reasons[sid], now - self.left_at))
-            self.sessions.append(Session(sid, self._births[sid]))
+            self.sessions.append(SimulatedSession(sid, self._births[sid]))
         assert (self._reasons[sid] == "recovered") == recovered, "both sides say the same"
         self.pid = data["pid"]
         self.connected = True
@@ -473,44 +481,44 @@ class Client:
         assert self.session is not None
         self.session.got.append(arguments[1])
         if number is not None:
-            assert self.link is not None
-            self.link.write(f"43{number}[{arguments[1]}]")
+            assert self.websocket is not None
+            self.websocket.write(f"43{number}[{arguments[1]}]")
         elif self.pid and isinstance(arguments[-1], str):
             self.offset = arguments[-1]
 
 
-class Cluster:
-    """Everything, and the faults.
+class Simulation:
+    """A simulated cluster: nodes, clients, Redis, and the faults that a program can cause.
 
-    :param seed: decides what takes how long.
-    :param options: of each manager.
+    :param seed: decides how long each transmission takes.
+    :param options: options of each node's manager.
     """
 
     def __init__(self, seed: int, nodes: int = 3, **options: Any) -> None:
         self.random = Random(seed)
-        self.loop = Loop()
+        self.loop = SimulatedLoop()
         self.loop.set_task_factory(make_task)
         asyncio.set_event_loop(self.loop)
-        # python-engineio asks the machine for the time
+        # python-engineio reads the machine's clock; it gets the simulated one instead
         engineio.async_socket.time = SimpleNamespace(time=self.loop.time)
-        self.store = Store(self.loop.time, self.random)
+        self.store = SimulatedRedis(self.loop.time, self.random)
         self.options = options
-        self.runs: list[Run] = []
-        self.crashed: list[Node] = []
-        self.clients: list[Client] = []
-        #: Each try to recover: which session, where, when.
-        self.claims: list[tuple[str, Node, float]] = []
+        self.runs: list[HandlerRun] = []
+        self.crashed: list[SimulatedNode] = []
+        self.clients: list[SimulatedClient] = []
+        #: Each attempt to recover: the session, the node, the time.
+        self.claims: list[tuple[str, SimulatedNode, float]] = []
         self.nodes = [self._node(name) for name in "abcdef"[:nodes]]
-        #: What each emit said: the number it carries -> "ok", or its exception.
+        #: The result of each emit: the number that the event carries -> "ok", or the fate that the exception names.
         self.emitted: dict[int, Any] = {}
         self.answers: dict[int, list[Any]] = {}
         self.run(0.1)
 
-    def _node(self, name: str) -> Node:
-        return Node(name, self.loop, self.store, self.runs, {"publish_timeout": 3.0, **self.options})
+    def _node(self, name: str) -> SimulatedNode:
+        return SimulatedNode(name, self.loop, self.store, self.runs, {"publish_timeout": 3.0, **self.options})
 
     def run(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Lets simulated time pass."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
     def healthy(self) -> bool:
@@ -540,25 +548,25 @@ class Cluster:
 
     # -- what programs do ---------------------------------------------------------------------------
 
-    def open(self, node: Node) -> Client:
-        client = Client(f"client {len(self.clients)}", self)
+    def open(self, node: SimulatedNode) -> SimulatedClient:
+        client = SimulatedClient(f"client {len(self.clients)}", self)
         self.clients.append(client)
         client.connect(node)
         return client
 
-    def crash(self, node: Node) -> None:
+    def crash(self, node: SimulatedNode) -> None:
         node.crash()
         self.crashed.append(node)
 
-    def restart(self, node: Node) -> None:
+    def restart(self, node: SimulatedNode) -> None:
         if not node.dead:
             self.crash(node)
         self.nodes[self.nodes.index(node)] = self._node(node.name + "'")
 
     def emit(
-        self, node: Node, to: Any = None, skip_sid: Any = None, *, binary: bool = False, volatile: bool = False
+        self, node: SimulatedNode, to: Any = None, skip_sid: Any = None, *, binary: bool = False, volatile: bool = False
     ) -> None:
-        """Emits, without waiting for it."""
+        """Starts to emit an event, and does not wait until it is stored."""
         number = len(self.emitted)
         self.emitted[number] = None
         data: tuple[Any, ...] = (number, b"\x00" * (number % 3)) if binary else (number,)
@@ -572,8 +580,8 @@ class Cluster:
 
         node.task(emit())
 
-    def call(self, node: Node, to: str) -> None:
-        """An event that wants an acknowledgement."""
+    def call(self, node: SimulatedNode, to: str) -> None:
+        """Starts to emit an event that asks for an acknowledgement."""
         number = len(self.emitted)
         self.emitted[number] = None
         self.answers[number] = []
@@ -587,8 +595,8 @@ class Cluster:
 
         node.task(emit())
 
-    def do(self, node: Node, work: Callable[[], Awaitable[Any]]) -> None:
-        """Something that may fail for lack of Redis."""
+    def do(self, node: SimulatedNode, work: Callable[[], Awaitable[Any]]) -> None:
+        """Starts something on a node; it may fail because Redis is away."""
 
         async def run() -> None:
             try:

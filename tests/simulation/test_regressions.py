@@ -1,4 +1,4 @@
-"""Faults that were found once, each in the shortest program that shows it."""
+"""Bugs that were found once, each with the shortest program that shows it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import redis.exceptions
 from socketio_recovery import sessions
 from socketio_recovery.errors import RedisUnavailable
 
-from .cluster import HEARTBEAT, TTL, Client, Cluster, Node, Run
-from .store import Stream
+from .redis import SimulatedStream
+from .simulation import HEARTBEAT, TTL, HandlerRun, SimulatedClient, SimulatedNode, Simulation
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., Cluster]]:
-    """A cluster; all is the same in each run."""
-    made: list[Cluster] = []
+def make() -> Iterator[Callable[..., Simulation]]:
+    """Makes simulated clusters; with the same seed, so that each run is the same."""
+    made: list[Simulation] = []
 
-    def make(nodes: int = 3, **options: Any) -> Cluster:
-        made.append(Cluster(1, nodes, **options))
+    def make(nodes: int = 3, **options: Any) -> Simulation:
+        made.append(Simulation(1, nodes, **options))
         return made[-1]
 
     yield make
@@ -29,20 +29,20 @@ def make() -> Iterator[Callable[..., Cluster]]:
         cluster.close()
 
 
-def opened(cluster: Cluster, node: Node) -> tuple[Client, str]:
+def opened(cluster: Simulation, node: SimulatedNode) -> tuple[SimulatedClient, str]:
     client = cluster.open(node)
     cluster.until(lambda: client.connected, 5, "it connects")
     assert client.session is not None
     return client, client.session.sid
 
 
-def handled(cluster: Cluster, sid: str) -> list[Run]:
+def handled(cluster: Simulation, sid: str) -> list[HandlerRun]:
     """The disconnect handlers that ran for a session."""
     return [run for run in cluster.runs if run.what == "disconnect" and run.sid == sid]
 
 
 def failing(method: Any, *errors: Exception) -> Any:
-    """Fails so often, then does what it should."""
+    """Wraps a method: its first calls raise these errors, one each; later calls run the method."""
     left = list(errors)
 
     async def call(*arguments: Any) -> Any:
@@ -56,13 +56,13 @@ def failing(method: Any, *errors: Exception) -> Any:
 OUT_OF_MEMORY = redis.exceptions.ResponseError("OOM command not allowed when used memory > 'maxmemory'.")
 
 
-async def saved(node: Node, sid: str) -> None:
+async def saved(node: SimulatedNode, sid: str) -> None:
     await node.sio.save_session(sid, {"user": "ann"})
     await node.sio.enter_room(sid, "red")
 
 
 @pytest.mark.parametrize("first", ["disconnect", "loss", "leave"])
-def test_a_disconnect_while_the_handler_runs(make: Callable[..., Cluster], first: str) -> None:
+def test_a_disconnect_while_the_handler_runs(make: Callable[..., Simulation], first: str) -> None:
     """The handler goes on with its session."""
     cluster = make()
     a = cluster.nodes[0]
@@ -89,15 +89,15 @@ def test_a_disconnect_while_the_handler_runs(make: Callable[..., Cluster], first
             return await forget(*arguments)
 
         a.manager._sessions.forget = slowly  # type: ignore[method-assign,assignment]
-        assert client.link is not None
-        client.link.write("41")
+        assert client.websocket is not None
+        client.websocket.write("41")
     cluster.run(0.1)
     a.task(a.sio.disconnect(sid))
     cluster.run(2)
     assert seen == [({"user": "ann"}, sorted(["red", sid]))] * 2
 
 
-def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(make: Callable[..., Cluster]) -> None:
+def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(make: Callable[..., Simulation]) -> None:
     cluster = make()
     a, b = cluster.nodes[:2]
     client, sid = opened(cluster, a)
@@ -110,13 +110,13 @@ def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(mak
     b.manager._sessions.detach = failing(b.manager._sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
     cluster.until(lambda: client.connected, 5, "it is back")
     assert [why for why, _ in client.refusals] == ["trimmed"]
-    link = client.link
+    websocket = client.websocket
     cluster.run(2 * TTL)
-    assert client.link is link
+    assert client.websocket is websocket
     assert len(handled(cluster, sid)) == 1
 
 
-def test_a_claim_whose_reply_came_too_late_is_given_back(make: Callable[..., Cluster]) -> None:
+def test_a_claim_whose_reply_came_too_late_is_given_back(make: Callable[..., Simulation]) -> None:
     cluster = make()
     a, b = cluster.nodes[:2]
     client, sid = opened(cluster, a)
@@ -133,7 +133,7 @@ def test_a_claim_whose_reply_came_too_late_is_given_back(make: Callable[..., Clu
     assert [run.reason for run in handled(cluster, sid)] == ["transport close"]
 
 
-def test_nobody_is_refused_for_the_entry_that_it_has(make: Callable[..., Cluster]) -> None:
+def test_nobody_is_refused_for_the_entry_that_it_has(make: Callable[..., Simulation]) -> None:
     """All it missed is there; the last it has seen is not, but that is confirmed."""
     cluster = make()
     a, b = cluster.nodes[:2]
@@ -151,23 +151,23 @@ def test_nobody_is_refused_for_the_entry_that_it_has(make: Callable[..., Cluster
 
 
 @pytest.mark.parametrize("times", [1, 1000])
-def test_redis_refuses_to_detach(make: Callable[..., Cluster], times: int) -> None:
+def test_redis_refuses_to_detach(make: Callable[..., Simulation], times: int) -> None:
     """It is told again until it does; other sessions are kept meanwhile."""
     cluster = make()
     a = cluster.nodes[0]
     client, sid = opened(cluster, a)
     other, other_sid = opened(cluster, a)
-    link = other.link
+    websocket = other.websocket
     a.manager._sessions.detach = failing(a.manager._sessions.detach, *[OUT_OF_MEMORY] * times)  # type: ignore[method-assign]
     client.vanish()
     cluster.run(3 * TTL)
-    assert other.link is link
+    assert other.websocket is websocket
     assert handled(cluster, other_sid) == []
     assert [run.reason for run in handled(cluster, sid) if run.node is a] == ["transport close"]
     assert len(handled(cluster, sid)) == (1 if times == 1 else 2)  # else nobody could know
 
 
-def test_what_is_owed_is_paid_before_the_end(make: Callable[..., Cluster]) -> None:
+def test_what_is_owed_is_paid_before_the_end(make: Callable[..., Simulation]) -> None:
     cluster = make()
     a = cluster.nodes[0]
     client, sid = opened(cluster, a)
@@ -185,44 +185,44 @@ def test_what_is_owed_is_paid_before_the_end(make: Callable[..., Cluster]) -> No
 
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_who_lives_is_no_orphan_after_an_outage(
-    make: Callable[..., Cluster], nodes: int, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Simulation], nodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "HEARTBEAT_COUNT", 2)  # as with more clients
     cluster = make(nodes)
     clients = [opened(cluster, node)[0] for node in cluster.nodes for _ in range(6 // nodes)]
-    links = [client.link for client in clients]
+    websockets = [client.websocket for client in clients]
     cluster.store.reachable = False
     cluster.store.cut()
     cluster.run(TTL + 2)
     cluster.store.reachable = True
     cluster.run(TTL)
-    assert [client.link for client in clients] == links
+    assert [client.websocket for client in clients] == websockets
     assert [run for run in cluster.runs if run.what == "disconnect"] == []
 
 
-def test_a_foreign_entry_that_comes_and_goes_begins_no_epoch(make: Callable[..., Cluster]) -> None:
+def test_a_foreign_entry_that_comes_and_goes_begins_no_epoch(make: Callable[..., Simulation]) -> None:
     cluster = make()
     a = cluster.nodes[0]
     client, _ = opened(cluster, a)
     cluster.emit(a)
     cluster.run(0.5)
-    link, epoch = client.link, cluster.store.do_hget(b"{m}:meta", b"epoch")
+    websocket, epoch = client.websocket, cluster.store.do_hget(b"{m}:meta", b"epoch")
 
     async def add() -> None:
         cluster.store.do_xadd(b"{m}:log", b"%d-999" % cluster.store.ms, b"not", b"ours")
 
     cluster.loop.run_until_complete(add())
     cluster.run(0.5)
-    stream = cluster.store.read(b"{m}:log", Stream)
+    stream = cluster.store.read(b"{m}:log", SimulatedStream)
     del stream.ids[-1], stream.fields[-1]
     cluster.store.cut(a)
     cluster.run(3)
-    assert client.link is link
+    assert client.websocket is websocket
     assert cluster.store.do_hget(b"{m}:meta", b"epoch") == epoch
 
 
-def orphans(cluster: Cluster, count: int) -> None:
-    """Sessions as a dead node leaves them."""
+def orphans(cluster: Simulation, count: int) -> None:
+    """Creates sessions whose node is dead."""
     node = cluster.nodes[1]
     dead = sessions.Sessions(node.manager._sessions.calls, node.manager._keys, "dead", 1000, 1, 1500, 5)
 
@@ -233,7 +233,7 @@ def orphans(cluster: Cluster, count: int) -> None:
         cluster.loop.run_until_complete(create())
 
 
-def test_a_handler_that_close_cut_off_runs_elsewhere(make: Callable[..., Cluster]) -> None:
+def test_a_handler_that_close_cut_off_runs_elsewhere(make: Callable[..., Simulation]) -> None:
     cluster = make()
     b, c = cluster.nodes[1:]
     cluster.crash(cluster.nodes[0])
@@ -253,7 +253,7 @@ def test_a_handler_that_close_cut_off_runs_elsewhere(make: Callable[..., Cluster
     assert sorted(ended) == sorted(f"o{i}" for i in range(10))
 
 
-def test_handlers_that_hang_do_not_pile_up(make: Callable[..., Cluster]) -> None:
+def test_handlers_that_hang_do_not_pile_up(make: Callable[..., Simulation]) -> None:
     cluster = make(2)
     cluster.crash(cluster.nodes[0])
     b = cluster.nodes[1]
@@ -269,7 +269,7 @@ def test_handlers_that_hang_do_not_pile_up(make: Callable[..., Cluster]) -> None
     assert len(b.tasks) <= before + 5
 
 
-def test_a_client_that_comes_while_its_node_boots(make: Callable[..., Cluster]) -> None:
+def test_a_client_that_comes_while_its_node_boots(make: Callable[..., Simulation]) -> None:
     """Its session is older than what the node reads first: others emit meanwhile."""
     cluster = make()
     a, b = cluster.nodes[:2]

@@ -1,7 +1,7 @@
-"""A Redis of our own, for the model: it runs the library's real scripts, and its time and its faults are ours.
+"""A simulated Redis. It runs the library's real Lua scripts; the simulation controls its time and its faults.
 
-Only the commands that the library uses. ``tests/store`` runs the same tests against this, fakeredis and real
-servers; so what it answers is what Redis answers.
+It knows only the commands that the library uses. ``tests/store`` runs the same tests against it, against fakeredis
+and against real servers, which shows that it answers as Redis does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import redis.exceptions
 Id = tuple[int, int]
 Fields = list[bytes]
 
-#: The store's time when the loop's is 0, in seconds since 1970.
+#: The server's time when the loop's time is 0, in seconds since 1970.
 BEGINNING = 1_700_000_000.0
 
 
 def text(value: Any) -> bytes:
-    """An argument, as Redis sees it."""
+    """Converts an argument to the bytes that Redis receives."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, float):
@@ -45,7 +45,7 @@ def form(id: Id) -> bytes:
     return b"%d-%d" % id
 
 
-class Stream:
+class SimulatedStream:
     def __init__(self) -> None:
         self.ids: list[Id] = []
         self.fields: list[Fields] = []
@@ -65,28 +65,28 @@ class Stream:
         return [form(self.ids[i]), self.fields[i]]
 
 
-class Data:
-    """What a server holds: what a snapshot is taken of."""
+class Dataset:
+    """All keys of a server. A snapshot is a copy of it."""
 
     def __init__(self) -> None:
         self.keys: dict[bytes, Any] = {}
         self.expires: dict[bytes, int] = {}
 
 
-class Store:
+class SimulatedRedis:
     """The server.
 
-    :param time: the time, in seconds.
-    :param random: decides how long things take, and what is lost.
+    :param time: returns the time, in seconds.
+    :param random: decides how long transmissions take, and what is lost when a connection breaks.
     """
 
     def __init__(self, time: Callable[[], float], random: Random) -> None:
         self.random = random
-        self.data = Data()
-        self.skew = 0  # of its clock, in ms
+        self.data = Dataset()
+        self.skew = 0  # how wrong its clock is, in ms
         self.reachable = True
         # dicts, not sets: they keep their order from run to run
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[SimulatedRedisConnection, None] = {}
         self.readers: dict[Callable[[], None], None] = {}
         self.appended: list[Callable[[bytes, Id, Fields], None]] = []
         self._time = time
@@ -100,16 +100,16 @@ class Store:
     # -- faults -------------------------------------------------------------------------------------
 
     def cut(self, of: object = None) -> None:
-        """Ends all connections, or those of one owner. What was under way may or may not arrive."""
+        """Breaks all connections, or those of one owner. A command on its way may or may not be executed."""
         for connection in list(self.connections):
             if of is None or connection.owner is of:
                 connection.end()
 
-    def snapshot(self) -> Data:
+    def snapshot(self) -> Dataset:
         return copy.deepcopy(self.data)
 
-    def fail_over(self, data: Data) -> None:
-        """Another server takes over, which has this."""
+    def fail_over(self, data: Dataset) -> None:
+        """Another server takes over, which has this data."""
         self.data = copy.deepcopy(data)
         self.cut()
 
@@ -127,7 +127,7 @@ class Store:
         return value
 
     def read(self, key: bytes, kind: type[Any]) -> Any:
-        """What a key holds; an empty one if it does not exist."""
+        """Returns the value of a key, or an empty value of this kind if the key does not exist."""
         return kind() if self.key(key) is None else self.key(key, kind)
 
     def _delete(self, key: bytes) -> int:
@@ -205,7 +205,7 @@ class Store:
         return [part for score, member in found[: int(limit[2])] for part in (member, b"%.17g" % score)]
 
     def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
-        stream = self.key(key, Stream)
+        stream = self.key(key, SimulatedStream)
         parsed = parse(id)
         if parsed <= stream.last:
             raise redis.exceptions.ResponseError(
@@ -221,22 +221,22 @@ class Store:
         return id
 
     def do_xrange(self, key: bytes, first: bytes, last: bytes, *count: bytes) -> list[Any]:
-        stream = self.read(key, Stream)
+        stream = self.read(key, SimulatedStream)
         low, high = stream.range(first, last)
         if count:
             high = min(high, low + int(count[1]))
         return [stream.item(i) for i in range(low, high)]
 
     def do_xrevrange(self, key: bytes, last: bytes, first: bytes, *count: bytes) -> list[Any]:
-        stream = self.read(key, Stream)
+        stream = self.read(key, SimulatedStream)
         low, high = stream.range(first, last)
         if count:
             low = max(low, high - int(count[1]))
         return [stream.item(i) for i in reversed(range(low, high))]
 
     def do_xtrim(self, key: bytes, how: bytes, _: bytes, threshold: bytes) -> int:
-        """As exact as it can be; Redis keeps up to a block more."""
-        stream = self.read(key, Stream)
+        """Trims exactly to the threshold. The real Redis may keep up to one block of entries more."""
+        stream = self.read(key, SimulatedStream)
         if how == b"MINID":
             count = bisect_left(stream.ids, parse(threshold))
         else:
@@ -259,7 +259,7 @@ class Store:
         return self._run(script, int(count), rest)
 
     def do_eval(self, source: bytes, count: bytes, *rest: bytes) -> Any:
-        # in Redis too scripts outlive what is stored
+        # the real Redis, too, keeps its scripts when its data is gone
         sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
         _scripts[sha] = self._lua.compile(source)
         return self._run(_scripts[sha], int(count), rest)
@@ -270,10 +270,10 @@ class Store:
 
 
 class _Lua:
-    """Runs scripts as Redis does: https://redis.io/docs/latest/develop/programmability/lua-api/."""
+    """Runs Lua scripts as Redis does: see https://redis.io/docs/latest/develop/programmability/lua-api/."""
 
     def __init__(self) -> None:
-        self.store: Store
+        self.store: SimulatedRedis
         self.runtime = lupa.LuaRuntime(encoding=None, unpack_returned_tuples=False)
         self.runtime.globals()[b"redis"] = self.runtime.table_from({b"call": self.call, b"pcall": self.pcall})
 
@@ -315,18 +315,18 @@ def _lua() -> _Lua:
 _scripts: dict[bytes, Any] = {}
 
 
-# -- the network between a node and the store -----------------------------------------------------------
+# -- the network between a node and the server ------------------------------------------------------
 
 
-class Connection:
-    """What :class:`socketio_recovery.connections.Link` uses of a connection of redis-py.
+class SimulatedRedisConnection:
+    """A connection to the simulated server. It has those methods of a redis-py connection that the library uses.
 
-    :param owner: whose connection it is.
+    :param owner: the node that opened the connection.
     """
 
     retry = None
 
-    def __init__(self, store: Store, owner: Any) -> None:
+    def __init__(self, store: SimulatedRedis, owner: Any) -> None:
         self.store = store
         self.owner = owner
         self.socket_timeout: float | None = None
@@ -353,7 +353,7 @@ class Connection:
         for future in self._waiting:
             if not future.done():
                 future.set_exception(redis.exceptions.ConnectionError("cut"))
-                future.exception()  # perhaps nobody will look
+                future.exception()  # marks it as seen: perhaps no task waits for it any more
 
     def _delay(self) -> float:
         lag: float = self.owner.lag
@@ -372,7 +372,7 @@ class Connection:
             future: asyncio.Future[Any] = self._loop.create_future()
             self._waiting.append(future)
             self._replies.append(future)
-            # strictly later than the one before: timers of the same time may change places
+            # strictly later than the command before: the loop may reorder timers of the same time
             self._at = max(self._at + 1e-6, self._loop.time() + self._delay())
             self._loop.call_at(self._at, self._arrive, [text(part) for part in command], future)
 
@@ -380,7 +380,7 @@ class Connection:
         if self.owner.dead and self.store.random.random() < 0.5:
             return
         if not self._open and self.store.random.random() < 0.5:
-            return  # it was cut before it came here; else after
+            return  # the connection broke before the command arrived; otherwise it broke afterwards
         if command[0] == b"XREAD" and b"BLOCK" in command and self._open:
             self._read(command, future, int(command[4]) / 1000)
             return
@@ -393,7 +393,7 @@ class Connection:
         self._answer(reply, future)
 
     def _read(self, command: Sequence[bytes], future: asyncio.Future[Any], block: float) -> None:
-        """``XREAD BLOCK``."""
+        """Executes ``XREAD BLOCK``: waits for an entry if there is none."""
         if (reply := self.store.execute(command)) is not None:
             self._answer(reply, future)
             return
@@ -429,32 +429,32 @@ class Connection:
 
 
 def parsed(commands: bytes) -> Iterator[list[bytes]]:
-    """The commands in bytes of the Redis protocol."""
+    """Splits bytes of the Redis protocol into commands."""
     reader = hiredis.Reader()
     reader.feed(commands)
     while command := reader.gets():
         yield command
 
 
-class Client:
-    """What the manager is given, and tests use: like an asyncio client of redis-py.
+class SimulatedRedisClient:
+    """A client of the simulated server, with the interface of an asyncio client of redis-py, for managers and tests.
 
-    :param owner: whose connections these are.
+    :param owner: the node that opens the connections.
     """
 
-    def __init__(self, store: Store, owner: Any) -> None:
+    def __init__(self, store: SimulatedRedis, owner: Any) -> None:
         self.connection_pool = self
         self.store = store
         self.owner = owner
 
-    def make_connection(self) -> Connection:
-        return Connection(self.store, self.owner)
+    def make_connection(self) -> SimulatedRedisConnection:
+        return SimulatedRedisConnection(self.store, self.owner)
 
     async def disconnect(self) -> None:
-        """As a pool's."""
+        """Does nothing; a connection pool of redis-py has this method."""
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Does nothing; there is nothing to close."""
 
     async def hgetall(self, key: str) -> dict[bytes, bytes]:
         return dict(self.store.read(text(key), dict))
@@ -475,7 +475,7 @@ class Client:
         return self.store.do_pttl(text(key))
 
     async def xadd(self, key: str, fields: dict[Any, Any], id: str = "*") -> bytes:
-        ms, n = self.store.key(text(key), Stream).last
+        ms, n = self.store.key(text(key), SimulatedStream).last
         parts = [text(part) for pair in fields.items() for part in pair]
         return self.store.do_xadd(text(key), b"%d-%d" % (ms, n + 1) if id == "*" else text(id), *parts)
 
@@ -483,7 +483,7 @@ class Client:
         return self.store.do_xtrim(text(key), b"MAXLEN", b"~", b"%d" % maxlen)
 
     async def xdel(self, key: str, *ids: bytes) -> int:
-        stream = self.store.read(text(key), Stream)
+        stream = self.store.read(text(key), SimulatedStream)
         gone = {parse(id) for id in ids}
         kept = [i for i, id in enumerate(stream.ids) if id not in gone]
         count = len(stream.ids) - len(kept)
