@@ -22,10 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.compose.test_compose import Compose, build, engine
-from tests.support.chat import BROWSER, messages, open_client, welcome
-from tests.support.cluster import Client, Clients, until
+from tests.support.chat_clients import BROWSER, messages, open_client, welcome
+from tests.support.compose import Compose, build, engine
+from tests.support.js_clients import JsClient, JsClients
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 NODES = ("node-a", "node-b", "node-c")
 #: As the page has them.
@@ -123,7 +124,7 @@ class Composed:
 class Talk:
     """Clients that talk all the time; each message is asked for until it is taken."""
 
-    def __init__(self, clients: list[Client]) -> None:
+    def __init__(self, clients: list[JsClient]) -> None:
         self.clients = clients
         self.sent: list[str] = []
         self.over = False
@@ -131,7 +132,7 @@ class Talk:
     async def run(self) -> None:
         await asyncio.gather(*(self._talk(client) for client in self.clients))
 
-    async def _talk(self, client: Client) -> None:
+    async def _talk(self, client: JsClient) -> None:
         for i in itertools.count():
             if self.over:
                 return
@@ -155,7 +156,7 @@ class Talk:
 
 async def measure(where: str, count: int, kills: int) -> str:
     cluster: Cluster = Composed() if where == "compose" else Local()
-    clients = await Clients().start()
+    clients = await JsClients().start()
     returned: Counter[str] = Counter()
     try:
         await cluster.up()
@@ -194,19 +195,19 @@ async def measure(where: str, count: int, kills: int) -> str:
         await cluster.down()
 
 
-def welcomes(client: Client) -> int:
+def welcomes(client: JsClient) -> int:
     return sum(event[0] == "welcome" for event in client.events())
 
 
-def welcomed_again(client: Client, before: int) -> bool:
+def welcomed_again(client: JsClient, before: int) -> bool:
     return welcomes(client) > before
 
 
-def texts(client: Client) -> list[str]:
+def texts(client: JsClient) -> list[str]:
     return [message["text"] for message in messages(client)]
 
 
-def report(where: str, talk: Talk, who: list[Client], took: list[float]) -> str:
+def report(where: str, talk: Talk, who: list[JsClient], took: list[float]) -> str:
     """A table. Seen, lost and doubled are counted at each client, as events come from the wire."""
     seen = [texts(client) for client in who]
     orders = {tuple(order) for order in seen}

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
-# A busy machine is no fault of the code.
+# Failed assertions in these helpers are explained as they are in tests.
+pytest.register_assert_rewrite("tests.support", "tests.security", "tests.store")
+#: Fixtures that tests of several folders use.
+pytest_plugins = ("tests.support.fixtures",)
+
+# Hypothesis has no deadline: a test may be slow on a busy machine.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")

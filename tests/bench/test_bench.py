@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.load import Receiver
 from benchmarks.processes import HERE
 from benchmarks.wire import MARK, event
-from tests.support.cluster import ROOT
+from tests.support.paths import ROOT
 
 WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed", "rooms")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,13 @@ import pytest
 from playwright.async_api import async_playwright
 
 from chat import CLIENT_FILE, CLIENT_JS
-from tests.support.browser import ARGUMENTS, Window, find_chromium
+from tests.support.browser import ARGUMENTS, OpenWindow, Window, WindowPair, find_chromium
 from tests.support.supervisor import Supervisor
-
-OpenWindow = Callable[..., Awaitable[Window]]
-Pair = tuple[Window, Window]
 
 
 @pytest.fixture
 async def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Supervisor]:
-    """The local cluster of three nodes."""
+    """The local cluster: three nodes and a load balancer."""
     if find_chromium() is None:
         pytest.skip("browser tests were skipped: no Chromium here, and CHROMIUM names none")
     assert (CLIENT_JS / CLIENT_FILE).exists(), "socket.io-client is not installed: make chat/node_modules/ready"
@@ -32,7 +29,7 @@ async def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
 
 @pytest.fixture
 async def window(cluster: Supervisor) -> AsyncIterator[OpenWindow]:
-    """Opens windows of one browser."""
+    """Opens windows of one browser, with the chat's page."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
 
@@ -44,8 +41,8 @@ async def window(cluster: Supervisor) -> AsyncIterator[OpenWindow]:
 
 
 @pytest.fixture
-async def pair(window: OpenWindow) -> Pair:
-    """Two windows, on different nodes."""
+async def pair(window: OpenWindow) -> WindowPair:
+    """Two windows that are connected to different nodes."""
     ann = await window("Ann")
     for _ in range(10):
         bob = await window("Bob")

@@ -8,16 +8,15 @@ from time import monotonic
 
 from PIL import Image
 
-from tests.browser.conftest import Pair
-from tests.support.browser import SCREENSHOTS, agree
-from tests.support.cluster import until
+from tests.support.browser import SCREENSHOTS, WindowPair, agree
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 #: Bytes: a README is to load quickly.
 SMALL = 1_000_000
 
 
-async def test_the_film_of_a_recovery(cluster: Supervisor, pair: Pair) -> None:
+async def test_the_film_of_a_recovery(cluster: Supervisor, pair: WindowPair) -> None:
     ann, bob = pair
     await ann.page.set_viewport_size({"width": 1000, "height": 600})
     said: tuple[list[str], list[str]] = ([], [])

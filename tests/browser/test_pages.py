@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from tests.browser.conftest import OpenWindow, Pair
-from tests.support.browser import Window, agree
-from tests.support.cluster import until
+from tests.support.browser import OpenWindow, Window, WindowPair, agree
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 #: How long a killed node stays away, in seconds: long enough to be seen.
 RESTART_AFTER = 4
 PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 
 
-async def test_hostile_text_is_text(pair: Pair) -> None:
+async def test_hostile_text_is_text(pair: WindowPair) -> None:
     ann, bob = pair
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     await bob.page.fill("#name", "<b onclick=alert(3)>Bob</b>")
@@ -23,7 +22,7 @@ async def test_hostile_text_is_text(pair: Pair) -> None:
     assert await ann.page.query_selector("#messages img, #messages script, #people b") is None
 
 
-async def test_rooms(pair: Pair) -> None:
+async def test_rooms(pair: WindowPair) -> None:
     ann, bob = pair
     await ann.page.fill("#room", "Ops Team")
     await ann.page.press("#room", "Enter")
@@ -55,7 +54,7 @@ async def _no_badge(window: Window) -> bool:
     return await window.page.query_selector("#rooms .badge") is None
 
 
-async def test_a_tab_that_is_closed_is_gone(pair: Pair) -> None:
+async def test_a_tab_that_is_closed_is_gone(pair: WindowPair) -> None:
     """Nobody waits for who left; who reloads is there once, and is still the author of what they said."""
     ann, bob = pair
     await bob.page.wait_for_selector("#people li:nth-child(2)")
@@ -107,7 +106,7 @@ async def test_every_control_has_a_name(window: OpenWindow) -> None:
     assert {"room", "messages", "text", "drop", "kill", "toggle"} <= reached, reached
 
 
-async def test_the_cluster_view(cluster: Supervisor, pair: Pair) -> None:
+async def test_the_cluster_view(cluster: Supervisor, pair: WindowPair) -> None:
     ann, _ = pair
     node = await ann.node()
     page = await ann.page.context.new_page()
@@ -124,7 +123,7 @@ async def test_the_cluster_view(cluster: Supervisor, pair: Pair) -> None:
     await page.wait_for_selector("#outcomes .recovered b:text('1')")
 
 
-async def test_how_the_states_look(cluster: Supervisor, pair: Pair, window: OpenWindow) -> None:
+async def test_how_the_states_look(cluster: Supervisor, pair: WindowPair, window: OpenWindow) -> None:
     """Pictures of the main states, for people to look at: tests/screenshots."""
     ann, bob = pair
     dark = await window("Dana", color_scheme="dark")

@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable
 import redis
 from playwright.async_api import WebSocketRoute
 
-from tests.browser.conftest import OpenWindow, Pair
-from tests.support.browser import Window, agree
-from tests.support.cluster import until
+from tests.support.browser import OpenWindow, Window, WindowPair, agree
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 
-async def talk(pair: Pair, while_: Callable[[], Awaitable[object]]) -> tuple[list[str], list[str]]:
+async def talk(pair: WindowPair, while_: Callable[[], Awaitable[object]]) -> tuple[list[str], list[str]]:
     """Both talk before, while and after something happens; returns what each said."""
     ann, bob = pair
     said: tuple[list[str], list[str]] = ([], [])
@@ -43,7 +42,7 @@ async def recoveries(window: Window) -> int:
     return len(await window.page.query_selector_all("#events .recovered"))
 
 
-async def test_a_dropped_connection(pair: Pair) -> None:
+async def test_a_dropped_connection(pair: WindowPair) -> None:
     ann, _ = pair
     sid = await ann.text("#sid")
 
@@ -56,7 +55,7 @@ async def test_a_dropped_connection(pair: Pair) -> None:
     assert await ann.text("#recovered") == "yes"
 
 
-async def test_a_killed_node(cluster: Supervisor, pair: Pair) -> None:
+async def test_a_killed_node(cluster: Supervisor, pair: WindowPair) -> None:
     ann, _ = pair
     sid, node = await ann.text("#sid"), await ann.node()
 
@@ -71,7 +70,7 @@ async def test_a_killed_node(cluster: Supervisor, pair: Pair) -> None:
     assert await ann.node() != node
 
 
-async def test_a_node_that_is_restarted(cluster: Supervisor, pair: Pair) -> None:
+async def test_a_node_that_is_restarted(cluster: Supervisor, pair: WindowPair) -> None:
     ann, _ = pair
     node = await ann.node()
 
@@ -84,7 +83,7 @@ async def test_a_node_that_is_restarted(cluster: Supervisor, pair: Pair) -> None
     assert await ann.node() != node
 
 
-async def test_a_rolling_restart_of_all_nodes(cluster: Supervisor, pair: Pair) -> None:
+async def test_a_rolling_restart_of_all_nodes(cluster: Supervisor, pair: WindowPair) -> None:
     sids = [await window.text("#sid") for window in pair]
 
     async def roll() -> None:
@@ -99,7 +98,7 @@ async def test_a_rolling_restart_of_all_nodes(cluster: Supervisor, pair: Pair) -
         assert await window.page.query_selector("#events .fresh") is None
 
 
-async def test_redis_is_restarted(cluster: Supervisor, pair: Pair) -> None:
+async def test_redis_is_restarted(cluster: Supervisor, pair: WindowPair) -> None:
     sids = [await window.text("#sid") for window in pair]
 
     async def restart() -> None:
@@ -110,7 +109,7 @@ async def test_redis_is_restarted(cluster: Supervisor, pair: Pair) -> None:
     assert [await window.text("#sid") for window in pair] == sids
 
 
-async def test_leaving_on_purpose(pair: Pair) -> None:
+async def test_leaving_on_purpose(pair: WindowPair) -> None:
     """A new session; what was said meanwhile comes from the room's history, and what was pending goes out."""
     ann, bob = pair
     sid = await ann.text("#sid")
@@ -131,7 +130,7 @@ async def test_leaving_on_purpose(pair: Pair) -> None:
     assert await ann.page.query_selector("#messages .incident.fresh.calm")
 
 
-async def test_recovery_is_impossible(cluster: Supervisor, pair: Pair) -> None:
+async def test_recovery_is_impossible(cluster: Supervisor, pair: WindowPair) -> None:
     """Redis was wiped: both pages say so, keep what they show, and go on."""
     ann, bob = pair
     sid = await ann.text("#sid")
@@ -186,7 +185,7 @@ async def test_an_answer_that_is_lost(window: OpenWindow) -> None:
     assert sorted(frame[:2] for frame in lost) == ["42", "43"]
 
 
-async def test_what_was_pending_survives_a_reload(pair: Pair) -> None:
+async def test_what_was_pending_survives_a_reload(pair: WindowPair) -> None:
     ann, _ = pair
     await ann.click("#toggle")
     await ann.state("left")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.cluster import ROOT
+from tests.support.paths import ROOT
 
 from . import report
 from .run import Result, run

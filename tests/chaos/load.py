@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout
 
-from tests.support.cluster import Node
+from tests.support.node_process import NodeProcess
 
 from .history import Emit, Fate, Room
 from .world import CHANNEL, MANAGER, MOVING, ROOMS, World
@@ -128,7 +128,7 @@ class Load:
             return _fate(error.fate)
         return "stored"
 
-    def _through(self, node: Node) -> Send:
+    def _through(self, node: NodeProcess) -> Send:
         async def send(id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool) -> Fate:
             kwargs = {"to": list(rooms) or None, "skip_sid": list(skip), "volatile": volatile}
             (result,) = await self._do(node, "emit", ["e", {"tuple": [id, padding]}], kwargs) or (
@@ -139,7 +139,7 @@ class Load:
         return send
 
     async def _do(
-        self, node: Node, method: str, args: list[Any], kwargs: dict[str, Any]
+        self, node: NodeProcess, method: str, args: list[Any], kwargs: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
         """A call of the server's, in a node's process; ``None`` if that does not answer."""
         try:
@@ -151,7 +151,7 @@ class Load:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
 
-    async def post(self, node: Node, path: str) -> None:
+    async def post(self, node: NodeProcess, path: str) -> None:
         """Tells a node something; no matter if it does not hear."""
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._http.post(node.url + path):

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
-from tests.store.proxy import Proxy
-from tests.support.cluster import Client, Node, until
+from tests.support.js_clients import JsClient
+from tests.support.node_process import NodeProcess
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 from .load import Load
 from .world import PATIENCE, ROOMS, Setup, World
@@ -57,11 +59,11 @@ def scenario(setup: Setup = Setup()) -> Callable[[Faults], Faults]:  # noqa: B00
     return add
 
 
-async def _cut(world: World, clients: list[Client]) -> None:
+async def _cut(world: World, clients: list[JsClient]) -> None:
     await asyncio.gather(*[client.run("cut") for client in clients])
 
 
-def _some(world: World) -> list[Client]:
+def _some(world: World) -> list[JsClient]:
     """About half of the clients."""
     return world.rng.sample(world.subjects, max(1, len(world.subjects) // 2))
 
@@ -331,7 +333,7 @@ async def mixed(world: World, load: Load) -> None:
         await world.healthy()
 
 
-async def _node_fault(world: World, node: Node) -> None:
+async def _node_fault(world: World, node: NodeProcess) -> None:
     kind = world.rng.choice(("kill", "restart", "freeze", "silence", "cut from Redis", "silence to Redis"))
     with world.fault(f"{kind} {node.name}"):
         if kind == "kill":

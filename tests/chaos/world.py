@@ -19,8 +19,10 @@ from socketio_recovery.codec import EVENT, Entry, parse_entry, parse_offset
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
-from tests.store.proxy import Proxy
-from tests.support.cluster import Client, Clients, Node, until
+from tests.support.js_clients import JsClient, JsClients
+from tests.support.node_process import NodeProcess
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 from . import history
 from .history import Connected, Logged, Lost, Mark, Received, State
@@ -88,8 +90,8 @@ class World:
 
     async def __aenter__(self) -> World:
         self.redis = RedisServer(options=self.setup.redis, preexec=die_with_parent)
-        self.clients = Clients()
-        self.nodes: list[Node] = []
+        self.clients = JsClients()
+        self.nodes: list[NodeProcess] = []
         self.proxies: dict[str, Proxy] = {}  # node -> the proxy in front of it
         self.links: dict[str, Proxy] = {}  # node -> the proxy between it and Redis
         self.record = Record(self.redis.url)
@@ -112,8 +114,8 @@ class World:
             if self.setup.redis_proxied:
                 url = (await self._proxy(self.links, name, self.redis.port)).url
             clock = {"clock": clocks[name]} if name in clocks else {}
-            self.nodes.append(Node(name, url, manager=self._manager(), server=server, **clock))
-        self.steady = Node("steady", self.redis.url, manager=self._manager(), server=server)
+            self.nodes.append(NodeProcess(name, url, manager=self._manager(), server=server, **clock))
+        self.steady = NodeProcess("steady", self.redis.url, manager=self._manager(), server=server)
         await asyncio.gather(*[node.start() for node in self.all_nodes], self.clients.start())
         for node in self.nodes:
             if self.setup.proxied:
@@ -136,7 +138,7 @@ class World:
         return proxies[name]
 
     async def _open(self, name: str, urls: list[str], first: int, options: dict[str, Any], rooms: list[str]) -> None:
-        client = self.clients.by_name[name] = Client(self.clients, name)
+        client = self.clients.by_name[name] = JsClient(self.clients, name)
         if len(urls) == 1:
             first = 0
         await client.run(
@@ -162,23 +164,23 @@ class World:
     # -- who is there -------------------------------------------------------------------------------
 
     @property
-    def all_nodes(self) -> list[Node]:
+    def all_nodes(self) -> list[NodeProcess]:
         return [*self.nodes, *([self.steady] if hasattr(self, "steady") else [])]
 
     @property
-    def everybody(self) -> list[Client]:
+    def everybody(self) -> list[JsClient]:
         return list(self.clients.by_name.values())
 
     @property
-    def subjects(self) -> list[Client]:
+    def subjects(self) -> list[JsClient]:
         """The clients that faults may hit: all but the witnesses."""
         return [client for client in self.everybody if not client.name.startswith("w")]
 
-    def url(self, node: Node) -> str:
+    def url(self, node: NodeProcess) -> str:
         """Where clients reach a node."""
         return f"http://127.0.0.1:{self.proxies[node.name].port}" if node.name in self.proxies else node.url
 
-    def has(self, client: Client) -> bool:
+    def has(self, client: JsClient) -> bool:
         """Whether a client has a connection, as far as it knows."""
         return next((r["what"] for r in client.reports[::-1] if r["what"] != "event"), None) == "connect"
 
@@ -233,11 +235,11 @@ class World:
 
         await until(all_healthy, lambda: "\n".join(node.log()[-1000:] for node in self.all_nodes), PATIENCE)
 
-    def freeze(self, node: Node) -> None:
+    def freeze(self, node: NodeProcess) -> None:
         assert node.process is not None
         node.process.send_signal(signal.SIGSTOP)
 
-    def thaw(self, node: Node) -> None:
+    def thaw(self, node: NodeProcess) -> None:
         assert node.process is not None
         node.process.send_signal(signal.SIGCONT)
 
@@ -281,7 +283,7 @@ class World:
     async def states(self) -> dict[str, State]:
         """What the server says of each client's session."""
 
-        async def ask(client: Client) -> State | None:
+        async def ask(client: JsClient) -> State | None:
             try:
                 state = await client.state()
             except RuntimeError:
@@ -292,7 +294,7 @@ class World:
         found = await asyncio.gather(*[ask(client) for client in self.everybody])
         return {client.name: state for client, state in zip(self.everybody, found, strict=True) if state}
 
-    def history_of(self, client: Client, state: State | None) -> history.Client:
+    def history_of(self, client: JsClient, state: State | None) -> history.Client:
         """A client's reports, as steps."""
         steps: list[history.Step] = []
         for report in client.reports:

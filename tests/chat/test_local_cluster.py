@@ -18,10 +18,9 @@ import pytest
 from chat import CLIENT_FILE, CLIENT_JS
 from local.ports import free_port
 from local.processes import running_processes
-from tests.support.chat import (
+from tests.support.chat_clients import (
     BROWSER,
-    POLLING,
-    WEBSOCKET,
+    BROWSER_POLLING,
     elsewhere,
     has,
     messages,
@@ -31,8 +30,10 @@ from tests.support.chat import (
     texts,
     welcomed,
 )
-from tests.support.cluster import ROOT, Clients, until
+from tests.support.js_clients import WEBSOCKET, JsClients
+from tests.support.paths import ROOT
 from tests.support.supervisor import Supervisor
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(
     not (CLIENT_JS / CLIENT_FILE).exists(), reason="socket.io-client is not installed: make chat/node_modules/ready"
@@ -52,16 +53,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Supervisor]]:
         supervisor.stop()
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    running = await Clients().start()
-    yield running
-    await running.stop()
-
-
-@pytest.mark.parametrize("options", [BROWSER, POLLING, WEBSOCKET], ids=["browser", "polling", "websocket"])
+@pytest.mark.parametrize("options", [BROWSER, BROWSER_POLLING, WEBSOCKET], ids=["browser", "polling", "websocket"])
 async def test_a_killed_node_costs_nothing(
-    start: Callable[..., Supervisor], clients: Clients, options: dict[str, Any]
+    start: Callable[..., Supervisor], clients: JsClients, options: dict[str, Any]
 ) -> None:
     cluster = start()
     await cluster.started()
@@ -100,11 +94,11 @@ async def test_a_killed_node_costs_nothing(
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 async def test_it_stops_and_leaves_nothing(
-    start: Callable[..., Supervisor], clients: Clients, how: signal.Signals
+    start: Callable[..., Supervisor], clients: JsClients, how: signal.Signals
 ) -> None:
     cluster = start()
     await cluster.started()
-    for options in (BROWSER, POLLING, WEBSOCKET):
+    for options in (BROWSER, BROWSER_POLLING, WEBSOCKET):
         await open_client(clients, cluster, options=options)
     children = cluster.descendants()
     assert len(children) >= 5, children  # Redis, three nodes, Caddy
@@ -118,7 +112,7 @@ async def test_it_stops_and_leaves_nothing(
     assert "Traceback" not in cluster.said()
 
 
-async def test_a_node_that_is_stopped_drains(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_a_node_that_is_stopped_drains(start: Callable[..., Supervisor], clients: JsClients) -> None:
     """Its client goes elsewhere, recovered; each step is one line of the log."""
     cluster = start("--nodes", "2")
     await cluster.started()
@@ -161,7 +155,7 @@ async def test_it_stops_while_it_starts(start: Callable[..., Supervisor]) -> Non
     assert "Traceback" not in cluster.said()
 
 
-async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor], clients: JsClients) -> None:
     cluster = start("--nodes", "2")
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
@@ -179,7 +173,7 @@ async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor
     assert state["id"] == sid  # what Redis had taken is on its disk
 
 
-async def test_the_page_and_what_clients_may_send(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_the_page_and_what_clients_may_send(start: Callable[..., Supervisor], clients: JsClients) -> None:
     cluster = start("--nodes", "1")
     await cluster.started()
     async with aiohttp.ClientSession(cluster.url) as http:
@@ -232,7 +226,7 @@ async def test_the_page_and_what_clients_may_send(start: Callable[..., Superviso
     assert {message["name"] for message in messages(ann)} == {"Ann B."}
 
 
-async def test_a_message_that_is_sent_again_is_taken_once(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_a_message_that_is_sent_again_is_taken_once(start: Callable[..., Supervisor], clients: JsClients) -> None:
     """The answer may have been lost; another session, on another node, asks again."""
     cluster = start()
     await cluster.started()
@@ -262,7 +256,7 @@ async def test_a_message_that_is_sent_again_is_taken_once(start: Callable[..., S
 
 
 async def test_who_is_here_is_right_also_after_a_kill(
-    start: Callable[..., Supervisor], clients: Clients, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Supervisor], clients: JsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECOVER_WITHIN", "4")
     cluster = start()
@@ -289,7 +283,7 @@ async def test_who_is_here_is_right_also_after_a_kill(
     await until(lambda: "eve" not in people(bob), lambda: people(bob))
 
 
-async def test_typing_is_told_and_never_replayed(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_typing_is_told_and_never_replayed(start: Callable[..., Supervisor], clients: JsClients) -> None:
     cluster = start("--nodes", "1")
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann"})
@@ -309,7 +303,7 @@ async def test_typing_is_told_and_never_replayed(start: Callable[..., Supervisor
 
 
 async def test_the_cluster_page_and_who_may_kill(
-    start: Callable[..., Supervisor], clients: Clients, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Supervisor], clients: JsClients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = start("--nodes", "2")
     await cluster.started()
@@ -344,7 +338,7 @@ async def test_the_cluster_page_and_who_may_kill(
         await until(told, "the recovery is counted")
 
 
-async def test_nobody_kills_a_node_without_demo(start: Callable[..., Supervisor], clients: Clients) -> None:
+async def test_nobody_kills_a_node_without_demo(start: Callable[..., Supervisor], clients: JsClients) -> None:
     cluster = start("--nodes", "1", "--no-demo")
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET)

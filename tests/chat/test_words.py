@@ -8,7 +8,7 @@ import subprocess
 from itertools import chain
 
 from local.node_js import find_node_js
-from tests.support.cluster import ROOT
+from tests.support.paths import ROOT
 
 JS = ROOT / "chat" / "web" / "js"
 

@@ -9,39 +9,37 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import Raw, payload, raw
-from tests.cluster.test_recovery import POLLING, WEBSOCKET, settle
-from tests.support.cluster import Clients, Node, until
-
-Pair = tuple[Node, Node]
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodePair, NodeProcess, StartNode
+from tests.support.raw_client import RawClient, payload, raw
+from tests.support.waiting import until
 
 
-async def answers(node: Node) -> list[Any]:
+async def answers(node: NodeProcess) -> list[Any]:
     found: list[Any] = (await node.look())["answers"]
     return found
 
 
-async def ask(node: Node, question: str, to: str) -> None:
+async def ask(node: NodeProcess, question: str, to: str) -> None:
     """Emits with a callback, which notes each answer."""
     await node.do(("emit", [question], {"to": to, "callback": "record"}))
 
 
-async def question(client: Raw, name: str) -> int:
+async def question(client: RawClient, name: str) -> int:
     """The number of the question that comes next."""
     match = re.fullmatch(rf'42(\d+)\["{name}"\]', packet := await client.read())
     assert match, packet
     return int(match[1])
 
 
-async def answered(client: Raw) -> None:
+async def answered(client: RawClient) -> None:
     """What the client sent so far has been handled."""
     await client.send('42999["echo"]')
     assert await client.read() == "43999[]"
 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
-async def test_a_call_across_a_drop(pair: Pair, clients: Clients, options: dict[str, Any]) -> None:
+async def test_a_call_across_a_drop(pair: NodePair, clients: JsClients, options: dict[str, Any]) -> None:
     """The answer that is given after the recovery, on another node, comes to nobody: the call times out. The next
     one is answered, by its own answer."""
     a, b = pair
@@ -64,7 +62,7 @@ async def test_a_call_across_a_drop(pair: Pair, clients: Clients, options: dict[
 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
-async def test_a_call_to_who_is_away(start_node: StartNode, clients: Clients, options: dict[str, Any]) -> None:
+async def test_a_call_to_who_is_away(start_node: StartNode, clients: JsClients, options: dict[str, Any]) -> None:
     """It is not replayed, so that no question is answered after its time: it times out. What was emitted without an
     acknowledgement comes."""
     a, b = await start_node(), await start_node()
@@ -79,7 +77,7 @@ async def test_a_call_to_who_is_away(start_node: StartNode, clients: Clients, op
     assert await b.do(("call", ["question"], {"to": sid})) == [f"{client.name} got question"]
 
 
-async def test_a_call_during_the_handshake_of_a_recovery(pair: Pair) -> None:
+async def test_a_call_during_the_handshake_of_a_recovery(pair: NodePair) -> None:
     """The client is here, though its connect handler still runs: it is asked after what it missed."""
     a, b = pair
     async with raw(a) as client:
@@ -97,12 +95,12 @@ async def test_a_call_during_the_handshake_of_a_recovery(pair: Pair) -> None:
         assert await call == ["answer"]
 
 
-async def _connecting(node: Node) -> bool:
+async def _connecting(node: NodeProcess) -> bool:
     return any(s["what"] == "connect" for s in (await node.look())["seen"])
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_the_answer_of_a_connection_that_was_taken_over(pair: Pair, where: str) -> None:
+async def test_the_answer_of_a_connection_that_was_taken_over(pair: NodePair, where: str) -> None:
     """It counts or not, depending on who was faster; never twice, though the new connection gives it as well."""
     a, b = pair if where == "other node" else (pair[0], pair[0])
     async with raw(a) as old, raw(b) as new:
@@ -123,7 +121,7 @@ async def test_the_answer_of_a_connection_that_was_taken_over(pair: Pair, where:
         assert [answer for answer in await answers(a) if answer != ["another"]] in ([], [["old"]])
 
 
-async def _has(node: Node, answer: list[Any]) -> bool:
+async def _has(node: NodeProcess, answer: list[Any]) -> bool:
     return answer in await answers(node)
 
 
@@ -147,7 +145,7 @@ async def test_the_emitters_node_is_killed(start_node: StartNode) -> None:
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_a_client_can_not_answer_for_another(pair: Pair, where: str) -> None:
+async def test_a_client_can_not_answer_for_another(pair: NodePair, where: str) -> None:
     """Nor twice, nor before it is asked, whatever number it gives."""
     a, b = pair if where == "other node" else (pair[0], pair[0])
     async with raw(b) as asked, raw(b) as hostile:
@@ -177,11 +175,11 @@ async def test_a_client_can_not_answer_for_another(pair: Pair, where: str) -> No
         assert await answers(a) == [["first"], []]
 
 
-async def _count(node: Node, count: int) -> bool:
+async def _count(node: NodeProcess, count: int) -> bool:
     return len(await answers(node)) >= count
 
 
-async def test_a_room_answers_once(pair: Pair) -> None:
+async def test_a_room_answers_once(pair: NodePair) -> None:
     """The first to answer counts, wherever the members are; the others' answers are dropped."""
     a, b = pair
     async with raw(a) as one, raw(b) as two:
@@ -200,11 +198,11 @@ async def test_a_room_answers_once(pair: Pair) -> None:
 # -- from client to server --------------------------------------------------------------------------
 
 
-async def tasks(node: Node) -> list[Any]:
+async def tasks(node: NodeProcess) -> list[Any]:
     return [s["task"] for s in (await node.look())["seen"] if s["what"] == "work"]
 
 
-async def test_a_client_that_asks_and_drops(pair: Pair, clients: Clients) -> None:
+async def test_a_client_that_asks_and_drops(pair: NodePair, clients: JsClients) -> None:
     """The handler runs to its end; its answer is lost with the connection, and the client is told so."""
     a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
@@ -219,7 +217,7 @@ async def test_a_client_that_asks_and_drops(pair: Pair, clients: Clients) -> Non
     assert (await tasks(a), await tasks(b)) == ([1], [2])
 
 
-async def test_a_client_that_retries(pair: Pair, clients: Clients) -> None:
+async def test_a_client_that_retries(pair: NodePair, clients: JsClients) -> None:
     """With the client's own ``retries`` an event arrives at least once: its handler may run again, elsewhere."""
     a, b = pair
     client = await clients.open(a, options=WEBSOCKET, socketOptions={"retries": 5, "ackTimeout": 5000})
@@ -232,7 +230,7 @@ async def test_a_client_that_retries(pair: Pair, clients: Clients) -> None:
     assert (await tasks(a), await tasks(b)) == ([1], [1])
 
 
-async def test_what_a_client_sends_while_it_is_away(pair: Pair, clients: Clients) -> None:
+async def test_what_a_client_sends_while_it_is_away(pair: NodePair, clients: JsClients) -> None:
     """It is kept by the client, and sent once, when it is back."""
     a, b = pair
     client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 500, "reconnectionDelayMax": 500})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from local.redis_server import RedisServer
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.store.proxy import Proxy
-from tests.support.cluster import Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 
 async def test_an_event_whose_reply_was_lost_comes_once(
-    start_node: StartNode, clients: Clients, redis_server: RedisServer
+    start_node: StartNode, clients: JsClients, redis_server: RedisServer
 ) -> None:
     """The client drops and recovers between the two tries; its twin stays."""
     async with Proxy(redis_server.port) as proxy:
@@ -35,7 +35,7 @@ async def test_an_event_whose_reply_was_lost_comes_once(
 
 
 async def test_nothing_is_lost_while_connections_to_redis_break(
-    start_node: StartNode, clients: Clients, redis_server: RedisServer
+    start_node: StartNode, clients: JsClients, redis_server: RedisServer
 ) -> None:
     """Requests that never arrive, replies that never come, connections that end, one after the other, under load."""
     async with Proxy(redis_server.port) as proxy:
@@ -60,7 +60,7 @@ async def test_nothing_is_lost_while_connections_to_redis_break(
         assert await settle(b, here) == received
 
 
-async def test_an_entry_that_is_refused_loses_no_other(start_node: StartNode, clients: Clients) -> None:
+async def test_an_entry_that_is_refused_loses_no_other(start_node: StartNode, clients: JsClients) -> None:
     """In one batch: rooms that can't be entered, between events."""
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -76,7 +76,7 @@ async def test_an_entry_that_is_refused_loses_no_other(start_node: StartNode, cl
 
 
 async def test_a_client_that_leaves_while_it_is_being_disconnected(
-    start_node: StartNode, clients: Clients, redis_server: RedisServer
+    start_node: StartNode, clients: JsClients, redis_server: RedisServer
 ) -> None:
     """Its transport is gone before its handler runs, which can read its session all the same."""
     async with Proxy(redis_server.port) as proxy:
@@ -96,5 +96,5 @@ async def test_a_client_that_leaves_while_it_is_being_disconnected(
         assert [(entry["reason"], entry["session"]) for entry in handled] == [("server disconnect", {"user": "ann"})]
 
 
-async def no_websocket(node: Node) -> bool:
+async def no_websocket(node: NodeProcess) -> bool:
     return not [task for task in (await node.look())["tasks"] if "websocket" in task]

@@ -9,8 +9,9 @@ import redis
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
-from tests.cluster.test_recovery import WEBSOCKET
-from tests.support.cluster import Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClients
+from tests.support.node_process import NodeProcess
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize("tail", [0, 5])
-async def test_a_client_that_saw_the_lost_tail_starts_fresh(server: RedisServer, clients: Clients, tail: int) -> None:
+async def test_a_client_that_saw_the_lost_tail_starts_fresh(server: RedisServer, clients: JsClients, tail: int) -> None:
     """The log has grown past its offset again, with other events. One that saw no more than is left recovers."""
-    a, b = (Node(name, server.url, manager={"channel": "test"}) for name in "ab")
+    a, b = (NodeProcess(name, server.url, manager={"channel": "test"}) for name in "ab")
     try:
         await a.start()
         client = await clients.open(a, options=WEBSOCKET)

@@ -9,12 +9,12 @@ import pytest
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.support.cluster import Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.waiting import until
 
 
-async def test_call_and_callbacks_across_nodes(start_node: StartNode, clients: Clients) -> None:
+async def test_call_and_callbacks_across_nodes(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, "ann", options=WEBSOCKET)
     sid = client.connects()[0]["sid"]
@@ -23,7 +23,7 @@ async def test_call_and_callbacks_across_nodes(start_node: StartNode, clients: C
     assert [r["args"] for r in client.of("event")] == [[1, {"callback": True}]] * 2
 
 
-async def test_binary_acknowledgements_and_several_arguments(start_node: StartNode, clients: Clients) -> None:
+async def test_binary_acknowledgements_and_several_arguments(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET, answer=[1, {"two": 2}])
     sid = client.connects()[0]["sid"]
@@ -32,7 +32,7 @@ async def test_binary_acknowledgements_and_several_arguments(start_node: StartNo
         assert await node.do(("call", ["question", {"bytes": "00ff"}], {"to": sid})) == [[1, {"two": 2}]]
 
 
-async def test_a_call_that_nobody_answers(start_node: StartNode, clients: Clients) -> None:
+async def test_a_call_that_nobody_answers(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET, answer=False)
     with pytest.raises(RuntimeError, match="TimeoutError"):
@@ -40,7 +40,7 @@ async def test_a_call_that_nobody_answers(start_node: StartNode, clients: Client
 
 
 async def test_events_with_callback_and_volatile_events_are_not_replayed(
-    start_node: StartNode, clients: Clients
+    start_node: StartNode, clients: JsClients
 ) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -55,7 +55,9 @@ async def test_events_with_callback_and_volatile_events_are_not_replayed(
     assert await settle(b, client) == [("volatile", 1), ("e", 3)]
 
 
-async def test_an_event_without_an_offset_can_not_corrupt_the_position(start_node: StartNode, clients: Clients) -> None:
+async def test_an_event_without_an_offset_can_not_corrupt_the_position(
+    start_node: StartNode, clients: JsClients
+) -> None:
     """To the JavaScript client any trailing string is an offset: so every event has one."""
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -72,7 +74,7 @@ async def test_an_event_without_an_offset_can_not_corrupt_the_position(start_nod
     assert [e[1] for e in await settle(b, client)] == ["a string"] * 3 + ["another"]
 
 
-async def test_rooms_and_disconnect_from_another_node(start_node: StartNode, clients: Clients) -> None:
+async def test_rooms_and_disconnect_from_another_node(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     one, two = await clients.open(a, options=WEBSOCKET), await clients.open(a, options=WEBSOCKET)
     sids = [c.connects()[0]["sid"] for c in (one, two)]
@@ -88,7 +90,7 @@ async def test_rooms_and_disconnect_from_another_node(start_node: StartNode, cli
     await b.do(("enter_room", ["nobody", "room"]))  # silently nothing, as with AsyncRedisManager
 
 
-async def test_a_process_that_only_writes(start_node: StartNode, clients: Clients, channel: str) -> None:
+async def test_a_process_that_only_writes(start_node: StartNode, clients: JsClients, channel: str) -> None:
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     sid = client.connects()[0]["sid"]
@@ -109,7 +111,7 @@ async def test_a_process_that_only_writes(start_node: StartNode, clients: Client
     await manager.close()
 
 
-async def test_a_json_writer_and_msgpack_nodes(start_node: StartNode, clients: Clients, channel: str) -> None:
+async def test_a_json_writer_and_msgpack_nodes(start_node: StartNode, clients: JsClients, channel: str) -> None:
     a = await start_node(server={"serializer": "msgpack"})
     client = await clients.open(a, options={**WEBSOCKET, "parser": "msgpack"})
     async with AsyncRedisStreamsManager(a.config["redis"], channel=channel, write_only=True) as manager:
@@ -132,7 +134,7 @@ class Handlers:
         client.on("none", lambda: self.got.append("none"))
         client.on("two", lambda x, y: self.got.append((x, y)))
 
-    async def expect(self, node: Node) -> None:
+    async def expect(self, node: NodeProcess) -> None:
         sid = self.client.get_sid()
         await node.do(("emit", ["one", 1], {"to": sid}), ("emit", ["none"], {"to": sid}))
         await until(lambda: self.got == [1, "none"], lambda: str(self.got))

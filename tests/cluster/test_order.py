@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import POLLING, WEBSOCKET, settle
-from tests.support.cluster import Clients, until
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
+from tests.support.node_process import StartNode
+from tests.support.waiting import until
 
 
-async def test_two_emitters(start_node: StartNode, clients: Clients) -> None:
+async def test_two_emitters(start_node: StartNode, clients: JsClients) -> None:
     """Events of two nodes, emitted at the same time: every client sees the same order, cut or not."""
     a, b = await start_node(), await start_node()
     steady = [await clients.open(node, options=o) for node in (a, b) for o in (WEBSOCKET, POLLING)]
@@ -39,7 +39,7 @@ async def test_two_emitters(start_node: StartNode, clients: Clients) -> None:
 
 
 @pytest.mark.parametrize("where", ["own node", "other node"])
-async def test_one_thing_after_the_other(start_node: StartNode, clients: Clients, where: str) -> None:
+async def test_one_thing_after_the_other(start_node: StartNode, clients: JsClients, where: str) -> None:
     a, b = await start_node(), await start_node()
     node = a if where == "own node" else b
     client = await clients.open(a, options=WEBSOCKET)
@@ -59,7 +59,7 @@ async def test_one_thing_after_the_other(start_node: StartNode, clients: Clients
     assert client.reports[-1]["reason"] == "io server disconnect"
 
 
-async def test_in_one_handler(start_node: StartNode, clients: Clients) -> None:
+async def test_in_one_handler(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     await client.call(
@@ -81,7 +81,7 @@ async def test_in_one_handler(start_node: StartNode, clients: Clients) -> None:
     assert client.events()[2:] == [("bye",)]
 
 
-async def test_an_acknowledgement_comes_after_what_was_emitted(start_node: StartNode, clients: Clients) -> None:
+async def test_an_acknowledgement_comes_after_what_was_emitted(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     for i in range(20):

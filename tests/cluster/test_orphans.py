@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET
-from tests.support.cluster import Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClients
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.waiting import until
 
 #: Sessions end soon.
 SHORT = {"max_disconnection_duration": 0.3, "heartbeat_interval": 0.1}
 PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
 
 
-async def disconnects(*nodes: Node) -> list[dict[str, Any]]:
+async def disconnects(*nodes: NodeProcess) -> list[dict[str, Any]]:
     """The disconnect handlers that ran, on any of the nodes."""
     seen = [entry for node in nodes for entry in (await node.look())["seen"]]
     return [entry for entry in seen if entry["what"] == "disconnect"]
 
 
-async def test_one_survivor_runs_the_handler_of_each_session(start_node: StartNode, clients: Clients) -> None:
+async def test_one_survivor_runs_the_handler_of_each_session(start_node: StartNode, clients: JsClients) -> None:
     a, b, c = [await start_node(manager=SHORT, server=PINGS) for _ in "abc"]
     gone = [await clients.open(a, options={**WEBSOCKET, "reconnection": False}) for _ in range(20)]
     for i, client in enumerate(gone):
@@ -38,11 +38,11 @@ async def test_one_survivor_runs_the_handler_of_each_session(start_node: StartNo
         assert sorted(entry["rooms"]) == sorted(["red", entry["sid"]])
 
 
-async def settled(count: int, *nodes: Node) -> bool:
+async def settled(count: int, *nodes: NodeProcess) -> bool:
     return len(await disconnects(*nodes)) >= count
 
 
-async def test_who_comes_back_is_no_orphan(start_node: StartNode, clients: Clients) -> None:
+async def test_who_comes_back_is_no_orphan(start_node: StartNode, clients: JsClients) -> None:
     """Its handler runs when it leaves; that of one that did not come back runs later still."""
     a, b = [await start_node(manager=SHORT, server=PINGS) for _ in "ab"]
     back = await clients.open(a, options=WEBSOCKET)
@@ -57,7 +57,7 @@ async def test_who_comes_back_is_no_orphan(start_node: StartNode, clients: Clien
     assert (await disconnects(b))[1]["reason"] == "client disconnect"
 
 
-async def test_a_node_that_starts_later_adopts(start_node: StartNode, clients: Clients) -> None:
+async def test_a_node_that_starts_later_adopts(start_node: StartNode, clients: JsClients) -> None:
     """All nodes die; whoever comes first runs what is left to run."""
     a = await start_node(manager=SHORT, server=PINGS)
     await clients.open(a, options={**WEBSOCKET, "reconnection": False})
@@ -67,7 +67,7 @@ async def test_a_node_that_starts_later_adopts(start_node: StartNode, clients: C
     assert (await disconnects(b))[0]["reason"] == "node lost"
 
 
-async def test_who_leaves_a_node_that_drains_is_no_orphan(start_node: StartNode, clients: Clients) -> None:
+async def test_who_leaves_a_node_that_drains_is_no_orphan(start_node: StartNode, clients: JsClients) -> None:
     a, b = [await start_node(manager=SHORT, server=PINGS) for _ in "ab"]
     await clients.open(a, options={**WEBSOCKET, "reconnection": False})
     other = await clients.open(b, options={**WEBSOCKET, "reconnection": False})
@@ -84,7 +84,7 @@ async def test_who_leaves_a_node_that_drains_is_no_orphan(start_node: StartNode,
     await other.run("disconnect")
 
 
-async def test_a_handler_that_raises_is_run_once(start_node: StartNode, clients: Clients) -> None:
+async def test_a_handler_that_raises_is_run_once(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node(manager=SHORT, server=PINGS)
     b = await start_node(manager=SHORT, server=PINGS, raise_disconnect=True)
     for _ in range(2):
@@ -100,7 +100,7 @@ async def test_a_handler_that_raises_is_run_once(start_node: StartNode, clients:
 
 @pytest.mark.parametrize("how", ["disconnect", "heartbeat"])
 async def test_a_frozen_node_that_wakes_up_does_not_run_the_handler_again(
-    start_node: StartNode, clients: Clients, how: str
+    start_node: StartNode, clients: JsClients, how: str
 ) -> None:
     a, b = await start_node(manager=SHORT, server=PINGS), await start_node(manager=SHORT, server=PINGS)
     client = await clients.open(a, options={**WEBSOCKET, "reconnection": False})
@@ -117,11 +117,11 @@ async def test_a_frozen_node_that_wakes_up_does_not_run_the_handler_again(
     assert [entry["reason"] for entry in await disconnects(b)] == ["node lost"]
 
 
-async def _left(node: Node) -> bool:
+async def _left(node: NodeProcess) -> bool:
     return await node.do(("get_namespaces", []), on="manager") == [[]]
 
 
-async def test_a_claim_that_is_refused_leaves_the_orphan(start_node: StartNode, clients: Clients) -> None:
+async def test_a_claim_that_is_refused_leaves_the_orphan(start_node: StartNode, clients: JsClients) -> None:
     """The connect handler turns a client down that comes back: what its old node did not do remains to be done."""
     a, b = [await start_node(manager=SHORT, server=PINGS) for _ in "ab"]
     client = await clients.open(a, options=WEBSOCKET, auth={"refuse": "recovery"})
@@ -133,7 +133,7 @@ async def test_a_claim_that_is_refused_leaves_the_orphan(start_node: StartNode, 
     assert [(entry["sid"], entry["reason"]) for entry in await disconnects(b)] == [(sid, "node lost")]
 
 
-async def test_a_session_that_the_application_ended_meanwhile(start_node: StartNode, clients: Clients) -> None:
+async def test_a_session_that_the_application_ended_meanwhile(start_node: StartNode, clients: JsClients) -> None:
     a, b = [await start_node(manager=SHORT, server=PINGS) for _ in "ab"]
     client = await clients.open(a, options=WEBSOCKET)
     sid = client.connects()[0]["sid"]

@@ -9,11 +9,10 @@ from contextlib import nullcontext
 import aiohttp
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import Raw, payload, raw
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.cluster.test_refusals import _nobody
-from tests.support.cluster import Client, Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClient, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode, no_clients
+from tests.support.raw_client import RawClient, payload, raw
+from tests.support.waiting import until
 
 
 async def test_parallel_connects_on_one_transport(start_node: StartNode) -> None:
@@ -37,11 +36,11 @@ async def test_parallel_connects_on_one_transport(start_node: StartNode) -> None
         assert sum(p.startswith("44") for p in packets) == 19
         async with http.post(url, data="1") as response:
             assert response.status == 200
-    await until(lambda: _nobody(a), a.log)
+    await until(lambda: no_clients(a), a.log)
 
 
 @pytest.mark.parametrize("where", ["own node", "other node", "client", "transport"])
-async def test_a_disconnect_handler_that_raises(start_node: StartNode, clients: Clients, where: str) -> None:
+async def test_a_disconnect_handler_that_raises(start_node: StartNode, clients: JsClients, where: str) -> None:
     a, b = await start_node(raise_disconnect=True), await start_node()
     client = await clients.open(a, options={**WEBSOCKET, "reconnection": False})
     sid = client.connects()[0]["sid"]
@@ -55,7 +54,7 @@ async def test_a_disconnect_handler_that_raises(start_node: StartNode, clients: 
         ):
             await (a if where == "own node" else b).do(("disconnect", [sid]))
     await until(lambda: client.of("disconnect"))
-    await until(lambda: _nobody(a), a.log)
+    await until(lambda: no_clients(a), a.log)
 
 
 async def test_a_takeover_while_the_connect_handler_runs(start_node: StartNode) -> None:
@@ -79,7 +78,7 @@ async def test_a_takeover_while_the_connect_handler_runs(start_node: StartNode) 
         assert rest[0].startswith("<CLOS") or rest[0].startswith("40"), rest
 
 
-async def _connects(node: Node, count: int) -> bool:
+async def _connects(node: NodeProcess, count: int) -> bool:
     return len([s for s in (await node.look())["seen"] if s["what"] == "connect"]) >= count
 
 
@@ -95,7 +94,7 @@ async def test_many_claims_of_one_session_at_once(start_node: StartNode) -> None
             racers = [one, two, three, four]
             await asyncio.gather(*[r.send("40" + json.dumps({"pid": first["pid"]})) for r in racers])
 
-            async def ends(racer: Raw, turn: int = turn) -> list[str]:
+            async def ends(racer: RawClient, turn: int = turn) -> list[str]:
                 seen: list[str] = []
                 while True:
                     packet = await racer.read()
@@ -113,7 +112,9 @@ async def test_many_claims_of_one_session_at_once(start_node: StartNode) -> None
             assert [p.split(",")[1] for p in winners[0] if p.startswith('42["e"')] == [str(i) for i in range(turn + 1)]
 
 
-async def test_volatile_events_do_not_push_recovery_out_of_the_window(start_node: StartNode, clients: Clients) -> None:
+async def test_volatile_events_do_not_push_recovery_out_of_the_window(
+    start_node: StartNode, clients: JsClients
+) -> None:
     """A node that has just booted, nothing but volatile events, and a connect handler that takes its time."""
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET, auth={"slow": 0.3})
@@ -138,7 +139,7 @@ async def test_volatile_events_do_not_push_recovery_out_of_the_window(start_node
         await noisy
 
 
-async def test_a_burst_larger_than_the_queue(start_node: StartNode, clients: Clients) -> None:
+async def test_a_burst_larger_than_the_queue(start_node: StartNode, clients: JsClients) -> None:
     """A client that reads is not taken for one that does not."""
     a, b = await start_node(manager={"max_queue": 50}), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -147,7 +148,7 @@ async def test_a_burst_larger_than_the_queue(start_node: StartNode, clients: Cli
     assert len(client.connects()) == 1
 
 
-async def test_a_long_replay(start_node: StartNode, clients: Clients) -> None:
+async def test_a_long_replay(start_node: StartNode, clients: JsClients) -> None:
     """An acknowledgement comes after what was emitted before it, however much there is to catch up on."""
     a, b = await start_node(), await start_node(server={"ping_interval": 1, "ping_timeout": 15})
     client = await clients.open(a, options=WEBSOCKET)
@@ -163,7 +164,7 @@ async def test_a_long_replay(start_node: StartNode, clients: Clients) -> None:
     assert len(client.connects()) == 2
 
 
-async def test_a_replay_during_the_upgrade_of_the_transport(start_node: StartNode, clients: Clients) -> None:
+async def test_a_replay_during_the_upgrade_of_the_transport(start_node: StartNode, clients: JsClients) -> None:
     """More than one slice, while Engine.IO answers polls with nothing and the client waits for its POST."""
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options={"reconnectionDelay": 1500, "reconnectionDelayMax": 1500})
@@ -176,18 +177,18 @@ async def test_a_replay_during_the_upgrade_of_the_transport(start_node: StartNod
     assert len(client.connects()) == 2
 
 
-async def _upgraded(client: Client) -> bool:
+async def _upgraded(client: JsClient) -> bool:
     return bool((await client.run("get"))["transport"] == "websocket")
 
 
-async def test_two_that_disconnect_a_client_at_once(start_node: StartNode, clients: Clients) -> None:
+async def test_two_that_disconnect_a_client_at_once(start_node: StartNode, clients: JsClients) -> None:
     """The handler runs once, and to its end, with the session's data."""
     a = await start_node(slow_disconnect=0.2)
     client = await clients.open(a, options=WEBSOCKET)
     await client.call("save", {"user": "ann"})
     sid = client.connects()[0]["sid"]
     await asyncio.gather(*(a.do(("disconnect", [sid])) for _ in range(4)))
-    await until(lambda: _nobody(a), a.log)
+    await until(lambda: no_clients(a), a.log)
     handled = [entry for entry in (await a.look())["seen"] if entry["what"] == "disconnect"]
     assert [(entry["reason"], entry["session"]) for entry in handled] == [("server disconnect", {"user": "ann"})]
     assert "KeyError" not in a.log()

@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
-import aiohttp
 import pytest
 import redis.asyncio
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import POLLING, WEBSOCKET, settle
-from tests.cluster.test_refusals import quiet
-from tests.support.cluster import Clients, Node, until
-
-
-class Raw:
-    """A WebSocket that speaks Engine.IO by hand."""
-
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
-        self.ws = ws
-
-    async def send(self, text: str) -> None:
-        await self.ws.send_str(text)
-
-    async def read(self) -> str:
-        """The next packet but pings."""
-        async with asyncio.timeout(10):
-            while True:
-                message = await self.ws.receive()
-                if message.type != aiohttp.WSMsgType.TEXT:
-                    return f"<{message.type.name}>"
-                if message.data != "2":
-                    return str(message.data)
-                await self.ws.send_str("3")
-
-
-@asynccontextmanager
-async def raw(node: Node, agent: str = "raw") -> AsyncIterator[Raw]:
-    async with aiohttp.ClientSession(headers={"User-Agent": agent}) as http:
-        async with http.ws_connect(node.url + "/socket.io/?EIO=4&transport=websocket") as ws:
-            client = Raw(ws)
-            assert (await client.read()).startswith("0{")
-            yield client
-
-
-def payload(packet: str, prefix: str) -> Any:
-    assert packet.startswith(prefix), packet
-    return json.loads(packet[len(prefix) :])
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode, quiet
+from tests.support.raw_client import payload, raw
+from tests.support.waiting import until
 
 
 async def test_the_packets_of_a_recovery(start_node: StartNode) -> None:
@@ -79,7 +41,7 @@ async def test_the_packets_of_a_recovery(start_node: StartNode) -> None:
         assert payload(await client.read(), "42")[:2] == ["e", 3]
 
 
-async def _gone(node: Node) -> bool:
+async def _gone(node: NodeProcess) -> bool:
     return any(s["what"] == "disconnect" for s in (await node.look())["seen"])
 
 
@@ -157,7 +119,7 @@ async def test_acknowledgements_that_nobody_asked_for(start_node: StartNode) -> 
 
 
 async def test_a_quiet_client_whose_offset_is_older_than_the_log(
-    start_node: StartNode, clients: Clients, channel: str
+    start_node: StartNode, clients: JsClients, channel: str
 ) -> None:
     """Answered pings show that it has missed nothing for long."""
     quick: dict[str, Any] = {
@@ -223,7 +185,7 @@ async def test_nothing_is_left_of_clients_that_do_not_read(start_node: StartNode
         await until(nothing, a.log)
 
 
-async def _writers(node: Node) -> int:
+async def _writers(node: NodeProcess) -> int:
     tasks: list[str] = (await node.look())["tasks"]
     return sum(task.endswith("writer") for task in tasks)
 

@@ -7,22 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.support.cluster import Client, Clients, Node, until
-
-WEBSOCKET = {"transports": ["websocket"]}
-POLLING = {"transports": ["polling"]}
-
-
-async def settle(node: Node, client: Client) -> list[tuple[Any, ...]]:
-    """Sends the client one more event, and returns what it has received up to that."""
-    await node.emit("settled", to=client.connects()[-1]["sid"])
-    await until(lambda: client.events() and client.events()[-1] == ("settled",), lambda: str(client.events()))
-    return client.events()[:-1]
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING, {}], ids=["websocket", "polling", "upgrade"])
-async def test_from_a_killed_node(start_node: StartNode, clients: Clients, options: dict[str, Any]) -> None:
+async def test_from_a_killed_node(start_node: StartNode, clients: JsClients, options: dict[str, Any]) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=options)
     await client.call("join", "room")
@@ -69,7 +60,7 @@ async def test_from_a_killed_node(start_node: StartNode, clients: Clients, optio
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
 @pytest.mark.parametrize("how", ["cut", "close_engine"])
 async def test_from_a_lost_transport(
-    start_node: StartNode, clients: Clients, options: dict[str, Any], how: str
+    start_node: StartNode, clients: JsClients, options: dict[str, Any], how: str
 ) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=options)
@@ -89,11 +80,11 @@ async def test_from_a_lost_transport(
     assert "room" in look[0]["rooms"]
 
 
-async def _seen(node: Node, what: str) -> list[dict[str, Any]]:
+async def _seen(node: NodeProcess, what: str) -> list[dict[str, Any]]:
     return [s for s in (await node.look())["seen"] if s["what"] == what]
 
 
-async def test_two_namespaces_on_one_connection(start_node: StartNode, clients: Clients) -> None:
+async def test_two_namespaces_on_one_connection(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET, namespaces=["/", "/other"])
     await client.call("join", "room")
@@ -116,7 +107,9 @@ async def test_two_namespaces_on_one_connection(start_node: StartNode, clients: 
 
 @pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
 @pytest.mark.parametrize("serializer", ["default", "msgpack"])
-async def test_binary_events(start_node: StartNode, clients: Clients, options: dict[str, Any], serializer: str) -> None:
+async def test_binary_events(
+    start_node: StartNode, clients: JsClients, options: dict[str, Any], serializer: str
+) -> None:
     server = {"serializer": serializer}
     a, b = await start_node(server=server), await start_node(server=server)
     parser = {"parser": "msgpack"} if serializer == "msgpack" else {}
@@ -150,7 +143,7 @@ def _hex(event: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(plain(v) for v in event)
 
 
-async def test_a_client_that_never_received_an_event(start_node: StartNode, clients: Clients) -> None:
+async def test_a_client_that_never_received_an_event(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     assert "offset" not in await client.run("get")
@@ -161,7 +154,7 @@ async def test_a_client_that_never_received_an_event(start_node: StartNode, clie
     assert await settle(b, client) == [("first", 1)]
 
 
-async def test_again_and_again(start_node: StartNode, clients: Clients) -> None:
+async def test_again_and_again(start_node: StartNode, clients: JsClients) -> None:
     a, b, c = await start_node(), await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     await client.call("join", "room")
@@ -181,7 +174,7 @@ async def test_again_and_again(start_node: StartNode, clients: Clients) -> None:
     assert [e[1] for e in await settle(b, client)] == list(range(sent))
 
 
-async def test_membership_changes_while_away(start_node: StartNode, clients: Clients) -> None:
+async def test_membership_changes_while_away(start_node: StartNode, clients: JsClients) -> None:
     """What a client is sent follows the rooms it was in when the event was emitted."""
     a, b, c = await start_node(), await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -217,7 +210,7 @@ async def test_membership_changes_while_away(start_node: StartNode, clients: Cli
     assert (await client.state())["rooms"] == sorted(["entered", "stays", sid])
 
 
-async def test_a_reconnect_at_once(start_node: StartNode, clients: Clients) -> None:
+async def test_a_reconnect_at_once(start_node: StartNode, clients: JsClients) -> None:
     """The client is back before its old connection was noticed to be gone."""
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 1, "reconnectionDelayMax": 1})
@@ -235,7 +228,7 @@ async def test_a_reconnect_at_once(start_node: StartNode, clients: Clients) -> N
 @pytest.mark.parametrize("where", ["same node", "other node"])
 @pytest.mark.parametrize("slow", [0, 0.5], ids=["", "slow disconnect handler"])
 async def test_takeover_of_a_half_open_connection(
-    start_node: StartNode, clients: Clients, where: str, slow: float
+    start_node: StartNode, clients: JsClients, where: str, slow: float
 ) -> None:
     """The server still thinks that the old connection is open: it is evicted, and its handler runs."""
     a, b = await start_node(slow_disconnect=slow), await start_node()
@@ -264,7 +257,7 @@ async def test_takeover_of_a_half_open_connection(
         assert (await client.state())["rooms"] == sorted(["room", sid])
 
 
-async def test_a_node_that_has_just_booted(start_node: StartNode, clients: Clients) -> None:
+async def test_a_node_that_has_just_booted(start_node: StartNode, clients: JsClients) -> None:
     """It has not read what the client missed; it fetches that from the stream."""
     a = await start_node()
     some = [await clients.open(a, options=WEBSOCKET) for _ in range(5)]
@@ -289,7 +282,7 @@ async def test_a_node_that_has_just_booted(start_node: StartNode, clients: Clien
         assert [e[1] for e in await settle(d, client)] == list(range(300))
 
 
-async def test_a_node_started_after_the_events(start_node: StartNode, clients: Clients) -> None:
+async def test_a_node_started_after_the_events(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     await client.call("join", "room")
@@ -304,7 +297,7 @@ async def test_a_node_started_after_the_events(start_node: StartNode, clients: C
     assert "late" in (await client.state())["rooms"]
 
 
-async def test_an_orderly_stop_sends_clients_elsewhere(start_node: StartNode, clients: Clients) -> None:
+async def test_an_orderly_stop_sends_clients_elsewhere(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     some = [await clients.open(a, options=options) for options in (WEBSOCKET, POLLING, {})]
     for client in some:

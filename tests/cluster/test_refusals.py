@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.support.cluster import Client, Clients, Node, until
+from tests.support.js_clients import WEBSOCKET, JsClient, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode, no_clients, quiet
+from tests.support.waiting import until
 
 
-async def fresh(node: Node, client: Client, times: int, reason: str) -> None:
+async def fresh(node: NodeProcess, client: JsClient, times: int, reason: str) -> None:
     """The client's latest connect gave it a new session, for this reason, and no node made noise."""
     again = await client.connected(times)
     assert again["recovered"] is False
@@ -25,13 +25,8 @@ async def fresh(node: Node, client: Client, times: int, reason: str) -> None:
     quiet(node)
 
 
-def quiet(node: Node) -> None:
-    noise = [line for line in node.log().splitlines() if f"{node.name} INFO " not in line]
-    assert not noise, "\n".join(noise)
-
-
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_a_deliberate_disconnect_of_the_client(start_node: StartNode, clients: Clients, where: str) -> None:
+async def test_a_deliberate_disconnect_of_the_client(start_node: StartNode, clients: JsClients, where: str) -> None:
     a = await start_node()
     b = a if where == "same node" else await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -49,12 +44,12 @@ async def test_a_deliberate_disconnect_of_the_client(start_node: StartNode, clie
     assert await settle(b, client) == [("e",)]
 
 
-async def _gone(node: Node) -> list[dict[str, Any]]:
+async def _gone(node: NodeProcess) -> list[dict[str, Any]]:
     return [s for s in (await node.look())["seen"] if s["what"] == "disconnect"]
 
 
 @pytest.mark.parametrize("where", ["own node", "other node"])
-async def test_a_deliberate_disconnect_of_the_server(start_node: StartNode, clients: Clients, where: str) -> None:
+async def test_a_deliberate_disconnect_of_the_server(start_node: StartNode, clients: JsClients, where: str) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     sid = client.connects()[0]["sid"]
@@ -66,7 +61,7 @@ async def test_a_deliberate_disconnect_of_the_server(start_node: StartNode, clie
     await fresh(a, client, 2, "unknown")
 
 
-async def test_a_detached_session_that_the_server_disconnects(start_node: StartNode, clients: Clients) -> None:
+async def test_a_detached_session_that_the_server_disconnects(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 1000, "reconnectionDelayMax": 1000})
     sid = client.connects()[0]["sid"]
@@ -77,7 +72,7 @@ async def test_a_detached_session_that_the_server_disconnects(start_node: StartN
     await fresh(b, client, 2, "unknown")
 
 
-async def test_an_expired_session(start_node: StartNode, clients: Clients) -> None:
+async def test_an_expired_session(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node(manager={"max_disconnection_duration": 0.3})
     client = await clients.open(a, options={**WEBSOCKET, "reconnectionDelay": 1500, "reconnectionDelayMax": 1500})
     await client.call("save", {"n": 1})
@@ -85,7 +80,7 @@ async def test_an_expired_session(start_node: StartNode, clients: Clients) -> No
     await fresh(a, client, 2, "expired")
 
 
-async def test_pids_and_offsets_of_every_shape(start_node: StartNode, clients: Clients) -> None:
+async def test_pids_and_offsets_of_every_shape(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     await a.emit("e", 1)
@@ -129,7 +124,7 @@ async def test_pids_and_offsets_of_every_shape(start_node: StartNode, clients: C
     await client.run("cut")  # and the last session is a good one
 
 
-async def test_a_stolen_sid_without_its_secret(start_node: StartNode, clients: Clients) -> None:
+async def test_a_stolen_sid_without_its_secret(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     victim = await clients.open(a, options=WEBSOCKET)
     await victim.call("save", {"secret": 1})
@@ -143,7 +138,7 @@ async def test_a_stolen_sid_without_its_secret(start_node: StartNode, clients: C
     assert (await victim.state())["session"] == {"secret": 1}
 
 
-async def test_an_old_offset_beside_a_new_pid(start_node: StartNode, clients: Clients) -> None:
+async def test_an_old_offset_beside_a_new_pid(start_node: StartNode, clients: JsClients) -> None:
     """The JavaScript client keeps the offset of its former session: it counts as none."""
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
@@ -158,7 +153,7 @@ async def test_an_old_offset_beside_a_new_pid(start_node: StartNode, clients: Cl
     assert [e[1] for e in await settle(a, client)] == [1, 2]
 
 
-async def test_a_log_trimmed_past_the_client(start_node: StartNode, clients: Clients) -> None:
+async def test_a_log_trimmed_past_the_client(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node(manager={"max_length": 100, "window_bytes": 0})
     client = await clients.open(a, options=WEBSOCKET)
     await a.emit("e")
@@ -172,7 +167,7 @@ async def test_a_log_trimmed_past_the_client(start_node: StartNode, clients: Cli
     await fresh(c, client, 2, "trimmed")
 
 
-async def test_the_window_is_full(start_node: StartNode, clients: Clients) -> None:
+async def test_the_window_is_full(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET)
     a.kill()
@@ -184,7 +179,7 @@ async def test_the_window_is_full(start_node: StartNode, clients: Clients) -> No
     await fresh(c, client, 2, "limit")
 
 
-async def test_the_log_is_wiped(start_node: StartNode, clients: Clients) -> None:
+async def test_the_log_is_wiped(start_node: StartNode, clients: JsClients) -> None:
     """Every client starts fresh, and is told so; then all goes on."""
     import redis
 
@@ -209,7 +204,7 @@ async def test_the_log_is_wiped(start_node: StartNode, clients: Clients) -> None
     assert (await some[0].connected(3))["recovered"] is True
 
 
-async def test_the_connect_handler(start_node: StartNode, clients: Clients) -> None:
+async def test_the_connect_handler(start_node: StartNode, clients: JsClients) -> None:
     """It sees ``recovered``, the rooms and the data, and neither ``pid`` nor offset."""
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET, auth={"user": "ann"})
@@ -229,7 +224,7 @@ async def test_the_connect_handler(start_node: StartNode, clients: Clients) -> N
         assert sorted(second["rooms"]) == sorted([sid, "room"])
 
 
-async def test_the_connect_handler_refuses_a_recovery(start_node: StartNode, clients: Clients) -> None:
+async def test_the_connect_handler_refuses_a_recovery(start_node: StartNode, clients: JsClients) -> None:
     a, b = await start_node(), await start_node()
     client = await clients.open(a, options=WEBSOCKET, auth={"refuse": "recovery"})
     await client.call("save", {"n": 1})
@@ -244,7 +239,7 @@ async def test_the_connect_handler_refuses_a_recovery(start_node: StartNode, cli
     assert (await again.state())["session"] == {"n": 1}
 
 
-async def test_the_connect_handler_refuses_a_new_client(start_node: StartNode, clients: Clients) -> None:
+async def test_the_connect_handler_refuses_a_new_client(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node()
     client = await clients.opening(a, options=WEBSOCKET, auth={"refuse": "all"})
     await until(lambda: client.of("connect_error"))
@@ -252,7 +247,7 @@ async def test_the_connect_handler_refuses_a_new_client(start_node: StartNode, c
     quiet(a)
 
 
-async def test_skip_connect_handler(start_node: StartNode, clients: Clients) -> None:
+async def test_skip_connect_handler(start_node: StartNode, clients: JsClients) -> None:
     a = await start_node(manager={"skip_connect_handler": True})
     client = await clients.open(a, options=WEBSOCKET)
     await client.run("cut")
@@ -260,7 +255,7 @@ async def test_skip_connect_handler(start_node: StartNode, clients: Clients) -> 
     assert len([s for s in (await a.look())["seen"] if s["what"] == "connect"]) == 1
 
 
-async def test_what_the_connect_handler_emits(start_node: StartNode, clients: Clients) -> None:
+async def test_what_the_connect_handler_emits(start_node: StartNode, clients: JsClients) -> None:
     """It comes after CONNECT, once, in order, also if it is only for this node or volatile."""
     a = await start_node()
     client = await clients.open(a, options=WEBSOCKET, auth={"greet": True})
@@ -273,26 +268,22 @@ async def test_what_the_connect_handler_emits(start_node: StartNode, clients: Cl
 
 
 @pytest.mark.parametrize("always", [False, True], ids=["", "always_connect"])
-async def test_a_connect_handler_that_raises(start_node: StartNode, clients: Clients, always: bool) -> None:
+async def test_a_connect_handler_that_raises(start_node: StartNode, clients: JsClients, always: bool) -> None:
     """The client is not left waiting: its transport is closed, and it tries again."""
     a = await start_node(server={"always_connect": always})
     client = await clients.opening(a, options=WEBSOCKET, auth={"raise": True})
     tries = await until(lambda: _connects(a, 3))
     assert len({s["sid"] for s in tries}) == len(tries)
     assert client.name
-    await until(lambda: _nobody(a))
+    await until(lambda: no_clients(a))
 
 
-async def _connects(node: Node, count: int) -> list[dict[str, Any]]:
+async def _connects(node: NodeProcess, count: int) -> list[dict[str, Any]]:
     seen = [s for s in (await node.look())["seen"] if s["what"] == "connect"]
     return seen if len(seen) >= count else []
 
 
-async def _nobody(node: Node) -> bool:
-    return (await node.do(("get_namespaces",), on="manager"))[0] in ([], {})
-
-
-async def test_always_connect(start_node: StartNode, clients: Clients) -> None:
+async def test_always_connect(start_node: StartNode, clients: JsClients) -> None:
     always = {"always_connect": True}
     a, b = await start_node(server=always), await start_node(server=always)
     client = await clients.open(a, options=WEBSOCKET)

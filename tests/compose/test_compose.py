@@ -7,106 +7,15 @@ this run's own, so that it meets no other.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
-import aiohttp
 import pytest
 
-from local.ports import free_port
-from tests.support.chat import BROWSER, WEBSOCKET, elsewhere, has, open_client, people, say, texts, welcomed
-from tests.support.cluster import ROOT, Clients, until
-
-COMPOSE_FILE = ROOT / "docker-compose.yml"
-DOCKERFILE = ROOT / "chat" / "Dockerfile"
-#: Seconds for one command: an image may be fetched.
-COMMAND_WITHIN = 300
-
-
-def run(*command: str, check: bool = True, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **(environ or {})}, capture_output=True, text=True, timeout=COMMAND_WITHIN
-    )
-    if check and done.returncode:
-        raise AssertionError(
-            f"{' '.join(command)}: status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-        )
-    return done
-
-
-def compose_command() -> list[str] | None:
-    """Compose v2, else 1.29."""
-    if run("docker", "compose", "version", check=False).returncode == 0:
-        return ["docker", "compose"]
-    return ["docker-compose"] if shutil.which("docker-compose") else None
-
-
-def engine() -> str | None:
-    """Why this can't run here; ``None`` if it can."""
-    if shutil.which("docker") is None:
-        return "there is no docker"
-    try:
-        if subprocess.run(["docker", "version"], capture_output=True, timeout=15).returncode:
-            return "no Docker engine answers"
-    except subprocess.TimeoutExpired:
-        return "no Docker engine answers"
-    if compose_command() is None:
-        return "there is no docker compose"
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.M)
-    images = re.findall(r"^ +image: ([a-z]+:\S+)", COMPOSE_FILE.read_text(), re.M)
-    for image in sorted({*bases, *images}):
-        known = run("docker", "image", "inspect", image, check=False).returncode == 0
-        if not known and run("docker", "pull", "-q", image, check=False).returncode:
-            return f"the image {image} can't be had"
-    return None
-
-
-class Compose:
-    """A run of the compose file."""
-
-    def __init__(self) -> None:
-        self.name = f"socketio-recovery-test-{os.getpid()}"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.environ = {"PORT": str(self.port), "IMAGE": self.name, "DEMO": "1"}
-        self.command = compose_command() or []
-
-    async def __call__(self, *arguments: str) -> str:
-        command = (*self.command, "-p", self.name, *arguments)
-        return (await asyncio.to_thread(run, *command, environ=self.environ)).stdout
-
-    async def container(self, service: str) -> str:
-        return (await self("ps", "-q", service)).strip()
-
-    async def inspect(self, service: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = json.loads(run("docker", "inspect", await self.container(service)).stdout)
-        return found[0]
-
-    async def ready(self) -> None:
-        async def answers() -> bool:
-            try:
-                async with aiohttp.ClientSession() as http, http.get(self.url + "/readyz") as response:
-                    return response.status == 200
-            except (aiohttp.ClientError, OSError):
-                return False
-
-        await until(answers, "the load balancer has a node that is ready", patience=60)
-
-    async def down(self) -> None:
-        await self("down", "-v", "--timeout", "5")
-        run("docker", "image", "rm", self.name, check=False)
-
-
-def build(compose: Compose) -> None:
-    """Builds the image of this run's own name."""
-    # The network of the host: some machines reach package registries from nowhere else.
-    run("docker", "build", "-q", "--network", "host", "-t", compose.name, "-f", str(DOCKERFILE), ".")
+from tests.support.chat_clients import BROWSER, elsewhere, has, open_client, people, say, texts, welcomed
+from tests.support.compose import Compose, build, engine, run_command
+from tests.support.js_clients import WEBSOCKET, JsClients
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -121,19 +30,14 @@ async def compose() -> AsyncIterator[Compose]:
         yield compose
     finally:
         await compose.down()
-    left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={compose.name}").stdout
-    volumes = run("docker", "volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={compose.name}").stdout
+    left = run_command("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={compose.name}").stdout
+    volumes = run_command(
+        "docker", "volume", "ls", "-q", "--filter", f"label=com.docker.compose.project={compose.name}"
+    ).stdout
     assert (left, volumes) == ("", "")
 
 
-@pytest.fixture
-async def clients() -> AsyncIterator[Clients]:
-    running = await Clients().start()
-    yield running
-    await running.stop()
-
-
-async def test_the_whole_run(compose: Compose, clients: Clients) -> None:
+async def test_the_whole_run(compose: Compose, clients: JsClients) -> None:
     ann = await open_client(clients, compose, options=BROWSER, auth={"name": "ann", "client": "a" * 16})
     first = (await welcomed(ann, 1))["node"]
     bob = await elsewhere(clients, compose, first)

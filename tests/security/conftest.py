@@ -7,16 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from local.redis_server import RedisServer
-from tests.cluster.conftest import channel, clients, pair, redis_server, shared_nodes, start_node
-from tests.support.cluster import Node
-
-__all__ = ["channel", "clients", "pair", "redis_server", "shared_nodes", "start_node"]
+from tests.support.node_process import NodeProcess
 
 
 @pytest.fixture(scope="module")
-def target(redis_server: RedisServer) -> Iterator[Node]:
-    """One node for all the examples of a module: what one of them breaks, the next ones see."""
-    node = Node("target", redis_server.url, manager={"channel": "test-" + uuid.uuid4().hex[:12]})
+def target(redis_server: RedisServer) -> Iterator[NodeProcess]:
+    """One node for all tests of a module: if one of them breaks the node, the following ones notice it."""
+    node = NodeProcess("target", redis_server.url, manager={"channel": "test-" + uuid.uuid4().hex[:12]})
     asyncio.run(node.start())
     yield node
     node.stop()

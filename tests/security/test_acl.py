@@ -14,11 +14,14 @@ from socketio_recovery.sessions import Beat, Pid, Record
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer, shipped_servers
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.cluster.test_refusals import quiet
-from tests.store.conftest import Follower, Store, event, running, until
-from tests.support.cluster import ROOT, Clients
+from tests.support.appends import event
+from tests.support.background import running
+from tests.support.follower import Follower
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import StartNode, quiet
+from tests.support.paths import ROOT
+from tests.support.redis_channel import RedisChannel
+from tests.support.waiting import until
 
 CHANNEL = "socketio"
 SERVERS = {path.name: path for path in shipped_servers()}
@@ -73,7 +76,7 @@ def test_it_names_the_commands_in_the_source() -> None:
     assert commands() == used_by_scripts()
 
 
-async def test_a_cluster_works_with_it(guarded: RedisServer, clients: Clients, start_node: StartNode) -> None:
+async def test_a_cluster_works_with_it(guarded: RedisServer, clients: JsClients, start_node: StartNode) -> None:
     """A node connects clients, emits, moves them between rooms, recovers them, drains; and nothing is refused."""
     await set_user(guarded)
     manager = {"channel": CHANNEL, "heartbeat_interval": 0.1, "max_length": 10_000}
@@ -103,9 +106,9 @@ async def test_a_cluster_works_with_it(guarded: RedisServer, clients: Clients, s
 
 
 @pytest.fixture
-async def store(guarded: RedisServer) -> AsyncIterator[Store]:
+async def store(guarded: RedisServer) -> AsyncIterator[RedisChannel]:
     client = redis.asyncio.Redis.from_url(url_of(guarded), protocol=3)
-    store = Store(client, guarded)
+    store = RedisChannel(client, guarded)
     store.keys = type(store.keys)(CHANNEL)
     yield store
     await store.close()
@@ -120,7 +123,7 @@ def action(kind: str, *arguments: Any) -> Action:
     return Action(kind, arguments)
 
 
-async def everything(store: Store) -> None:
+async def everything(store: RedisChannel) -> None:
     """What a node asks of Redis, in short.
 
     :raises Exception: what Redis refuses.
@@ -153,27 +156,27 @@ async def everything(store: Store) -> None:
     assert await sessions.forget("sid", "three")
 
 
-async def test_it_is_enough(guarded: RedisServer, store: Store) -> None:
+async def test_it_is_enough(guarded: RedisServer, store: RedisChannel) -> None:
     await set_user(guarded)
     await everything(store)
 
 
 @pytest.mark.parametrize("command", sorted(commands()))
-async def test_no_command_can_be_left_out(guarded: RedisServer, store: Store, command: str) -> None:
+async def test_no_command_can_be_left_out(guarded: RedisServer, store: RedisChannel, command: str) -> None:
     await set_user(guarded, f"-{command}")
     with pytest.raises(Exception, match=r"(?i)no permissions|NOPERM|can't run this command"):
         await everything(store)
 
 
 @pytest.mark.parametrize("key", ["other", "{other}:log", "{socketio}", "socketio:log", "{socketio}log"])
-async def test_it_reaches_no_other_keys(guarded: RedisServer, store: Store, key: str) -> None:
+async def test_it_reaches_no_other_keys(guarded: RedisServer, store: RedisChannel, key: str) -> None:
     await set_user(guarded)
     with pytest.raises(redis.exceptions.NoPermissionError):
         await store.client.hset(key, "x", "x")
     assert await store.client.hset("{socketio}:test", "x", "x")
 
 
-async def test_it_can_do_nothing_else(guarded: RedisServer, store: Store) -> None:
+async def test_it_can_do_nothing_else(guarded: RedisServer, store: RedisChannel) -> None:
     await set_user(guarded)
     for command in (
         ("FLUSHALL",),

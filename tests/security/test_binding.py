@@ -15,8 +15,9 @@ from aiohttp import web
 from socketio_recovery import AsyncRedisStreamsManager
 
 from local.redis_server import RedisServer
-from tests.cluster.test_raw import payload, raw
-from tests.support.cluster import ROOT, until
+from tests.support.paths import ROOT
+from tests.support.raw_client import payload, raw
+from tests.support.waiting import until
 
 
 def example() -> str:

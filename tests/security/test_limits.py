@@ -12,11 +12,10 @@ import pytest
 import redis.asyncio
 from socketio_recovery.handshake import MESSAGES_PER_PACKET
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import raw
-from tests.security.support import ours, serves
-from tests.security.test_theft import connected
-from tests.support.cluster import Node
+from tests.security.node_log import library_errors
+from tests.security.raw_sessions import connected, serves
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import raw
 
 SMALL = 10_000
 LIMITED: dict[str, Any] = {"server": {"max_http_buffer_size": SMALL}}
@@ -58,10 +57,10 @@ async def test_a_large_packet_of_attachments(start_node: StartNode) -> None:
             for i in range(count):
                 message = await client.ws.receive()
                 assert message.data == bytes([i]) * (SMALL - 100)
-    assert not ours(a)
+    assert not library_errors(a)
 
 
-async def test_many_namespaces_on_one_transport(target: Node) -> None:
+async def test_many_namespaces_on_one_transport(target: NodeProcess) -> None:
     """Those without handlers are refused, and leave nothing: neither here nor in Redis."""
     store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     pattern = "{" + target.config["manager"]["channel"] + "}:session:*"
@@ -75,10 +74,10 @@ async def test_many_namespaces_on_one_transport(target: Node) -> None:
             assert await target.do(("get_namespaces",), on="manager") == [["/"]]
         await serves(target, bystander, 1)
     await store.aclose()
-    assert not ours(target)
+    assert not library_errors(target)
 
 
-async def test_coming_and_going_on_one_transport(target: Node) -> None:
+async def test_coming_and_going_on_one_transport(target: NodeProcess) -> None:
     """Sessions that were left on purpose are gone at once."""
     store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     pattern = "{" + target.config["manager"]["channel"] + "}:session:*"
@@ -92,10 +91,10 @@ async def test_coming_and_going_on_one_transport(target: Node) -> None:
         await client.read()
         assert len(await store.keys(pattern)) == before + 1
     await store.aclose()
-    assert not ours(target)
+    assert not library_errors(target)
 
 
-async def test_what_a_session_takes_in_redis(target: Node) -> None:
+async def test_what_a_session_takes_in_redis(target: NodeProcess) -> None:
     """As SECURITY.md says: about 1 kB, until it expires."""
     store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     async with connected(target) as (client, mine):

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.cluster.test_raw import raw
-from tests.security.support import ours, serves
-from tests.security.test_auth import ANY_JSON, AUTH
-from tests.support.cluster import Node
+from tests.security.hostile_json import ANY_JSON, AUTH
+from tests.security.node_log import library_errors
+from tests.security.raw_sessions import serves
+from tests.support.node_process import NodeProcess
+from tests.support.raw_client import raw
 
 WIRE_TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 NAMESPACE = st.sampled_from(["", "", "", "/,", "/other,", "/nobody,", "/other?a=b,", "/other", "/,/,", ",", "/\u0000,"])
@@ -72,7 +73,7 @@ numbers = itertools.count(1)
 @example(packets=["451-[" + '"echo",{"_placeholder":true,"num":0}]', b"\x00"], connect=True)
 @example(packets=["451-[" + '"echo"]', "42[1]", b"\x00"], connect=True)
 @example(packets=['42["__disconnect_final"]', '42["disconnect"]', '42["connect",{}]'], connect=True)
-async def test_any_packets_on_websocket(target: Node, packets: list[str | bytes], connect: bool) -> None:
+async def test_any_packets_on_websocket(target: NodeProcess, packets: list[str | bytes], connect: bool) -> None:
     async with raw(target, "bystander") as bystander:
         await bystander.send("40")
         await bystander.read()
@@ -83,11 +84,11 @@ async def test_any_packets_on_websocket(target: Node, packets: list[str | bytes]
                 for packet in packets:
                     await (client.ws.send_bytes(packet) if isinstance(packet, bytes) else client.send(packet))
             await serves(target, bystander, next(numbers))
-    assert not ours(target)
+    assert not library_errors(target)
 
 
 @asynccontextmanager
-async def polling(node: Node) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+async def polling(node: NodeProcess) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """An Engine.IO connection by polling: where to POST. What the node sends is read and thrown away."""
     url = node.url + "/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http:
@@ -118,7 +119,7 @@ async def polling(node: Node) -> AsyncIterator[tuple[aiohttp.ClientSession, str]
 @example(bodies=[b"d="])
 @example(bodies=[b"\x1e".join([b"40"] * 16)])
 @example(bodies=[b"\x1e".join([b"40"] * 17)])
-async def test_any_packets_by_polling(target: Node, bodies: list[bytes]) -> None:
+async def test_any_packets_by_polling(target: NodeProcess, bodies: list[bytes]) -> None:
     async with raw(target, "bystander") as bystander:
         await bystander.send("40")
         await bystander.read()
@@ -131,7 +132,7 @@ async def test_any_packets_by_polling(target: Node, bodies: list[bytes]) -> None
                 async with asyncio.timeout(10), http.post(url, data=body) as response:
                     assert response.status in (200, 400, 500)
         await serves(target, bystander, next(numbers))
-    assert not ours(target)
+    assert not library_errors(target)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ async def test_any_packets_by_polling(target: Node, bodies: list[bytes]) -> None
         '451-["connect",{"_placeholder":true,"num":0}]',
     ],
 )
-async def test_a_client_can_not_run_the_connect_or_disconnect_handler(target: Node, packet: str) -> None:
+async def test_a_client_can_not_run_the_connect_or_disconnect_handler(target: NodeProcess, packet: str) -> None:
     """python-socketio takes an event of that name for the real thing."""
     await target.reset()
     async with raw(target) as client:
@@ -157,7 +158,7 @@ async def test_a_client_can_not_run_the_connect_or_disconnect_handler(target: No
         assert [s["what"] for s in (await target.look())["seen"]] == ["connect"]
 
 
-async def test_what_is_no_event(target: Node) -> None:
+async def test_what_is_no_event(target: NodeProcess) -> None:
     """No name, a name that is no name, no list: not worth a traceback."""
     before = target.log().count("Traceback")
     async with raw(target) as client:

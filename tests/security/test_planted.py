@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import payload, raw
-from tests.security.support import serves
-from tests.security.test_theft import connected, state
-from tests.support.cluster import Node, until
+from tests.security.raw_sessions import connected, serves, state
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import payload, raw
+from tests.support.waiting import until
 
 #: What Python would run if anybody let it.
 PICKLE = b"cos\nsystem\n(S'touch /tmp/owned'\ntR."
@@ -26,13 +25,13 @@ Keys = dict[str, Any]
 
 
 @pytest.fixture
-async def store(target: Node) -> AsyncIterator[Any]:
+async def store(target: NodeProcess) -> AsyncIterator[Any]:
     client: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     yield client
     await client.aclose()
 
 
-def key(node: Node, name: str) -> str:
+def key(node: NodeProcess, name: str) -> str:
     return "{" + str(node.config["manager"]["channel"]) + "}:" + name
 
 
@@ -63,7 +62,7 @@ RECORDS: list[tuple[str, bytes | None]] = [
 
 
 @pytest.mark.parametrize("detached", [True, False], ids=["detached", "connected"])
-async def test_a_record(target: Node, store: Any, detached: bool) -> None:
+async def test_a_record(target: NodeProcess, store: Any, detached: bool) -> None:
     """A client whose record can't be read gets a new session, once, and no longer waits for the old one."""
     async with connected(target) as (bystander, _):
         for i, (field, value) in enumerate(RECORDS):
@@ -105,7 +104,7 @@ async def check(client: Any, mine: Any, field: str, value: bytes | None) -> None
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "set", "zset", "stream"])
-async def test_a_record_of_another_type(target: Node, store: Any, kind: str) -> None:
+async def test_a_record_of_another_type(target: NodeProcess, store: Any, kind: str) -> None:
     async with connected(target) as (bystander, _):
         async with connected(target) as (client, mine):
             pass

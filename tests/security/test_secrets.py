@@ -10,10 +10,10 @@ import redis.asyncio
 from socketio_recovery.handshake import Attempt, take_recovery
 from socketio_recovery.sessions import Pid
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import payload, raw
-from tests.cluster.test_recovery import POLLING, WEBSOCKET
-from tests.support.cluster import Clients, Node, until
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClients
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import payload, raw
+from tests.support.waiting import until
 
 VERBOSE: dict[str, Any] = {"verbose": True}
 
@@ -34,7 +34,7 @@ async def everything_in(url: str) -> bytes:
     return repr(found).encode()
 
 
-async def every_way(a: Node, b: Node, clients: Clients) -> list[str]:
+async def every_way(a: NodeProcess, b: NodeProcess, clients: JsClients) -> list[str]:
     """Clients that connect, recover, are evicted, refused and fail, on two transports; their pids."""
     pids = []
     for options in (WEBSOCKET, POLLING, {}):
@@ -77,7 +77,7 @@ async def every_way(a: Node, b: Node, clients: Clients) -> list[str]:
     return pids
 
 
-async def test_neither_in_logs_nor_in_redis(start_node: StartNode, clients: Clients) -> None:
+async def test_neither_in_logs_nor_in_redis(start_node: StartNode, clients: JsClients) -> None:
     """At every level, with the loggers of python-socketio and python-engineio on, and with MONITOR."""
     a, b = await start_node(**VERBOSE), await start_node(**VERBOSE)
     seen: list[str] = []

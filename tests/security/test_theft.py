@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_raw import Raw, payload, raw
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.security.support import ours
-from tests.support.cluster import PATIENCE, Clients, Node, until
-
-
-@asynccontextmanager
-async def connected(node: Node, auth: dict[str, Any] | None = None, nsp: str = "") -> AsyncIterator[tuple[Raw, Any]]:
-    async with raw(node) as client:
-        await client.send(f"40{nsp}" + json.dumps(auth or {}))
-        yield client, payload(await client.read(), f"40{nsp}")
-
-
-async def state(client: Raw, nsp: str = "") -> dict[str, Any]:
-    await client.send(f'42{nsp}9["state"]')
-    (found,) = payload(await client.read(), f"43{nsp}9")
-    assert isinstance(found, dict)
-    return found
+from tests.security.node_log import library_errors
+from tests.security.raw_sessions import connected, state
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import payload, raw
+from tests.support.waiting import PATIENCE, until
 
 
 def variants(pid: str, other: str) -> dict[str, str]:
@@ -56,7 +40,7 @@ def variants(pid: str, other: str) -> dict[str, str]:
     }
 
 
-async def test_no_recovery_without_the_secret(pair: tuple[Node, Node]) -> None:
+async def test_no_recovery_without_the_secret(pair: tuple[NodeProcess, NodeProcess]) -> None:
     """The owner, connected or not, does not even notice."""
     a, _ = pair
     async with connected(a) as (victim, mine), connected(a) as (_, other):
@@ -83,15 +67,15 @@ async def test_no_recovery_without_the_secret(pair: tuple[Node, Node]) -> None:
     async with connected(a, {"pid": mine["pid"]}) as (owner, got):
         assert got == mine
         assert (await state(owner))["session"] == {"user": "ann"}
-    assert not ours(a)
+    assert not library_errors(a)
 
 
-async def _nobody(node: Node, sid: str) -> bool:
+async def _nobody(node: NodeProcess, sid: str) -> bool:
     return any(s["what"] == "disconnect" and s["sid"] == sid for s in (await node.look())["seen"])
 
 
 @pytest.mark.parametrize("how", ["client", "server", "other node", "detached", "detached, other node"])
-async def test_a_pid_is_useless_after_a_deliberate_disconnect(pair: tuple[Node, Node], how: str) -> None:
+async def test_a_pid_is_useless_after_a_deliberate_disconnect(pair: tuple[NodeProcess, NodeProcess], how: str) -> None:
     """On every node, and however often it is shown."""
     a, b = pair
     async with connected(a) as (client, mine):
@@ -116,7 +100,9 @@ async def test_a_pid_is_useless_after_a_deliberate_disconnect(pair: tuple[Node, 
 
 
 @pytest.mark.parametrize("where", ["same node", "other node"])
-async def test_a_thief_that_the_connect_handler_refuses(pair: tuple[Node, Node], clients: Clients, where: str) -> None:
+async def test_a_thief_that_the_connect_handler_refuses(
+    pair: tuple[NodeProcess, NodeProcess], clients: JsClients, where: str
+) -> None:
     """The owner's connection is closed, since the session was claimed before the handler was asked. The owner
     comes back and has missed nothing; the thief has seen nothing. As often as it is tried."""
     a, b = pair if where == "other node" else (pair[0], pair[0])
@@ -165,6 +151,6 @@ async def test_a_thief_that_is_refused_while_the_owner_is_away(start_node: Start
     assert (await a.look())["outcomes"]["expired"] == 1
 
 
-async def _times(node: Node, sid: str, times: int) -> bool:
+async def _times(node: NodeProcess, sid: str, times: int) -> bool:
     seen = (await node.look())["seen"]
     return len([s for s in seen if s["what"] == "disconnect" and s["sid"] == sid]) >= times

@@ -16,10 +16,8 @@ from socketio_recovery import AsyncRedisStreamsManager
 from socketio_recovery.errors import RedisUnavailable
 
 from local.redis_server import RedisServer
-from tests.cluster.conftest import StartNode
-from tests.cluster.test_recovery import WEBSOCKET, settle
-from tests.cluster.test_refusals import quiet
-from tests.support.cluster import Clients
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import StartNode, quiet
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command to make certificates with")
 
@@ -87,7 +85,7 @@ async def tls(server: RedisServer, certificates: Certificates) -> AsyncIterator[
 
 
 async def test_a_cluster_over_tls(
-    redis_server: RedisServer, certificates: Certificates, start_node: StartNode, clients: Clients
+    redis_server: RedisServer, certificates: Certificates, start_node: StartNode, clients: JsClients
 ) -> None:
     async with tls(redis_server, certificates) as url:
         manager = {"redis_options": {"ssl_ca_certs": str(certificates.ca)}}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from socketio_recovery import orphans
 from socketio_recovery.codec import Entry, parse_entry
 
-from tests.unit.past import Twin
+from tests.support.twin import Twin
 
 from .redis import Dataset, Fields, Id, SimulatedStream
 from .simulation import DISCONNECTION, SimulatedClient, SimulatedSession, Simulation

@@ -23,9 +23,13 @@ from socketio_recovery.sessions import CREATE, SAVE
 
 from local.ports import free_port
 from local.redis_server import RedisServer
-
-from .conftest import SERVERS, Follower, Store, event, opened, running, until
-from .proxy import Proxy
+from tests.store.channels import SERVERS, opened
+from tests.support.appends import event
+from tests.support.background import running
+from tests.support.follower import Follower
+from tests.support.proxy import Proxy
+from tests.support.redis_channel import RedisChannel as Store
+from tests.support.waiting import until
 
 
 class Source(Script):

@@ -16,9 +16,12 @@ from socketio_recovery.errors import PublishTimeout
 from socketio_recovery.log import APPEND, RENEW, Action, Append, Keys, Log
 
 from local.ports import free_port
-
-from .conftest import Follower, Store, event, running, until
-from .proxy import Proxy
+from tests.support.appends import event
+from tests.support.background import running
+from tests.support.follower import Follower
+from tests.support.proxy import Proxy
+from tests.support.redis_channel import RedisChannel as Store
+from tests.support.waiting import until
 
 
 def names(entries: list[Entry]) -> list[str]:

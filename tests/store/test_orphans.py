@@ -9,8 +9,10 @@ from socketio_recovery.codec import ENTER, LEAVE
 from socketio_recovery.errors import SessionGone
 from socketio_recovery.sessions import Beat, Orphan, Pid, Record, Sessions
 
-from .conftest import Store, running
-from .test_sessions import claimed, closes, created, forgets, moves, refused
+from tests.store.session_steps import claimed, created, refused
+from tests.support.appends import closes, forgets, moves
+from tests.support.background import running
+from tests.support.redis_channel import RedisChannel as Store
 
 
 async def expire(store: Store, sid: str = "s1") -> None:

@@ -8,46 +8,16 @@ from typing import Any
 
 import pytest
 from socketio_recovery import membership
-from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, LEAVE, Position, Room, control_head, dump
+from socketio_recovery.codec import CLOSE, ENTER, LEAVE, Position
 from socketio_recovery.errors import SessionGone
-from socketio_recovery.log import RENEW, Action, Append, Log
+from socketio_recovery.log import RENEW
 from socketio_recovery.membership import Stay
-from socketio_recovery.sessions import HEARTBEAT_COUNT, Beat, Pid, Record, Refused, Sessions
+from socketio_recovery.sessions import HEARTBEAT_COUNT, Beat, Pid, Refused
 
-from .conftest import Store, event, running
-
-
-def moves(log: Log, kind: str, sid: str, room: Room, namespace: str = "/") -> Append:
-    """As the manager's ``enter_room`` and ``leave_room``."""
-    other = (log.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-    action = Action(kind, ((log.keys.session(sid),), namespace, dump(room), other))
-    return Append(control_head(kind, namespace, sid, room), (), action)
-
-
-def closes(room: Room, namespace: str = "/") -> Append:
-    return Append(control_head(CLOSE, namespace, room), (), Action(CLOSE, (namespace, dump(room))))
-
-
-def forgets(log: Log, sid: str) -> Append:
-    return Append(control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),),)))
-
-
-async def created(sessions: Sessions, sid: str = "s1", token: str = "t1", namespace: str = "/") -> tuple[Pid, Position]:
-    pid = Pid.new(sid)
-    return pid, await sessions.create(sid, pid, namespace, token, "transport-" + token)
-
-
-async def claimed(sessions: Sessions, pid: Pid, token: str, namespace: str = "/") -> Record:
-    record = await sessions.claim(pid, namespace, token, "transport-" + token)
-    assert isinstance(record, Record), record
-    return record
-
-
-async def refused(sessions: Sessions, pid: Pid, token: str = "t9", namespace: str = "/") -> str:
-    record = await sessions.claim(pid, namespace, token, "transport-" + token)
-    assert isinstance(record, Refused), record
-    return record.reason
-
+from tests.store.session_steps import claimed, created, refused
+from tests.support.appends import closes, event, forgets, moves
+from tests.support.background import running
+from tests.support.redis_channel import RedisChannel as Store
 
 # -- create and claim -------------------------------------------------------------------------------
 

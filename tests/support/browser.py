@@ -1,20 +1,21 @@
-"""A real browser for tests: Chromium, and the chat's page in it."""
+"""Opens the chat's page in a real browser, Chromium."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser, Page
 
-from .cluster import ROOT, until
+from .paths import ROOT
 from .supervisor import Supervisor
+from .waiting import until
 
-#: Chromium has no sandbox where tests run as root, and is to ask nobody for anything.
+#: Chromium can't use its sandbox when tests run as root. It must not send requests of its own.
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -23,7 +24,7 @@ SCREENSHOTS = ROOT / "tests" / "screenshots"
 
 
 def find_chromium() -> str | None:
-    """The one that ``CHROMIUM`` names, else one on the PATH."""
+    """Returns the path in the variable ``CHROMIUM``, or else of a Chromium on the PATH; ``None`` if there is none."""
     if named := os.environ.get("CHROMIUM"):
         return named
     return next(
@@ -32,14 +33,14 @@ def find_chromium() -> str | None:
 
 
 class Window:
-    """The chat's page in a window of its own, with cookies and storage of its own."""
+    """A browser window with the chat's page. Each window has its own cookies and storage, as a user of its own."""
 
     def __init__(self, page: Page, name: str) -> None:
         self.page = page
         self.name = name
-        #: What must not happen: exceptions, and what the content security policy refused.
+        #: Exceptions in the page, and loads that the content security policy refused. There should be none.
         self.errors: list[str] = []
-        #: Two hands on one keyboard: a click between a focus and a key sends the key elsewhere.
+        #: Held while typing: a click between setting the focus and pressing a key would send the key elsewhere.
         self._hands = asyncio.Lock()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda line: self.errors.append(line.text) if "Refused to" in line.text else None)
@@ -55,12 +56,15 @@ class Window:
         return window
 
     async def state(self, state: str) -> None:
+        """Waits until the page shows this connection state: ``"here"``, ..."""
         await self.page.wait_for_selector(f"body[data-state={state}]", timeout=30_000)
 
     async def text(self, selector: str) -> str:
+        """Returns the text of an element."""
         return await self.page.text_content(selector) or ""
 
     async def say(self, text: str) -> str:
+        """Types a message and sends it; returns its text."""
         async with self._hands:
             await self.page.fill("#text", text)
             await self.page.press("#text", "Enter")
@@ -71,39 +75,49 @@ class Window:
             await self.page.click(selector)
 
     async def node(self) -> str:
+        """Returns the name of the node that the page is connected to."""
         return await self.text("#node")
 
     async def conversation(self) -> list[tuple[str, str]]:
-        """The messages as they are shown: (id, text)."""
+        """Returns the messages as the page shows them: (id, text)."""
         found: list[list[str]] = await self.page.eval_on_selector_all(
             "#messages > [data-id]", "all => all.map(li => [li.dataset.id, li.querySelector('.text').textContent])"
         )
         return [(id, text) for id, text in found]
 
     async def texts(self) -> list[str]:
+        """Returns the texts of the messages that the page shows."""
         return [text for _, text in await self.conversation()]
 
     async def pending(self) -> list[str]:
+        """Returns the texts of messages that no node has taken yet."""
         return [await item.inner_text() for item in await self.page.query_selector_all("#messages .pending .text")]
 
     async def shows(self, text: str) -> None:
-        """Waits until a message is shown."""
+        """Waits until the page shows a message."""
         await until(lambda: self._has(text), f"{self.name} shows {text!r}", patience=30)
 
     async def _has(self, text: str) -> bool:
         return text in await self.texts()
 
     async def picture(self, name: str) -> Path:
+        """Takes a screenshot, into ``tests/screenshots``."""
         SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
         await self.page.screenshot(path=path)
         return path
 
 
-async def agree(windows: Sequence[Window], said: Sequence[Sequence[str]]) -> None:
-    """All windows show the same conversation: all that was said, once each, in order.
+#: The type of the fixture ``window``: opens a window.
+OpenWindow = Callable[..., Awaitable[Window]]
+#: The type of the fixture ``pair`` of the browser tests.
+WindowPair = tuple[Window, Window]
 
-    :param said: what each author said, in the order in which they did.
+
+async def agree(windows: Sequence[Window], said: Sequence[Sequence[str]]) -> None:
+    """Waits until all windows show the same conversation: every message once, in the order of its author.
+
+    :param said: for each author, the texts in the order in which the author said them.
     """
     everything = sorted(text for author in said for text in author)
 

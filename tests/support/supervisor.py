@@ -1,4 +1,4 @@
-"""``python -m chat`` in a process of its own, for tests."""
+"""Starts ``python -m chat`` in its own process, and controls it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from pathlib import Path
 from local.ports import free_port
 from local.processes import running_processes
 
-from .cluster import ROOT, until
+from .paths import ROOT
+from .waiting import until
 
 
 class Supervisor:
-    """``python -m chat``, in a process of its own."""
+    """A process of ``python -m chat``: the local cluster of the chat.
+
+    :param output: the file for what it prints.
+    :param arguments: command-line arguments. The port is chosen here.
+    """
 
     def __init__(self, output: Path, *arguments: str) -> None:
         self.port = free_port()
@@ -32,10 +37,11 @@ class Supervisor:
             )
 
     def said(self) -> str:
+        """Returns everything that the process has printed so far."""
         return self.output.read_text(errors="replace")
 
     async def line(self, part: str) -> str:
-        """Waits for a line that has ``part`` in it."""
+        """Waits until the process prints a line that contains ``part``, and returns the line."""
 
         def find() -> str | None:
             return next((line for line in self.said().splitlines() if part in line), None)
@@ -48,10 +54,11 @@ class Supervisor:
         return str(await until(alive_or_found, lambda: f"{part!r} in:\n{self.said()}", patience=40))
 
     async def started(self) -> None:
+        """Waits until the chat can be reached."""
         await self.line(f"The chat is at http://localhost:{self.port}/")
 
     def descendants(self) -> dict[int, str]:
-        """The processes of the cluster: pid and command line."""
+        """Returns the processes of the cluster: process id -> command line."""
         found = {self.process.pid: "supervisor"}
         running = dict(running_processes())
         while new := {pid: command for pid, (parent, command) in running.items() if parent in found} | found:
@@ -62,7 +69,7 @@ class Supervisor:
         return found
 
     def pid(self, what: str) -> int:
-        """The process of a node, by its name; or of ``"redis"`` or ``"caddy"``."""
+        """Returns the process id of a node, by the node's name, or of ``"redis"`` or ``"caddy"``."""
         for pid, command in self.descendants().items():
             if what in ("redis", "caddy"):
                 if (what == "caddy") == ("caddy" in command) and ("-server" in command or "caddy" in command):
@@ -71,16 +78,17 @@ class Supervisor:
             try:
                 environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             except OSError:
-                continue  # it has just ended
+                continue  # the process ended after it was listed
             if f"NODE_NAME={what}".encode() in environ:
                 return pid
         raise AssertionError(f"no process for {what}")
 
     def signal(self, what: str, how: signal.Signals) -> None:
+        """Sends a signal to a process, which :meth:`pid` finds."""
         os.kill(self.pid(what), how)
 
     def stop(self) -> None:
-        """For the end of a test, whatever its outcome."""
+        """Stops the cluster, also if it does not react. For the end of a test."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:

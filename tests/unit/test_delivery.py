@@ -39,7 +39,8 @@ from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.outbox import Message, Outbox
 from socketio_recovery.window import Window
 
-from .past import Past, pasts, rooms_after
+from tests.support.past import Past, pasts
+from tests.support.twin import rooms_after
 
 EPOCH = 0xABC
 LOGGER = logging.getLogger("test.delivery")

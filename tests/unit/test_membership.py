@@ -9,7 +9,8 @@ from socketio_recovery import membership
 from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE
 from socketio_recovery.window import Window
 
-from .past import Past, event, pasts, rooms_after
+from tests.support.past import Past, event, pasts
+from tests.support.twin import rooms_after
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,4 +1,4 @@
-"""A network between a client and a server that fails when it is told to."""
+"""A TCP proxy between a client and a server, which fails when a test tells it to."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Passes bytes on, until told otherwise.
+    """Passes bytes on in both directions, until a test makes it fail.
 
-    Use it in an ``async with``; its port is :attr:`port`.
+    Use it in an ``async with``. Clients connect to its :attr:`port`.
 
     :param target: the port of the server behind it.
     """
@@ -17,13 +17,14 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
-        #: Clients' bytes are swallowed while this is clear.
+        #: While this is clear, the proxy swallows what clients send.
         self.open = asyncio.Event()
         self.open.set()
-        #: The reply to the next request that contains this is lost, and the connection with it.
+        #: When a request contains this, its reply is lost and the connection ends. That happens once.
         self.lose_reply_to: bytes | None = None
+        #: How many replies were lost in this way.
         self.lost = 0
-        #: Clients' ends of connections on which nothing gets through any more, not even their end.
+        #: Connections (their clients' ends) on which nothing gets through any more, not even that they end.
         self._silent: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -35,7 +36,7 @@ class Proxy:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
-        await asyncio.sleep(0)  # who was let in just now is known after this
+        await asyncio.sleep(0)  # a client that was just accepted is noted after this
         await self.cut()
 
     @property
@@ -52,7 +53,7 @@ class Proxy:
         await asyncio.sleep(0)  # their sockets are closed by then
 
     def silence(self) -> None:
-        """The connections of now go dead, without a word to either side; new ones are as before."""
+        """Makes the present connections go silent: neither side notices anything. New connections work."""
         self._silent |= self._writers
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,9 +102,9 @@ class Proxy:
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             if writer in self._silent:
-                await asyncio.Event().wait()  # until it is cut
+                await asyncio.Event().wait()  # until :meth:`cut` is called
         finally:
-            behind_writer.close()  # first: a cut may come while the rest is awaited
+            behind_writer.close()  # first, since :meth:`cut` may cancel this task during what follows
             for task in directions:
                 task.cancel()
             await asyncio.gather(*directions, return_exceptions=True)

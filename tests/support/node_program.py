@@ -1,8 +1,8 @@
-"""A node of a cluster under test: a process of its own, with a real server, told by HTTP what to do.
+"""The program of a node under test: a real server, which tests control by HTTP.
 
-python -m tests.support.node '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
+    python -m tests.support.node_program '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
 
-``verbose`` logs everything, with the loggers of python-socketio and python-engineio.
+``"verbose": true`` logs everything, including what python-socketio and python-engineio log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMESPACES = ("/", "/other")
 
 
 def shift_clock(seconds: float) -> None:
-    """This process's wall clock is wrong by so much from now on; its monotonic one is not."""
+    """Makes the wall clock of this process wrong by so many seconds. The monotonic clock stays right."""
     right = time.time
     time.time = lambda: right() + seconds
 
@@ -125,7 +125,7 @@ def main() -> None:
             return f"{config['node']} did {task}"
 
         async def script(sid: str, steps: list[list[Any]]) -> None:
-            """Several calls in one handler, one after the other; "$me" is the client."""
+            """Makes several calls in one handler, one after the other; "$me" stands for the client."""
             for method, args, kwargs in steps:
                 args = [sid if a == "$me" else a for a in args]
                 kwargs = {k: sid if v == "$me" else v for k, v in kwargs.items()}
@@ -138,7 +138,7 @@ def main() -> None:
         handlers(namespace)
 
     async def do(request: web.Request) -> web.Response:
-        """{"on": "sio" | "manager", "calls": [[method, args, kwargs], ...]}: one after the other."""
+        """Makes the calls in the body: {"on": "sio" | "manager", "calls": [[method, args, kwargs], ...]}."""
         body = await request.json()
         target = sio if body.get("on", "sio") == "sio" else manager
         results = []
@@ -173,7 +173,7 @@ def main() -> None:
         )
 
     async def reset(request: web.Request) -> web.Response:
-        """Forgets what was seen, for a test that shares the node with others."""
+        """Forgets what the handlers have seen, for the next test that uses this node."""
         seen.clear()
         answers.clear()
         return web.Response()
@@ -199,6 +199,7 @@ def main() -> None:
 
 
 def _bytes(value: Any) -> Any:
+    """Converts JSON to Python values: {"bytes": "00ff"} stands for bytes, {"tuple": [...]} for a tuple."""
     if isinstance(value, dict) and set(value) == {"bytes"}:
         return bytes.fromhex(value["bytes"])
     if isinstance(value, dict) and set(value) == {"tuple"}:
@@ -207,6 +208,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """Converts Python values to JSON; bytes become {"bytes": "00ff"}."""
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
     if isinstance(value, (list, tuple)):

@@ -1,0 +1,43 @@
+"""What tests append to the log: each function returns one entry that :meth:`Log.append` takes."""
+
+from __future__ import annotations
+
+from socketio_recovery.codec import (
+    CLOSE,
+    DISCONNECT,
+    ENTER,
+    JSON,
+    Payload,
+    Room,
+    control_head,
+    dump,
+    event_head,
+    payload_fields,
+)
+from socketio_recovery.log import Action, Append, Log
+
+
+def event(name: str, *attachments: bytes) -> Append:
+    """An event to everybody, with this name, and with binary attachments."""
+    payload = Payload(JSON, f'["{name}"]'.encode(), attachments, 0)
+    return Append(event_head("/", [], [], payload), payload_fields(payload))
+
+
+def moves(log: Log, kind: str, sid: str, room: Room, namespace: str = "/") -> Append:
+    """A session enters or leaves a room: what the manager's ``enter_room`` and ``leave_room`` append.
+
+    :param kind: ``ENTER`` or ``LEAVE``.
+    """
+    other = (log.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
+    action = Action(kind, ((log.keys.session(sid),), namespace, dump(room), other))
+    return Append(control_head(kind, namespace, sid, room), (), action)
+
+
+def closes(room: Room, namespace: str = "/") -> Append:
+    """A room is closed: what the manager's ``close_room`` appends."""
+    return Append(control_head(CLOSE, namespace, room), (), Action(CLOSE, (namespace, dump(room))))
+
+
+def forgets(log: Log, sid: str) -> Append:
+    """A session is ended: what the manager's ``disconnect`` appends."""
+    return Append(control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),),)))

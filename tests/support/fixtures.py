@@ -1,0 +1,89 @@
+"""Fixtures that tests of several folders use. ``tests/conftest.py`` makes them known to pytest."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
+
+from .js_clients import JsClients
+from .node_process import NodePair, NodeProcess, StartNode
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real Redis server for all tests of this process. Each test uses its own channel on it."""
+    server = RedisServer(preexec=die_with_parent)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def channel() -> str:
+    """A channel with a random name."""
+    return "test-" + uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[StartNode]:
+    """Starts nodes of one cluster, and stops them after the test.
+
+    ``manager`` has options of the manager; further arguments are configuration of the node's program.
+    """
+    nodes: list[NodeProcess] = []
+
+    async def start(name: str = "", *, manager: dict[str, object] | None = None, **config: object) -> NodeProcess:
+        node = NodeProcess(
+            name or "abcdefgh"[len(nodes)],
+            str(config.pop("redis", redis_server.url)),
+            manager={"channel": channel, **(manager or {})},
+            **config,
+        )
+        nodes.append(node)
+        return await node.start()
+
+    yield start
+    for node in nodes:
+        node.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_nodes(redis_server: RedisServer) -> Iterator[list[NodeProcess]]:
+    """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12]}
+    nodes = [NodeProcess(name, redis_server.url, manager=manager) for name in "ab"]
+
+    async def start() -> None:
+        await asyncio.gather(*(node.start() for node in nodes))
+
+    try:
+        asyncio.run(start())
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+@pytest.fixture
+async def pair(shared_nodes: list[NodeProcess]) -> NodePair:
+    """Two nodes of one cluster. They start once for all tests of a module.
+
+    Tests that stop a node, or that look at everything in its log, use ``start_node`` instead.
+    """
+    a, b = shared_nodes
+    await a.reset()
+    await b.reset()
+    return a, b
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[JsClients]:
+    """Opens official JavaScript clients."""
+    running = await JsClients().start()
+    yield running
+    await running.stop()

@@ -1,0 +1,87 @@
+"""A channel on a Redis server, for tests of the library's log and sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import Any
+
+from socketio_recovery.connections import Calls, Link
+from socketio_recovery.log import Keys, Log
+from socketio_recovery.sessions import Sessions
+
+from local.redis_server import RedisServer
+
+TIMEOUT = 5.0
+
+
+class RedisChannel:
+    """A channel with a random name on a Redis server, and the library's objects that tests make for it.
+
+    :param client: an asyncio client of the server: redis-py's, fakeredis's or the simulated one.
+    :param server: the server, if it is a real one.
+    """
+
+    def __init__(self, client: Any, server: RedisServer | None) -> None:
+        self.client = client
+        self.server = server
+        self.keys = Keys("test-" + uuid.uuid4().hex[:12])
+        self._links: list[Link] = []
+        self._calls: list[Calls] = []
+
+    def link(self, timeout: float = TIMEOUT) -> Link:
+        """Opens a Redis link; :meth:`close` closes it."""
+        link = Link(self.client, timeout)
+        self._links.append(link)
+        return link
+
+    def calls(self, timeout: float = TIMEOUT) -> Calls:
+        """Makes a queue of script calls on a link of its own; :meth:`close` closes both."""
+        calls = Calls(self.link(timeout))
+        self._calls.append(calls)
+        return calls
+
+    def log(self, retention: int = 60_000, max_length: int = 0, publish_timeout: float = TIMEOUT) -> Log:
+        return Log(self.keys, self.link, retention, max_length, publish_timeout, logging.getLogger("test.log"))
+
+    def sessions(
+        self, node: str = "A", *, max_disconnection: int = 60_000, ttl: int = 60_000, lease: int = 60_000
+    ) -> Sessions:
+        return Sessions(self.calls(), self.keys, node, max_disconnection, ttl, lease, TIMEOUT)
+
+    async def entries(self) -> list[tuple[bytes, list[bytes]]]:
+        """Returns the entries of the log as Redis stores them, oldest first."""
+        items = await self.link().call("XRANGE", self.keys.log, "-", "+")
+        return [(item[0], item[1]) for item in items]
+
+    async def heads(self) -> list[str]:
+        """Returns the heads of the log's entries, without the entries that begin an epoch."""
+        heads = [fields[3].decode() for _, fields in await self.entries()]
+        return [head for head in heads if head != '["epoch"]']
+
+    async def numbers(self) -> list[int]:
+        """Returns the numbers of the log's entries, oldest first."""
+        return [int(id.partition(b"-")[2]) for id, _ in await self.entries()]
+
+    async def record(self, sid: str) -> dict[bytes, bytes]:
+        """Returns the session record, as Redis stores it."""
+        record: dict[bytes, bytes] = await self.client.hgetall(self.keys.session(sid))
+        return record
+
+    async def now(self) -> int:
+        """Returns the server's own time, in ms since 1970."""
+        seconds, microseconds = await self.link().call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def until(self, ms: int) -> None:
+        """Waits until the server's own time is later than ``ms``."""
+        while await self.now() <= ms:
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Closes what :meth:`link` and :meth:`calls` opened."""
+        for calls in self._calls:
+            await calls.close()
+        for link in self._links:
+            await link.close()
