@@ -17,9 +17,9 @@ from .scenarios import SCENARIOS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is asked for.
+    """Runs the scenarios that the command line names.
 
-    :returns: 0 if all is sound, 1 if not, 2 if it can't run at all.
+    :returns: the exit status: 0 if all is sound, 1 if not, 2 if it can't run at all.
     """
     options = parse(arguments)
     if not (ROOT / "tests" / "node_modules" / "socket.io-client").exists():

@@ -1,13 +1,13 @@
-"""What is wrong with a history: every event of every client is accounted for. No I/O.
+"""Finds what is wrong with a history, by accounting for every event of every client. No I/O.
 
-What a session is owed follows from the log alone: the events to everybody, to itself, and to the rooms it was in
-at that point of the log. So each session has one list of events, in one order, and the client must have received
-just that: from its greeting (at the latest) to where the session ended, each once. The end of a session that could
-not be recovered is where its last event was received: what comes after it, it is not owed, for the client was told.
-Volatile events are owed to who did not drop.
+The log alone decides which events a session is owed: those to everybody, those to the session itself, and those to
+the rooms it was in at that point of the log. So each session is owed one list of events, in one order. Its client
+must have received exactly this list, each event once, from the session's greeting (at the latest) to its end. If a
+session could not be recovered, it ends with the last event that its client received: later events are not owed,
+because the client was told that it has a new session. Volatile events are owed only to clients that did not drop.
 
-The log itself is checked against what the emitters were told, so that an event missing for everybody is missed.
-And the clients are checked against the witnesses, without the log: all must have seen one order.
+The checker also compares the log with what the emitters were told, which finds events that are missing for everybody.
+And it compares the clients with the witnesses, without the log: all must have seen the same order.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .history import Client, Connected, History, Logged, Received, Room, State, greeting
+from .history import ClientHistory, Connected, History, Logged, Received, Room, State, greeting
 
-#: Clocks of clients and nodes are read at slightly different moments, in seconds.
+#: How many seconds the times that clients and nodes noted for the same thing may differ.
 MARGIN = 1.0
 
 Kind = Literal["lost", "doubled", "reordered", "wrongly recovered", "wrongly refused", "foreign", "stuck"]
-#: What can be wrong. ``foreign``: received, though not meant for it, withdrawn, or never stored.
-#: ``stuck``: not connected at the end.
+#: What can be wrong. ``foreign``: the client received an event that was not meant for it, was withdrawn, or was never
+#: stored. ``stuck``: the client is not connected at the end.
 KINDS: tuple[Kind, ...] = (
     *("lost", "doubled", "reordered", "wrongly recovered", "wrongly refused"),
     *("foreign", "stuck"),
@@ -34,10 +34,10 @@ KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must not be.
+    """Something that should not have happened.
 
-    :param client: whose; ``"log"`` for what concerns all.
-    :param count: how many events, or connects.
+    :param client: the name of the client; ``"log"`` if it concerns the log itself.
+    :param count: how many events, or connects, are wrong.
     """
 
     kind: Kind
@@ -48,17 +48,17 @@ class Violation:
 
 
 @dataclass
-class Session:
-    """What one client saw of one session."""
+class ObservedSession:
+    """What one client observed of one of its sessions."""
 
     sid: str
     start: float
     received: list[Received] = field(default_factory=list)
-    #: When it was recovered, and how many events had been received by then, each time.
+    #: For each recovery: when it was, and how many events the client had received by then.
     recoveries: list[tuple[float, int]] = field(default_factory=list)
-    #: When the client was last seen to have it.
+    #: The last time at which the client was known to have this session.
     last: float = 0.0
-    #: Whether the client still had it when the run was over.
+    #: Whether the client still had this session when the run was over.
     final: bool = False
 
     @property
@@ -71,20 +71,20 @@ class Session:
 
     @property
     def reason(self) -> str | None:
-        """Why it was a new one, as the server told the application; ``None`` if the client was not told."""
+        """Returns why it was a new session, as the server told the application; ``None`` if the client was not told."""
         return next((e.reason for e in self.received if e.id == greeting(self.sid)), None)
 
 
 @dataclass
 class Verdict:
-    """What the checker found."""
+    """The result of the checker."""
 
     violations: list[Violation] = field(default_factory=list)
-    #: Connects by outcome: "recovered", or the reason.
+    #: How many connects had each outcome: "recovered", or the reason for a new session.
     outcomes: Counter[str] = field(default_factory=Counter)
     deliveries: int = 0
     drops: int = 0
-    #: Witnesses that never dropped.
+    #: How many witnesses never dropped.
     twins: int = 0
 
     def count(self, kind: Kind) -> int:
@@ -92,7 +92,7 @@ class Verdict:
 
 
 def check(history: History) -> Verdict:
-    """Looks at everything."""
+    """Checks the whole history."""
     verdict = Verdict()
     lineages = lineages_of(history.log)
     verdict.violations += check_log(history, lineages)
@@ -121,9 +121,10 @@ def check(history: History) -> Verdict:
 
 
 def lineages_of(log: Sequence[Logged]) -> list[list[Logged]]:
-    """The histories of the log that clients may have seen: one, unless it lost entries or was begun anew.
+    """Returns the lineages of the log, that is, the sequences of entries that clients may have seen.
 
-    A new epoch is a lineage of its own. One that goes back shares its beginning with the one before.
+    There is one lineage, unless the log lost entries or was begun anew. A new epoch is a new lineage. A log that lost
+    its tail and grew again is a new lineage, too, which shares its beginning with the one before.
     """
     lineages: list[list[Logged]] = [[]]
     for entry in log:
@@ -137,7 +138,7 @@ def lineages_of(log: Sequence[Logged]) -> list[list[Logged]]:
 
 
 def check_log(history: History, lineages: Sequence[Sequence[Logged]]) -> Iterable[Violation]:
-    """Whether the log holds what the emitters were told, once, in the order of time."""
+    """Checks that the log holds what the emitters were told, each event once, in the order of time."""
     emits = {emit.id: emit for emit in history.emits}
     stored: set[str] = set()
     for lineage in lineages:
@@ -150,7 +151,7 @@ def check_log(history: History, lineages: Sequence[Sequence[Logged]]) -> Iterabl
             yield Violation("lost", "log", "", len(holes), f"the log has holes before {_some(holes)}")
         latest = float("inf")
         late = []
-        for entry in reversed(lineage):  # nothing may be stored before what was over when it began
+        for entry in reversed(lineage):  # an event must come after all events whose emit had ended when its own began
             emit = emits.get(entry.id)
             if emit is not None:
                 if emit.start > latest:
@@ -182,13 +183,13 @@ def _same_target(entry: Logged, rooms: Iterable[Room], skip: Iterable[str]) -> b
 
 
 class Owed:
-    """What each session is owed in one lineage of the log, by the rooms it was in at each point."""
+    """Which events each session is owed in one lineage of the log, by the rooms it was in at each point."""
 
     def __init__(self, lineage: Sequence[Logged], sids: set[str]) -> None:
         self.epoch = lineage[-1].epoch if lineage else 0
         self.events: dict[str, list[str]] = {sid: [] for sid in sids}
         self.at = {entry.id: entry.at for entry in lineage}
-        #: Not owed to a client that dropped; but if received, then once and in order.
+        #: Volatile events. They are not owed to a client that dropped, but may be received only once and in order.
         self.volatile = {entry.id for entry in lineage if entry.volatile}
         members: dict[Room | None, set[str]] = defaultdict(set)
         for entry in lineage:
@@ -210,9 +211,9 @@ class Owed:
 # -- clients ----------------------------------------------------------------------------------------
 
 
-def sessions_of(client: Client, violations: list[Violation]) -> list[Session]:
-    """The sessions a client had, one after the other."""
-    sessions: list[Session] = []
+def sessions_of(client: ClientHistory, violations: list[Violation]) -> list[ObservedSession]:
+    """Returns the sessions that a client had, one after the other."""
+    sessions: list[ObservedSession] = []
     connected = False
     for step in client.steps:
         if isinstance(step, Connected):
@@ -224,7 +225,7 @@ def sessions_of(client: Client, violations: list[Violation]) -> list[Session]:
                     had = f"it had {sessions[-1].sid}" if sessions else "it had none"
                     text = f"recovered as {step.sid}, but {had}"
                     violations.append(Violation("wrongly recovered", client.name, step.sid, 1, text))
-                sessions.append(Session(step.sid, step.at))
+                sessions.append(ObservedSession(step.sid, step.at))
             sessions[-1].last = step.at
         elif isinstance(step, Received):
             if not sessions:
@@ -242,16 +243,16 @@ def sessions_of(client: Client, violations: list[Violation]) -> list[Session]:
     return sessions
 
 
-def drops_of(client: Client) -> int:
-    """How often a client that was connected lost its connection."""
+def drops_of(client: ClientHistory) -> int:
+    """Returns how often a connected client lost its connection."""
     connects = [isinstance(step, Connected) for step in client.steps if not isinstance(step, Received)]
     return sum(a and not b for a, b in itertools.pairwise(connects))
 
 
 def check_client(
-    history: History, client: Client, sessions: Sequence[Session], owed: Sequence[Owed], known: set[str]
+    history: History, client: ClientHistory, sessions: Sequence[ObservedSession], owed: Sequence[Owed], known: set[str]
 ) -> Iterable[Violation]:
-    """Whether a client received what its sessions are owed, and lost no session without need."""
+    """Checks that a client received what its sessions are owed, and that it lost no session without a reason."""
     seen: Counter[str] = Counter(id for session in sessions for id in session.ids)
     for session in sessions:
         if len(session.epochs) > 1:
@@ -270,9 +271,9 @@ def check_client(
 
 
 def check_session(
-    history: History, client: Client, session: Session, owed: Owed, known: set[str]
+    history: History, client: ClientHistory, session: ObservedSession, owed: Owed, known: set[str]
 ) -> Iterable[Violation]:
-    """Whether a client received just what one session is owed."""
+    """Checks that a client received exactly what one session is owed."""
     events = owed.events[session.sid]
     place = {id: i for i, id in enumerate(events)}
     got = [place[id] for id in session.ids if id in place]
@@ -280,7 +281,7 @@ def check_session(
 
     ids = session.ids
     if lossy and not session.final:
-        # What was lost with the log's tail may have been delivered before: nobody else can tell.
+        # Events may have been delivered before they were lost with the log's tail: the log no longer shows them.
         ids = ids[: max((i for i, id in enumerate(ids, 1) if id in known), default=0)]
     foreign = [id for id in ids if id not in place]
     if foreign:
@@ -295,7 +296,7 @@ def check_session(
     if late := list(dict.fromkeys(id for id in late if session.ids.count(id) == 1)):
         yield Violation("reordered", client.name, session.sid, len(late), f"after later ones: {_some(late)}")
 
-    # Between its birth and its greeting the session is owed what is to everybody, but only the node knows its birth.
+    # Between its birth and its greeting the session is owed events to everybody. But only the node knows its birth.
     begins = min([place.get(greeting(session.sid), len(events)), *got])
     ends = max(got, default=-1) + 1
     if session.final:
@@ -306,7 +307,7 @@ def check_session(
             if greeting(session.sid) not in place:
                 yield Violation("lost", client.name, session.sid, 1, "its greeting is not in the log")
     missing = sorted(set(range(begins, ends)) - set(got))
-    # A volatile event is owed to who is connected, which it is from its greeting on, at the latest.
+    # Volatile events are owed to connected clients, and the client is connected from its greeting on, at the latest.
     greeted = place.get(greeting(session.sid), begins)
     missing = [i for i in missing if i >= greeted or events[i] not in owed.volatile]
     if session.recoveries or not session.final:
@@ -326,8 +327,8 @@ def check_session(
         yield from check_state(client, session, owed, client.state)
 
 
-def check_state(client: Client, session: Session, owed: Owed, state: State) -> Iterable[Violation]:
-    """Whether the server's idea of the session is what it should be."""
+def check_state(client: ClientHistory, session: ObservedSession, owed: Owed, state: State) -> Iterable[Violation]:
+    """Checks that the server's idea of the session (sid, rooms, data) is right."""
     wrong = []
     if state.sid != session.sid:
         wrong.append(f"the server knows it as {state.sid}")
@@ -339,8 +340,10 @@ def check_state(client: Client, session: Session, owed: Owed, state: State) -> I
         yield Violation("wrongly recovered", client.name, session.sid, 1, "; ".join(wrong))
 
 
-def check_refusal(history: History, client: Client, old: Session, new: Session) -> Iterable[Violation]:
-    """Whether there was a reason to give the client a new session, and the server knew it."""
+def check_refusal(
+    history: History, client: ClientHistory, old: ObservedSession, new: ObservedSession
+) -> Iterable[Violation]:
+    """Checks that there was a reason to give the client a new session, and that the server knew it."""
     lossy = any(start <= new.start and end >= old.start for start, end in history.losses)
     away = new.start - old.last
     if not lossy and away + MARGIN < history.max_disconnection:
@@ -351,8 +354,8 @@ def check_refusal(history: History, client: Client, old: Session, new: Session) 
         yield Violation("wrongly refused", client.name, new.sid, 1, text)
 
 
-def check_order(name: str, sessions: Sequence[Session], twin: str, order: Sequence[str]) -> Iterable[Violation]:
-    """Whether a client saw what it shares with a witness in the same order. The log plays no part in this."""
+def check_order(name: str, sessions: Sequence[ObservedSession], twin: str, order: Sequence[str]) -> Iterable[Violation]:
+    """Checks that a client and a witness saw their common events in the same order. It does not use the log."""
     place = {id: i for i, id in enumerate(order)}
     ids = [id for session in sessions for id in session.ids if id in place]
     late = [b for a, b in itertools.pairwise(ids) if place[b] < place[a]]

@@ -1,6 +1,6 @@
 """What happened in a run: what was emitted, what the log holds, what each client saw. No I/O.
 
-Times are in seconds since 1970, by this machine's clock. Events are known by their ids, each used once.
+Times are in seconds since 1970, by this machine's clock. Each event has an id, which no other event has.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Fate = Literal["stored", "unknown", "withdrawn"]
 
 @dataclass(frozen=True)
 class Emit:
-    """An event that was emitted, and what the emitter was told of its fate.
+    """An event that was emitted, and the fate that the library told its emitter.
 
-    :param rooms: to whom; empty for everybody.
-    :param skip: sessions left out.
+    :param rooms: the rooms it is for; empty for everybody.
+    :param skip: sessions that do not get it.
     :param start: when it was handed to the library; ``end`` is when the library answered.
     """
 
@@ -33,7 +33,7 @@ class Emit:
 
 @dataclass(frozen=True)
 class Logged:
-    """An entry of the log, as a reader of its own found it: ``event``, ``enter``, ``leave``, ``close``, ...
+    """An entry of the log, as the runner's own reader found it: ``event``, ``enter``, ``leave``, ``close``, ...
 
     :param at: when it was stored.
     """
@@ -52,7 +52,7 @@ class Logged:
 
 @dataclass(frozen=True)
 class Connected:
-    """The client has a connection: a session of its own, or the one it had (``recovered``)."""
+    """The client connected: it has a new session, or the one it had before (``recovered``)."""
 
     at: float
     sid: str
@@ -61,9 +61,9 @@ class Connected:
 
 @dataclass(frozen=True)
 class Received:
-    """The client got an event.
+    """The client received an event.
 
-    :param position: epoch and number, as its offset says.
+    :param position: epoch and number, as the event's offset says.
     """
 
     at: float
@@ -74,7 +74,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Lost:
-    """The client noticed that its connection is gone."""
+    """The client noticed that it lost its connection."""
 
     at: float
     reason: str = ""
@@ -85,7 +85,7 @@ Step = Connected | Received | Lost
 
 @dataclass(frozen=True)
 class State:
-    """What the server said of the client's session when all was over."""
+    """What the server said about the client's session at the end of the run."""
 
     sid: str
     rooms: frozenset[str]
@@ -93,10 +93,11 @@ class State:
 
 
 @dataclass
-class Client:
-    """One client's steps, in order.
+class ClientHistory:
+    """What happened to one client, step by step.
 
-    :param witness: it is on a node without faults and in every room, and should never drop: a twin of all others.
+    :param witness: the client is on a node without faults, is in every room and should never drop. All other clients
+        are compared with it.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Client:
 
 @dataclass
 class Mark:
-    """A fault, from when to when."""
+    """A fault, and when it began and ended."""
 
     text: str
     start: float
@@ -115,23 +116,26 @@ class Mark:
 
 
 def greeting(sid: str) -> str:
-    """The id of the event that the ``connect`` handler sends to each new session: what comes after it is owed."""
+    """Returns the id of a session's greeting, an event that the ``connect`` handler sends to each new session.
+
+    The session is owed all events after its greeting.
+    """
     return f"hello.{sid}"
 
 
 @dataclass
 class History:
-    """A run.
+    """What happened in one run.
 
-    :param log: all entries, in the order in which a reader of its own found them.
-    :param end: the id of the event to everybody that ends the run; what comes before it is owed.
-    :param losses: from when to when the log is known to have lost entries, because the scenario made it.
+    :param log: all entries, in the order in which the runner's own reader found them.
+    :param end: the id of the event to everybody that ends the run; all events before it are owed.
+    :param losses: the times, from and to, in which the scenario made the log lose entries.
     :param max_disconnection: how long a session waits for its client, in seconds.
     """
 
     emits: Sequence[Emit]
     log: Sequence[Logged]
-    clients: Sequence[Client]
+    clients: Sequence[ClientHistory]
     end: str
     max_disconnection: float
     losses: Sequence[tuple[float, float]] = ()

@@ -1,4 +1,4 @@
-"""Deliveries over time, with the faults marked, as SVG. No I/O."""
+"""Draws deliveries over time, with the faults marked, as SVG. No I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .check import drops_of
-from .history import Client, Connected, Lost, Mark, Received
+from .history import ClientHistory, Connected, Lost, Mark, Received
 
 WIDTH, HEIGHT = 900, 220
 LEFT, RIGHT, TOP, BOTTOM = 50, 40, 34, 26
@@ -15,12 +15,12 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 40, 34, 26
 BIN = 0.25
 
 
-def plot(title: str, clients: Sequence[Client], marks: Sequence[Mark], began: float) -> str:
-    """A picture of one run.
+def plot(title: str, clients: Sequence[ClientHistory], marks: Sequence[Mark], began: float) -> str:
+    """Draws one run.
 
-    :param began: when its first second began (seconds since 1970).
-    :returns: SVG: bars are events received per second, the line is how many clients are connected, and what is shaded
-        are faults.
+    :param began: when the run began (seconds since 1970).
+    :returns: SVG. Bars show events received per second, the line shows how many clients are connected, and faults are
+        shaded.
     """
     received = [s.at - began for client in clients for s in client.steps if isinstance(s, Received)]
     last = max([BIN, *received, *(mark.end - began for mark in marks if mark.end)])
@@ -70,8 +70,8 @@ def plot(title: str, clients: Sequence[Client], marks: Sequence[Mark], began: fl
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _connected(clients: Sequence[Client], began: float, last: float) -> list[tuple[float, float]]:
-    """What share of the clients is connected, as corners of a line."""
+def _connected(clients: Sequence[ClientHistory], began: float, last: float) -> list[tuple[float, float]]:
+    """Returns the share of connected clients over time, as the corners of a line: (time, share)."""
     changes: list[tuple[float, int]] = []
     for client in clients:
         connected = False

@@ -1,4 +1,4 @@
-"""What a run comes to: figures, evidence, and how to repeat it."""
+"""Reports a run: figures, evidence, and how to repeat it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def summary(result: Result) -> str:
-    """A line for the terminal."""
+    """Returns a line for the terminal."""
     verdict = result.verdict
     wrong = ", ".join(f"{kind}: {verdict.count(kind)}" for kind in KINDS if verdict.count(kind))
     recovered = verdict.outcomes["recovered"]
@@ -32,7 +32,10 @@ def summary(result: Result) -> str:
 
 
 def command(result: Result) -> str:
-    """What repeats the run. The seed decides what happens to whom and when, but not how fast the machine is."""
+    """Returns the command that repeats the run. The seed decides what happens to whom and when.
+
+    It can't decide how fast the machine is, so a repeated run may still differ.
+    """
     return (
         f"python -m tests.chaos --scenario {result.scenario.name} --seed {result.seed} "
         f"--duration {result.duration:g} --clients {result.clients} --nodes {result.nodes}"
@@ -40,7 +43,7 @@ def command(result: Result) -> str:
 
 
 def figures(results: Sequence[Result]) -> str:
-    """A table, in Markdown."""
+    """Returns a table of all runs, in Markdown."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for result in results:
         verdict = result.verdict
@@ -57,13 +60,13 @@ def figures(results: Sequence[Result]) -> str:
 
 
 def _refused(result: Result) -> str:
-    """Who got a new session though it had one, by reason."""
+    """Returns how many clients got a new session though they had one, by reason."""
     reasons = {r: n for r, n in result.verdict.outcomes.items() if n and r not in ("recovered", "new")}
     return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
 
 
 def evidence(result: Result, violation: Violation) -> str:
-    """What there is to see of a violation: the client's connections, the events in question, the nodes' words."""
+    """Returns what explains a violation: the client's connections, the events in question, lines of the nodes' logs."""
     lines = [f"{violation.kind}: {violation.client} {violation.sid}: {violation.text}"]
     emits = {emit.id: emit for emit in result.history.emits}
     logged = {entry.id: entry for entry in result.history.log if entry.id}
@@ -89,7 +92,7 @@ def evidence(result: Result, violation: Violation) -> str:
 def write(folder: Path, results: Sequence[Result]) -> Path:
     """Writes the report: figures and plots, and for violations the evidence and the nodes' logs.
 
-    :returns: the file to begin with.
+    :returns: the path of the report's main file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = [

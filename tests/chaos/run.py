@@ -1,4 +1,4 @@
-"""One scenario, from start to verdict."""
+"""Runs one scenario from start to verdict."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .check import Verdict, check
+from .emitters import Emitters
 from .history import History, Mark
-from .load import Load
 from .scenarios import Scenario
 from .world import World
 
-#: How often a line of progress is said, in seconds.
+#: Seconds between two lines of progress.
 PROGRESS = 2.0
 
 
 @dataclass
 class Result:
-    """A run that is over."""
+    """The result of a run."""
 
     scenario: Scenario
     seed: int
@@ -49,24 +49,24 @@ async def run(
 ) -> Result:
     """Runs a scenario and checks what happened.
 
-    :param duration: for how long there are faults, in seconds; at least one round.
-    :param clients: besides the two witnesses.
-    :param nodes: besides the one without faults.
+    :param duration: for how many seconds there are faults; there is at least one round of them.
+    :param clients: how many clients there are, besides the two witnesses.
+    :param nodes: how many nodes there are, besides the one without faults.
     :param rate: events per second of each emitter, roughly.
-    :param say: told how it goes, now and then.
-    :raises AssertionError: if the cluster did not get well again.
+    :param say: is called with lines of progress.
+    :raises AssertionError: if the cluster did not become healthy again.
     """
     world = World(scenario.setup, seed, duration, clients, nodes)
     start = time.time()
     async with world:
         try:
-            async with Load(world, rate) as load:
+            async with Emitters(world, rate) as emitters:
                 progress = asyncio.create_task(_progress(world, say))
                 try:
                     await asyncio.sleep(0.3)
-                    await scenario.faults(world, load)
-                    await load.end()
-                    end = await world.finish(lambda id: load.emit(id, "end", load.outside))
+                    await scenario.faults(world, emitters)
+                    await emitters.end()
+                    end = await world.finish(lambda id: emitters.emit(id, "end", emitters.outside))
                 finally:
                     progress.cancel()
                     with suppress(asyncio.CancelledError):
@@ -76,7 +76,7 @@ async def run(
             say("the end of the nodes' logs:\n" + "\n".join(node.log()[-3000:] for node in world.all_nodes))
             raise
         history = History(
-            load.emits,
+            emitters.emits,
             world.record.entries,
             [world.history_of(client, states.get(client.name)) for client in world.everybody],
             end,
@@ -88,7 +88,7 @@ async def run(
     took = time.time() - start
     return Result(
         *(scenario, seed, duration, clients, nodes, verdict, history, world.marks, world.began, took),
-        load.fates,
+        emitters.fates,
         logs,
     )
 

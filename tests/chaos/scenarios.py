@@ -1,4 +1,4 @@
-"""The faults, by name. Each function is one scenario: it breaks things for a while, and leaves them mended."""
+"""The faults, by name. Each function is one scenario: it breaks things for a while, and then mends them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.support.node_process import NodeProcess
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
-from .load import Load
+from .emitters import Emitters
 from .world import PATIENCE, ROOMS, Setup, World
 
-Faults = Callable[[World, Load], Awaitable[None]]
+Faults = Callable[[World, Emitters], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A kind of fault.
 
-    :param faults: makes them happen, in rounds.
-    :param setup: what the cluster is like, for these.
+    :param faults: makes the faults happen, in rounds.
+    :param setup: how the cluster is set up for them.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Scenario:
 
     @property
     def text(self) -> str:
-        """What happens, in a line."""
+        """Returns a line that says what happens: the first line of the function's docstring."""
         return (self.faults.__doc__ or "").strip().splitlines()[0]
 
 
-#: All of them.
+#: All scenarios: name -> scenario.
 SCENARIOS: dict[str, Scenario] = {}
 
-#: Sessions that expire within seconds, and a log that is trimmed soon after.
+#: Sessions expire within seconds, and the log is trimmed soon after.
 HASTY = Setup(
     manager={"max_disconnection_duration": 1, "heartbeat_interval": 0.2},
     server={"ping_interval": 0.5, "ping_timeout": 0.8},
@@ -64,7 +64,7 @@ async def _cut(world: World, clients: list[JsClient]) -> None:
 
 
 def _some(world: World) -> list[JsClient]:
-    """About half of the clients."""
+    """Returns about half of the clients, at random."""
     return world.rng.sample(world.subjects, max(1, len(world.subjects) // 2))
 
 
@@ -72,7 +72,7 @@ def _some(world: World) -> list[JsClient]:
 
 
 @scenario()
-async def kill_nine(world: World, load: Load) -> None:
+async def kill_nine(world: World, emitters: Emitters) -> None:
     """Random nodes get SIGKILL, one or two at a time, and are started again."""
     async for _ in world.rounds():
         nodes = world.rng.sample(world.nodes, world.rng.choice((1, 1, min(2, len(world.nodes)))))
@@ -85,7 +85,7 @@ async def kill_nine(world: World, load: Load) -> None:
 
 
 @scenario()
-async def rolling_restart(world: World, load: Load) -> None:
+async def rolling_restart(world: World, emitters: Emitters) -> None:
     """Each node in turn gets SIGTERM: it drains, ends, and is started again."""
     async for number in world.rounds():
         node = world.nodes[number % len(world.nodes)]
@@ -96,7 +96,7 @@ async def rolling_restart(world: World, load: Load) -> None:
 
 
 @scenario()
-async def all_nodes_at_once(world: World, load: Load) -> None:
+async def all_nodes_at_once(world: World, emitters: Emitters) -> None:
     """Every node gets SIGKILL, the witnesses' too, and all are started again."""
     async for _ in world.rounds():
         with world.fault("kill all"):
@@ -108,7 +108,7 @@ async def all_nodes_at_once(world: World, load: Load) -> None:
 
 
 @scenario()
-async def node_frozen(world: World, load: Load) -> None:
+async def node_frozen(world: World, emitters: Emitters) -> None:
     """A node gets SIGSTOP, and SIGCONT a moment later or when its clients have left."""
     async for _ in world.rounds():
         node = world.rng.choice(world.nodes)
@@ -124,7 +124,7 @@ async def node_frozen(world: World, load: Load) -> None:
 @scenario(
     Setup(manager=HASTY.manager, server=HASTY.server, redis=HASTY.redis, pinned=True),
 )
-async def node_frozen_past_retention(world: World, load: Load) -> None:
+async def node_frozen_past_retention(world: World, emitters: Emitters) -> None:
     """A node gets SIGSTOP until the log is trimmed past it; half of its clients know no other node."""
     retention = 1 + 2 * (0.5 + 2 * 0.8 + 2 * 0.2)
     async for _ in world.rounds():
@@ -140,13 +140,13 @@ async def node_frozen_past_retention(world: World, load: Load) -> None:
 
 
 @scenario(Setup(clocks=(600.0, -600.0, 86400.0)))
-async def clock_skew(world: World, load: Load) -> None:
+async def clock_skew(world: World, emitters: Emitters) -> None:
     """The nodes' wall clocks differ by minutes, and jump; connections are cut, and nodes killed."""
     async for _ in world.rounds():
         node = world.rng.choice(world.nodes)
         seconds = world.rng.choice((-600, -60, 60, 600))
         with world.fault(f"clock of {node.name} {seconds:+d} s"):
-            await load.post(node, f"/clock?shift={seconds}")
+            await emitters.post(node, f"/clock?shift={seconds}")
             await _cut(world, _some(world))
             await world.pause(0.3, 1.0)
         with world.fault(f"kill {node.name}"):
@@ -159,7 +159,7 @@ async def clock_skew(world: World, load: Load) -> None:
 
 
 @scenario(Setup(proxied=True))
-async def half_open(world: World, load: Load) -> None:
+async def half_open(world: World, emitters: Emitters) -> None:
     """Connections go silent without an end; some clients are back at once, some when they miss pings."""
     async for _ in world.rounds():
         node = world.rng.choice(world.nodes)
@@ -172,7 +172,7 @@ async def half_open(world: World, load: Load) -> None:
 
 
 @scenario(Setup(proxied=True))
-async def reconnect_storm(world: World, load: Load) -> None:
+async def reconnect_storm(world: World, emitters: Emitters) -> None:
     """All clients are cut at once, again and again, some while they are still reconnecting."""
     async for _ in world.rounds():
         with world.fault("cut all"):
@@ -186,14 +186,14 @@ async def reconnect_storm(world: World, load: Load) -> None:
 
 
 @scenario(Setup(manager={"max_queue": 30}, server={"ping_timeout": 20}))
-async def slow_clients(world: World, load: Load) -> None:
+async def slow_clients(world: World, emitters: Emitters) -> None:
     """Clients stop reading from their sockets until their nodes let go of them, or for a moment, and read on."""
     async for number in world.rounds():
         clients = [client for client in _some(world) if await client.run("pause")]
         with world.fault(f"{len(clients)} stop reading"):
             try:
                 if number % 2 == 0:
-                    await _flood(world, load, number, {c.connects()[-1]["sid"] for c in clients if world.has(c)})
+                    await _flood(world, emitters, number, {c.connects()[-1]["sid"] for c in clients if world.has(c)})
                 else:
                     await world.pause(0.2, 1.0)
             finally:
@@ -201,15 +201,15 @@ async def slow_clients(world: World, load: Load) -> None:
         await world.pause(0.3, 1.0)
 
 
-async def _flood(world: World, load: Load, number: int, held: set[str]) -> None:
+async def _flood(world: World, emitters: Emitters, number: int, held: set[str]) -> None:
     """Emits large events until no node counts any of these sessions as connected."""
     turns = itertools.count()
 
     async def let_go() -> bool:
         for _ in range(10):
-            padding = world.rng.randbytes(25_000).hex()  # WebSockets compress what repeats
-            await load.emit(f"bulk.{number}.{next(turns)}", "bulk", load.outside, ROOMS, (), padding)
-        return not await load.held(held)
+            padding = world.rng.randbytes(25_000).hex()  # random, because WebSockets compress repeated data
+            await emitters.emit(f"bulk.{number}.{next(turns)}", "bulk", emitters.outside, ROOMS, (), padding)
+        return not await emitters.held(held)
 
     await until(let_go, "clients that don't read are let go", PATIENCE)
 
@@ -218,7 +218,7 @@ async def _flood(world: World, load: Load, number: int, held: set[str]) -> None:
 
 
 @scenario(Setup(redis=("--appendonly", "yes", "--appendfsync", "always")))
-async def redis_restart(world: World, load: Load) -> None:
+async def redis_restart(world: World, emitters: Emitters) -> None:
     """Redis, with appendonly and appendfsync always, gets SIGKILL and is started again; some clients are cut."""
     async for _ in world.rounds():
         with world.fault("restart Redis"):
@@ -232,7 +232,7 @@ async def redis_restart(world: World, load: Load) -> None:
 
 
 @scenario()
-async def redis_wiped(world: World, load: Load) -> None:
+async def redis_wiped(world: World, emitters: Emitters) -> None:
     """Redis, without persistence, gets SIGKILL and is started again, empty."""
     async for _ in world.rounds():
         with world.fault("wipe Redis"):
@@ -244,7 +244,7 @@ async def redis_wiped(world: World, load: Load) -> None:
 
 
 @scenario()
-async def redis_lost_tail(world: World, load: Load) -> None:
+async def redis_lost_tail(world: World, emitters: Emitters) -> None:
     """Redis is set back to how it was a moment ago, as by a failover, or a power cut with appendfsync everysec."""
     async for _ in world.rounds():
         async with redis.asyncio.Redis.from_url(world.redis.url) as client:
@@ -261,7 +261,7 @@ async def redis_lost_tail(world: World, load: Load) -> None:
 
 
 @scenario()
-async def redis_pause(world: World, load: Load) -> None:
+async def redis_pause(world: World, emitters: Emitters) -> None:
     """Redis gets SIGSTOP, for less or for more than publish_timeout; some clients are cut meanwhile."""
     async for _ in world.rounds():
         with world.fault("pause Redis"):
@@ -277,40 +277,40 @@ async def redis_pause(world: World, load: Load) -> None:
 
 
 @scenario(Setup(redis_proxied=True))
-async def redis_link_cut(world: World, load: Load) -> None:
+async def redis_link_cut(world: World, emitters: Emitters) -> None:
     """One node loses Redis, the others don't: its connections end, or go silent, or lose replies to appends."""
     async for number in world.rounds():
         node = world.rng.choice(world.nodes)
-        link = world.links[node.name]
+        proxy = world.redis_proxies[node.name]
         how = ("lose replies to", "cut", "silence")[number % 3]
         with world.fault(f"{how} {node.name}"):
             if how == "lose replies to":
-                await _lose_replies(world, link)
+                await _lose_replies(world, proxy)
             else:
-                await _cut_link(world, link, how)
+                await _cut_link(world, proxy, how)
             await world.healthy()
         await world.pause(0.3, 1.0)
 
 
-async def _cut_link(world: World, link: Proxy, how: str) -> None:
-    """For less or for more than ``publish_timeout``; some clients are cut meanwhile."""
-    link.open.clear()
+async def _cut_link(world: World, proxy: Proxy, how: str) -> None:
+    """Cuts a node from Redis, for less or for more than ``publish_timeout``, and cuts some clients meanwhile."""
+    proxy.open.clear()
     if how == "cut":
-        await link.cut()
+        await proxy.cut()
     else:
-        link.silence()
+        proxy.silence()
     if world.rng.random() < 0.5:
         await _cut(world, _some(world))
     await world.pause(*world.rng.choice(((0.2, 1.5), (0.2, 1.5), (3.2, 4.5))))
-    link.open.set()
-    await link.cut()
+    proxy.open.set()
+    await proxy.cut()
 
 
-async def _lose_replies(world: World, link: Proxy) -> None:
-    """Redis stores what the node appends, and the node does not learn of it: it has to ask again."""
+async def _lose_replies(world: World, proxy: Proxy) -> None:
+    """Makes Redis store what the node appends, while the reply is lost: the node has to ask again."""
     for _ in range(5):
-        link.lose_reply_to = b":producer:"  # only appends have this key
-        await until(lambda: link.lose_reply_to is None, "an append", PATIENCE)
+        proxy.lose_reply_to = b":producer:"  # only appends have this key
+        await until(lambda: proxy.lose_reply_to is None, "an append", PATIENCE)
         await world.pause(0.0, 0.3)
 
 
@@ -325,7 +325,7 @@ async def _lose_replies(world: World, link: Proxy) -> None:
         clocks=(600.0, -600.0, 0.0),
     )
 )
-async def mixed(world: World, load: Load) -> None:
+async def mixed(world: World, emitters: Emitters) -> None:
     """Several faults at once that lose nothing of the log: of nodes, of connections, of Redis."""
     async for _ in world.rounds():
         nodes = world.rng.sample(world.nodes, world.rng.randint(1, len(world.nodes)))
@@ -350,7 +350,7 @@ async def _node_fault(world: World, node: NodeProcess) -> None:
         elif kind == "silence":
             world.proxies[node.name].silence()
         else:
-            await _cut_link(world, world.links[node.name], kind.partition(" ")[0])
+            await _cut_link(world, world.redis_proxies[node.name], kind.partition(" ")[0])
 
 
 async def _redis_fault(world: World) -> None:

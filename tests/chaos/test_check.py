@@ -8,26 +8,26 @@ from dataclasses import replace
 import pytest
 
 from .check import KINDS, Kind, Verdict, check
-from .history import Client, Connected, Emit, History, Logged, Lost, Received, Room, State, Step, greeting
+from .history import ClientHistory, Connected, Emit, History, Logged, Lost, Received, Room, State, Step, greeting
 
 ROOM = "room"
 
 
-class Run:
-    """A run with a client that drops and recovers, one that never drops, and a witness; all sound, until broken.
+class SampleRun:
+    """A sound run, which tests then break: a client drops and recovers, another never drops, a third is a witness.
 
-    Every event is emitted at its number, as is everything else: entry 10 was stored at second 10.
+    The number of an entry is also its time: entry 10 was stored at second 10.
     """
 
     def __init__(self, max_disconnection: float = 60) -> None:
         self.epoch = 1000
         self.log: list[Logged] = []
         self.emits: list[Emit] = []
-        self.clients: dict[str, Client] = {}
+        self.clients: dict[str, ClientHistory] = {}
         self.losses: list[tuple[float, float]] = []
         self.max_disconnection = max_disconnection
         for name, witness in (("dropper", False), ("steady", False), ("witness", True)):
-            self.clients[name] = Client(name, witness=witness)
+            self.clients[name] = ClientHistory(name, witness=witness)
             self.fresh(name, f"{name}-1")
             self.control("enter", f"{name}-1", ROOM)
             self.emit(greeting(f"{name}-1"), f"{name}-1", reason="new")
@@ -58,7 +58,7 @@ class Run:
         self.steps(name).append(Lost(self.now))
 
     def recover(self, name: str) -> None:
-        """The client is back, and gets what it missed."""
+        """The client is recovered, and receives what it missed."""
         seen = [s.id for s in self.steps(name) if isinstance(s, Received)]
         sid = self.sid(name)
         last = next(e.n for e in self.log if e.id == seen[-1])
@@ -71,7 +71,7 @@ class Run:
         self.log.append(Logged(self.epoch, len(self.log) + 1, self.now, kind, sid=sid, room=room))
 
     def emit(self, id: str, *rooms: Room, reason: str | None = None) -> None:
-        """An event that everybody who is there and meant receives; all are in the room, once greeted."""
+        """Emits an event, which all connected clients receive that it is meant for. Greeted clients are in the room."""
         at = self.now
         entry = Logged(self.epoch, len(self.log) + 1, at, "event", id, rooms)
         self.log.append(entry)
@@ -83,7 +83,7 @@ class Run:
                 client.steps.append(Received(at, id, (entry.epoch, entry.n), reason))
 
     def begin_anew(self) -> None:
-        """Redis is wiped; everybody starts fresh, and knows why."""
+        """Redis is wiped: all clients get a new session, and are told why."""
         self.losses.append((self.now, self.now + 0.5))
         self.epoch += 1
         for name in self.clients:
@@ -109,12 +109,12 @@ class Run:
         return next(i for i, s in enumerate(self.steps(name)) if isinstance(s, Received) and s.id == id)
 
     def forget(self, name: str, *ids: str) -> None:
-        """The client never received these."""
+        """Removes events from what the client received."""
         self.clients[name].steps = [s for s in self.steps(name) if not isinstance(s, Received) or s.id not in ids]
 
 
 def test_a_sound_run() -> None:
-    verdict = Run().verdict()
+    verdict = SampleRun().verdict()
     assert verdict.violations == []
     assert verdict.outcomes == {"recovered": 1, "new": 3}
     assert (verdict.drops, verdict.twins) == (1, 1)
@@ -122,7 +122,7 @@ def test_a_sound_run() -> None:
 
 
 def test_a_sound_run_over_a_wiped_log() -> None:
-    run = Run()
+    run = SampleRun()
     run.begin_anew()
     verdict = run.verdict()
     assert verdict.violations == []
@@ -131,32 +131,32 @@ def test_a_sound_run_over_a_wiped_log() -> None:
 
 @pytest.mark.parametrize("ids", [["missed.0"], ["missed.4"], ["missed.1", "missed.2"]])
 def test_lost_in_a_recovery(ids: Sequence[str]) -> None:
-    run = Run()
+    run = SampleRun()
     run.forget("dropper", *ids)
     assert run.found() == {"lost": len(ids), "wrongly recovered": 1}
 
 
 @pytest.mark.parametrize("id", ["live.3", "later.0", "later.4"])
 def test_lost_while_connected(id: str) -> None:
-    run = Run()
+    run = SampleRun()
     run.forget("steady", id)
     assert run.found() == {"lost": 1}
 
 
 def test_lost_right_after_the_greeting() -> None:
-    run = Run()
+    run = SampleRun()
     run.forget("witness", "live.0")
     assert run.found() == {"lost": 1}
 
 
 def test_lost_greeting() -> None:
-    run = Run()
+    run = SampleRun()
     run.forget("steady", greeting("steady-1"))
     assert run.found() == {"lost": 1}
 
 
 def test_lost_to_the_end() -> None:
-    run = Run()
+    run = SampleRun()
     run.lose("steady")
     run.emit("unseen", ROOM)
     run.steps("steady").append(Connected(run.now, "steady-1", recovered=True))
@@ -164,29 +164,29 @@ def test_lost_to_the_end() -> None:
 
 
 def test_lost_for_everybody() -> None:
-    run = Run()
+    run = SampleRun()
     run.emits.append(Emit("nowhere", "emitter", (ROOM,), (), 5, 6))
     assert run.found() == {"lost": 1}
 
 
 @pytest.mark.parametrize("fate", ["unknown", "withdrawn"])
 def test_not_stored_and_the_emitter_was_told(fate: str) -> None:
-    run = Run()
+    run = SampleRun()
     run.emits.append(Emit("nowhere", "emitter", (ROOM,), (), 5, 6, fate))  # type: ignore[arg-type]
     assert run.found() == {}
 
 
 def test_stored_though_withdrawn() -> None:
-    run = Run()
+    run = SampleRun()
     run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "withdrawn")
     assert run.found() == {"foreign": 1}
 
 
 def test_an_unknown_fate_is_for_all_or_none() -> None:
-    run = Run()
+    run = SampleRun()
     run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "unknown")
     assert run.found() == {}
-    run = Run()
+    run = SampleRun()
     run.emits[3] = Emit("live.3", "emitter", (ROOM,), (), 5, 6, "unknown")
     run.forget("dropper", "live.3")
     assert run.found() == {"lost": 1}
@@ -194,7 +194,7 @@ def test_an_unknown_fate_is_for_all_or_none() -> None:
 
 @pytest.mark.parametrize("id", ["live.2", "missed.1", "later.1"])
 def test_doubled(id: str) -> None:
-    run = Run()
+    run = SampleRun()
     event = run.steps("dropper")[run.where("dropper", id)]
     run.steps("dropper").append(event)
     found = run.found()
@@ -205,7 +205,7 @@ def test_doubled(id: str) -> None:
 def test_volatile_events_are_owed_to_who_did_not_drop() -> None:
     expected: dict[str, dict[Kind, int]] = {"dropper": {}, "steady": {"lost": 1}}
     for name, found in expected.items():
-        run = Run()
+        run = SampleRun()
         i = next(i for i, entry in enumerate(run.log) if entry.id == "missed.1")
         run.log[i] = replace(run.log[i], volatile=True)
         run.forget(name, "missed.1")
@@ -213,7 +213,7 @@ def test_volatile_events_are_owed_to_who_did_not_drop() -> None:
 
 
 def test_doubled_in_two_sessions() -> None:
-    run = Run()
+    run = SampleRun()
     event = run.steps("steady")[run.where("steady", "later.1")]
     run.begin_anew()
     run.steps("steady").append(event)
@@ -221,7 +221,7 @@ def test_doubled_in_two_sessions() -> None:
 
 
 def test_doubled_in_the_log() -> None:
-    run = Run()
+    run = SampleRun()
     run.emit("twice", ROOM)
     run.emit("twice", ROOM)
     found = run.found()
@@ -229,7 +229,7 @@ def test_doubled_in_the_log() -> None:
 
 
 def test_reordered() -> None:
-    run = Run()
+    run = SampleRun()
     steps, i = run.steps("dropper"), run.where("dropper", "missed.2")
     steps[i], steps[i + 1] = steps[i + 1], steps[i]
     found = run.found()
@@ -238,7 +238,7 @@ def test_reordered() -> None:
 
 def test_reordered_for_a_client_by_the_witness_alone() -> None:
     """The log may be read as one likes: clients must agree."""
-    run = Run()
+    run = SampleRun()
     verdict = run.verdict()
     assert verdict.violations == []
     for name in ("dropper", "steady"):
@@ -255,7 +255,7 @@ def test_reordered_for_a_client_by_the_witness_alone() -> None:
 
 
 def test_stored_after_what_was_emitted_later() -> None:
-    run = Run()
+    run = SampleRun()
     run.emits[2], run.emits[3] = (
         Emit("live.2", "a", (ROOM,), (), 12, 13),
         Emit("live.3", "b", (ROOM,), (), 10, 11),
@@ -264,31 +264,31 @@ def test_stored_after_what_was_emitted_later() -> None:
 
 
 def test_not_meant_for_it() -> None:
-    run = Run()
+    run = SampleRun()
     run.emit("private", "dropper-1")
     run.steps("steady").append(Received(run.now, "private", (1000, len(run.log))))
     assert run.found() == {"foreign": 1}
 
 
 def test_never_stored() -> None:
-    run = Run()
+    run = SampleRun()
     run.steps("steady").append(Received(run.now, "from nowhere", (1000, 99)))
     assert run.found() == {"foreign": 1}
 
 
 def test_stored_for_somebody_else() -> None:
-    run = Run()
+    run = SampleRun()
     run.emits[1] = replace(run.emits[1], rooms=("another room",))
     assert run.found() == {"foreign": 1}
 
 
 def test_membership_follows_the_log() -> None:
-    run = Run()
+    run = SampleRun()
     run.control("leave", "steady-1", ROOM)
     run.emit("after it left", ROOM)
     run.clients["steady"].state = State("steady-1", frozenset(), {"name": "steady"})
     assert run.found() == {"foreign": 1}
-    run = Run()
+    run = SampleRun()
     run.control("leave", "steady-1", ROOM)
     run.emit("after it left", ROOM)
     run.forget("steady", "after it left")
@@ -306,26 +306,26 @@ def test_membership_follows_the_log() -> None:
     ],
 )
 def test_recovered_without_its_rooms_or_data(state: State) -> None:
-    run = Run()
+    run = SampleRun()
     run.clients["dropper"].state = state
     assert run.found() == {"wrongly recovered": 1}
 
 
 def test_recovered_as_somebody_else() -> None:
-    run = Run()
+    run = SampleRun()
     run.lose("steady")
     run.steps("steady").append(Connected(run.now, "dropper-1", recovered=True))
     assert run.found()["wrongly recovered"] >= 1
 
 
 def test_recovered_without_a_session() -> None:
-    run = Run()
+    run = SampleRun()
     run.steps("steady")[0] = Connected(1.0, "steady-1", recovered=True)
     assert run.found() == {"wrongly recovered": 1}
 
 
 def test_recovered_across_a_new_epoch() -> None:
-    run = Run()
+    run = SampleRun()
     run.losses.append((run.now, run.now + 1))
     run.epoch += 1
     run.lose("dropper")
@@ -336,7 +336,7 @@ def test_recovered_across_a_new_epoch() -> None:
 
 def test_recovered_though_the_log_lost_what_it_had() -> None:
     """The log goes back a little, and on: who has seen its lost tail can't have missed nothing."""
-    run = Run()
+    run = SampleRun()
     tail = len(run.log)
     run.emit("lost 1", ROOM)
     run.emit("lost 2", ROOM)
@@ -350,7 +350,7 @@ def test_recovered_though_the_log_lost_what_it_had() -> None:
 
 
 def test_refused_though_it_was_in_time() -> None:
-    run = Run()
+    run = SampleRun()
     run.lose("dropper")
     run.fresh("dropper", "dropper-2")
     run.control("enter", "dropper-2", ROOM)
@@ -359,7 +359,7 @@ def test_refused_though_it_was_in_time() -> None:
 
 
 def test_refused_since_it_was_late() -> None:
-    run = Run(max_disconnection=1.0)
+    run = SampleRun(max_disconnection=1.0)
     run.lose("dropper")
     for i in range(5):
         run.emit(f"meanwhile.{i}", ROOM)
@@ -370,7 +370,7 @@ def test_refused_since_it_was_late() -> None:
 
 
 def test_refused_without_a_reason() -> None:
-    run = Run(max_disconnection=1.0)
+    run = SampleRun(max_disconnection=1.0)
     run.lose("dropper")
     run.emit("meanwhile", ROOM)
     run.fresh("dropper", "dropper-2")
@@ -380,7 +380,7 @@ def test_refused_without_a_reason() -> None:
 
 
 def test_the_log_was_begun_anew_by_itself() -> None:
-    run = Run()
+    run = SampleRun()
     run.begin_anew()
     run.losses.clear()
     found = run.found()
@@ -389,21 +389,21 @@ def test_the_log_was_begun_anew_by_itself() -> None:
 
 
 def test_a_hole_in_the_log() -> None:
-    run = Run()
+    run = SampleRun()
     i = next(i for i, entry in enumerate(run.log) if entry.id == "live.1")
     del run.log[i]
     assert run.found()["lost"] >= 1
 
 
 def test_not_back_at_the_end() -> None:
-    run = Run()
+    run = SampleRun()
     run.lose("dropper")
     assert run.found()["stuck"] == 1
 
 
 def test_the_lost_tail_may_have_been_delivered() -> None:
     """To a client that had to start fresh: it was told. Nobody else can know of these events."""
-    run = Run()
+    run = SampleRun()
     for n in (1, 2):
         run.steps("steady").append(Received(run.now, f"seen by one node.{n}", (1000, len(run.log) + n)))
     run.begin_anew()
@@ -413,7 +413,7 @@ def test_the_lost_tail_may_have_been_delivered() -> None:
 @pytest.mark.parametrize("volatile", [True, False])
 def test_a_volatile_event_is_not_owed_to_who_is_about_to_connect(volatile: bool) -> None:
     """Its session is born, and sees other events already; but it was not greeted yet."""
-    run = Run()
+    run = SampleRun()
     greeted = run.where("steady", greeting("steady-1"))
     for id in ("early", "fleeting"):
         at = next(i for i, entry in enumerate(run.log) if entry.id == greeting("steady-1"))
@@ -426,7 +426,7 @@ def test_a_volatile_event_is_not_owed_to_who_is_about_to_connect(volatile: bool)
 
 def test_what_was_never_stored_is_foreign_before_what_was() -> None:
     """A lost tail is at the end of what a session received, and nowhere else."""
-    run = Run()
+    run = SampleRun()
     run.steps("steady").append(Received(run.now, "never stored", (1000, len(run.log) + 1)))
     run.emit("live.99")
     run.begin_anew()

@@ -1,4 +1,4 @@
-"""The cluster under test: a Redis server, nodes, official clients, and a reader of the log, not the library's."""
+"""The cluster under test: a Redis server, nodes, official clients, and a log reader that is not the library's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from socketio_recovery.codec import EVENT, Entry, parse_entry, parse_offset
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
-from tests.support.js_clients import JsClient, JsClients
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClient, JsClients
 from tests.support.node_process import NodeProcess
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
@@ -28,12 +28,12 @@ from . import history
 from .history import Connected, Logged, Lost, Mark, Received, State
 
 CHANNEL = "chaos"
-#: How long things may take to be well again after the faults, in seconds.
+#: How many seconds the cluster may take to become healthy again after the faults.
 PATIENCE = 60.0
-#: Rooms that clients are in for good; rooms they are moved between.
+#: Rooms that clients stay in; rooms that they are moved between.
 ROOMS = ("r0", "r1", "r2")
 MOVING = ("m0", "m1", "m2")
-#: The manager's options, and the server's, unless a scenario has others.
+#: Options of the manager and of the server, unless a scenario sets others.
 MANAGER: dict[str, Any] = {
     "max_disconnection_duration": 60,
     "heartbeat_interval": 1,
@@ -41,16 +41,17 @@ MANAGER: dict[str, Any] = {
     "handshake_timeout": 3,
 }
 SERVER: dict[str, Any] = {"ping_interval": 2, "ping_timeout": 3}
-WEBSOCKET, POLLING = {"transports": ["websocket"]}, {"transports": ["polling"]}
 
 
 @dataclass
 class Setup:
-    """What a scenario needs that is not as usual.
+    """How a scenario's cluster differs from the usual one.
 
+    :param manager: options of the manager.
+    :param server: options of the server.
+    :param redis: command-line options of the Redis server.
     :param proxied: clients reach the nodes through proxies.
     :param redis_proxied: nodes reach Redis through proxies, each through its own.
-    :param redis: command-line options of the server.
     :param clocks: how wrong the nodes' wall clocks are, in seconds.
     :param pinned: every other client knows one node only, as behind a sticky load balancer.
     """
@@ -65,10 +66,10 @@ class Setup:
 
 
 class World:
-    """Everything that runs. Use it in an ``async with``.
+    """Everything that runs. It runs while its ``async with`` block runs.
 
-    :param seed: of all that is random here: which node, which client, when.
-    :param duration: for how long faults go on, in seconds; there is at least one round of them.
+    :param seed: decides all that is random here: which node, which client, when.
+    :param duration: for how many seconds faults go on; there is at least one round of them.
     :param clients: how many clients there are, besides the witnesses.
     :param nodes: how many nodes there are, besides the one without faults that the witnesses are on.
     """
@@ -93,8 +94,8 @@ class World:
         self.clients = JsClients()
         self.nodes: list[NodeProcess] = []
         self.proxies: dict[str, Proxy] = {}  # node -> the proxy in front of it
-        self.links: dict[str, Proxy] = {}  # node -> the proxy between it and Redis
-        self.record = Record(self.redis.url)
+        self.redis_proxies: dict[str, Proxy] = {}  # node -> the proxy between it and Redis
+        self.record = LogReader(self.redis.url)
         try:
             await self._start()
         except BaseException:
@@ -112,7 +113,7 @@ class World:
         for name in self.names:
             url = self.redis.url
             if self.setup.redis_proxied:
-                url = (await self._proxy(self.links, name, self.redis.port)).url
+                url = (await self._proxy(self.redis_proxies, name, self.redis.port)).url
             clock = {"clock": clocks[name]} if name in clocks else {}
             self.nodes.append(NodeProcess(name, url, manager=self._manager(), server=server, **clock))
         self.steady = NodeProcess("steady", self.redis.url, manager=self._manager(), server=server)
@@ -157,7 +158,7 @@ class World:
         await self.record.stop()
         for node in self.all_nodes:
             node.stop()
-        for proxy in [*self.proxies.values(), *self.links.values()]:
+        for proxy in [*self.proxies.values(), *self.redis_proxies.values()]:
             await proxy.__aexit__()
         self.redis.stop()
 
@@ -177,36 +178,37 @@ class World:
         return [client for client in self.everybody if not client.name.startswith("w")]
 
     def url(self, node: NodeProcess) -> str:
-        """Where clients reach a node."""
+        """Returns the URL at which clients reach a node."""
         return f"http://127.0.0.1:{self.proxies[node.name].port}" if node.name in self.proxies else node.url
 
     def has(self, client: JsClient) -> bool:
-        """Whether a client has a connection, as far as it knows."""
+        """Tells whether a client is connected, as far as it knows."""
         return next((r["what"] for r in client.reports[::-1] if r["what"] != "event"), None) == "connect"
 
     def connected(self) -> int:
-        """How many clients have."""
+        """Returns how many clients are connected."""
         return sum(map(self.has, self.everybody))
 
     def deliveries(self) -> int:
+        """Returns how many events the clients have received in all."""
         return sum(report["what"] == "event" for client in self.everybody for report in client.reports)
 
     # -- faults -------------------------------------------------------------------------------------
 
     async def rounds(self) -> AsyncIterator[int]:
-        """Counts rounds of faults until the duration is over: one, at least."""
+        """Counts rounds of faults until the duration is over; there is at least one."""
         number, end = 0, time.time() + self.duration
         while number == 0 or time.time() < end:
             yield number
             number += 1
 
     async def pause(self, least: float, most: float) -> None:
-        """Lets some time pass, in seconds; how much is up to the seed."""
+        """Waits for a random number of seconds, which the seed decides."""
         await asyncio.sleep(self.rng.uniform(least, most))
 
     @contextmanager
     def fault(self, text: str) -> Iterator[None]:
-        """Marks when a fault was there."""
+        """Notes when a fault began and ended: while the ``with`` block runs."""
         mark = Mark(text, time.time())
         self.marks.append(mark)
         try:
@@ -216,7 +218,7 @@ class World:
 
     @asynccontextmanager
     async def loss(self) -> AsyncIterator[None]:
-        """The log loses entries in here; over when all nodes follow the new one."""
+        """The log loses entries in this block. It ends when all nodes follow the new log."""
         start, epoch = time.time(), self.record.epoch
         self.losses.append((start, float("inf")))
         yield
@@ -225,7 +227,7 @@ class World:
         self.losses[-1] = (start, time.time())
 
     async def healthy(self) -> None:
-        """Waits until every node says it is."""
+        """Waits until every node says that it is healthy."""
 
         async def all_healthy() -> bool:
             with suppress(OSError, TimeoutError):
@@ -236,6 +238,7 @@ class World:
         await until(all_healthy, lambda: "\n".join(node.log()[-1000:] for node in self.all_nodes), PATIENCE)
 
     def freeze(self, node: NodeProcess) -> None:
+        """Stops a node's process by SIGSTOP; :meth:`thaw` lets it go on."""
         assert node.process is not None
         node.process.send_signal(signal.SIGSTOP)
 
@@ -250,9 +253,11 @@ class World:
     # -- the end ------------------------------------------------------------------------------------
 
     async def finish(self, emit: Any) -> str:
-        """Waits until all is well again and every client has got one last event to everybody; returns its id.
+        """Waits until the cluster is healthy and every client has received a last event to everybody.
 
-        A client that does not get it is for the checker to find.
+        It is no error if some client does not receive it: the checker finds that.
+
+        :returns: the id of that event.
         """
         await self.healthy()
         await until(lambda: self.connected() == len(self.everybody), self._absent, PATIENCE)
@@ -281,7 +286,7 @@ class World:
         )
 
     async def states(self) -> dict[str, State]:
-        """What the server says of each client's session."""
+        """Asks the server for the state of each client's session."""
 
         async def ask(client: JsClient) -> State | None:
             try:
@@ -294,8 +299,8 @@ class World:
         found = await asyncio.gather(*[ask(client) for client in self.everybody])
         return {client.name: state for client, state in zip(self.everybody, found, strict=True) if state}
 
-    def history_of(self, client: JsClient, state: State | None) -> history.Client:
-        """A client's reports, as steps."""
+    def history_of(self, client: JsClient, state: State | None) -> history.ClientHistory:
+        """Converts the reports of a client to the steps of its history."""
         steps: list[history.Step] = []
         for report in client.reports:
             at = report["at"] / 1000
@@ -308,11 +313,11 @@ class World:
                 position = parse_offset(more[-1] if more else None)
                 reason = more[0]["reason"] if report["event"] == "hello" else None
                 steps.append(Received(at, id, position or (0, 0), reason))
-        return history.Client(client.name, steps, client.name.startswith("w"), state)
+        return history.ClientHistory(client.name, steps, client.name.startswith("w"), state)
 
 
-class Record:
-    """Follows the log from its beginning, on a connection of its own, and keeps every entry."""
+class LogReader:
+    """Reads the log from its beginning, on its own connection to Redis, and keeps every entry."""
 
     def __init__(self, url: str) -> None:
         self.url = url

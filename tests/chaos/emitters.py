@@ -1,4 +1,4 @@
-"""What goes on while faults happen: emits from every node and from outside, and moves between rooms."""
+"""Emits events from every node and from outside, and moves clients between rooms, while faults happen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.node_process import NodeProcess
 from .history import Emit, Fate, Room
 from .world import CHANNEL, MANAGER, MOVING, ROOMS, World
 
-#: How an emitter sends: id, rooms, skip, padding, volatile -> what became of it.
+#: How an emitter sends an event: id, rooms, skip, padding, volatile -> the event's fate.
 Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str, bool], Awaitable[Fate]]
 
 _quiet = logging.getLogger("chaos.outside")
@@ -27,8 +27,8 @@ _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
-class Load:
-    """Emitters and a mover, running. Use it in an ``async with``.
+class Emitters:
+    """Emitters, one for each node and one outside, and a mover. They run while its ``async with`` block runs.
 
     :param rate: events per second of each emitter, roughly.
     """
@@ -41,7 +41,7 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
         self._over = False
 
-    async def __aenter__(self) -> Load:
+    async def __aenter__(self) -> Emitters:
         limit = MANAGER["publish_timeout"] + 3
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=limit))
         self._outside = AsyncRedisStreamsManager(
@@ -57,7 +57,7 @@ class Load:
         self._tasks.append(asyncio.ensure_future(work))
 
     async def end(self) -> None:
-        """Lets what is under way end; nothing new begins."""
+        """Waits until the present emits and moves are over, and starts no others."""
         self._over = True
         await asyncio.gather(*self._tasks)
 
@@ -74,7 +74,7 @@ class Load:
         rng = random.Random(f"{self.world.seed} {name}")
         number = 0
         while not self._over:
-            for _ in range(rng.choice((1, 1, 1, 1, 10))):  # at times a burst
+            for _ in range(rng.choice((1, 1, 1, 1, 10))):  # sometimes a burst of ten
                 await self.emit(f"{name}.{number}", name, send, *self._target(rng), volatile=rng.random() < 0.05)
                 number += 1
             await asyncio.sleep(rng.uniform(0, 3.6 / self.rate))
@@ -107,7 +107,7 @@ class Load:
         padding: str = "",
         volatile: bool = False,
     ) -> Fate:
-        """Emits an event, and notes what became of it."""
+        """Emits an event, and notes its fate."""
         start = time.time()
         fate = await send(id, rooms, skip, padding, volatile)
         self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate))
@@ -119,7 +119,7 @@ class Load:
     async def outside(
         self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool
     ) -> Fate:
-        """From a process without a server."""
+        """Emits by a manager without a server, as a process outside the cluster does."""
         try:
             await self._outside.emit(
                 "e", (id, padding), room=list(rooms) or None, skip_sid=list(skip), volatile=volatile
@@ -141,7 +141,7 @@ class Load:
     async def _do(
         self, node: NodeProcess, method: str, args: list[Any], kwargs: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
-        """A call of the server's, in a node's process; ``None`` if that does not answer."""
+        """Calls a method of a node's server; ``None`` if the node does not answer."""
         try:
             async with self._http.post(node.url + "/do", json={"calls": [[method, args, kwargs]]}) as response:
                 results: list[dict[str, Any]] = await response.json()
@@ -152,13 +152,13 @@ class Load:
             return None
 
     async def post(self, node: NodeProcess, path: str) -> None:
-        """Tells a node something; no matter if it does not hear."""
+        """Sends a command to a node. It is no error if the node can't be reached."""
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._http.post(node.url + path):
                 pass
 
     async def held(self, sids: set[str]) -> set[str]:
-        """Those of the sessions that some node counts as connected."""
+        """Returns those of the sessions that some node counts as connected."""
         held = set()
         for node in self.world.all_nodes:
             calls = [["is_connected", [sid, "/"], {}] for sid in sorted(sids)]
@@ -183,5 +183,5 @@ class Load:
 
 
 def _fate(said: str | None) -> Fate:
-    """What the library said of an emit that raised; ``None`` is for other errors, after which nobody knows."""
+    """Returns the fate that the library's exception names. After other errors (``None``) the fate is unknown."""
     return "withdrawn" if said == "withdrawn" else "stored" if said == "stored" else "unknown"
