@@ -6,7 +6,7 @@ NPM_INSTALL = PATH="$$PATH:$(CURDIR)/$(BIN)" npm install --no-audit --no-fund --
 PORT ?= 8080
 WORKERS ?= 3
 
-.PHONY: help chat test simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
+.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,6 +16,9 @@ chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, thre
 
 test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+unit: .venv/ready  ## the tests without I/O, in seconds: no npm, no browser
+	$(BIN)/python -m pytest -q $(wildcard tests/unit tests/contract)
 
 simulation: .venv/ready  ## many more random programs in the simulation; PROGRAMS=5000
 	SIMULATION_PROGRAMS=$(or $(PROGRAMS),5000) $(BIN)/python -m pytest -q -n $(WORKERS) tests/simulation

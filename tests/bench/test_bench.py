@@ -85,7 +85,7 @@ def test_an_event_has_the_size_it_is_said_to_have() -> None:
 
 
 def results() -> dict[str, Any]:
-    """Two rounds, made up."""
+    """Returns made-up results of two rounds."""
     work = {
         "title": "fan-out",
         "result": {"recovery": {"deliveries/s": [100.0, 90.0]}, "redis": {"deliveries/s": [10.0, 30.0]}},

@@ -1,7 +1,8 @@
-// Official JavaScript clients, driven by lines of JSON: commands on standard input, reports on standard output.
+// Runs official JavaScript clients, for tests/support/js_clients.py. Both sides exchange lines of JSON: commands on
+// standard input, answers and reports on standard output.
 //
-// A command is {id, op, name, ...}; its answer {id, value} or {id, error}. What a client sees is reported as it
-// comes: {name, nsp, what: "connect" | "disconnect" | "connect_error" | "event", at (ms since 1970), ...}.
+// A command is {id, op, name, ...}; its answer is {id, value} or {id, error}. Each client reports what happens to it:
+// {name, nsp, what: "connect" | "disconnect" | "connect_error" | "event", at (ms since 1970), ...}.
 const { Manager } = require("socket.io-client");
 const msgpackParser = require("socket.io-msgpack-parser");
 
@@ -16,7 +17,8 @@ const plain = (value) =>
       : value;
 
 const operations = {
-  // brief: long strings are reported by their length. urls: each try to reconnect goes to the next of them.
+  // brief: reports only the length of long strings. urls: each attempt to reconnect goes to the next of these.
+  // answer: the acknowledgement of each event; "held" to give it later, false to give none.
   open({ name, url, urls, namespaces = ["/"], auth, options = {}, socketOptions = {}, answer, brief }) {
     const manager = new Manager(url, {
       reconnectionDelay: 20,
@@ -31,7 +33,7 @@ const operations = {
       manager.on("reconnect_attempt", () => (manager.uri = urls[++turn % urls.length]));
     }
     const sockets = {};
-    const held = []; // acknowledgements to give later: answer "held"
+    const held = []; // acknowledgements that operation "answer" gives later
     for (const nsp of namespaces) {
       const report = (what, more) => say({ name, nsp, what, at: Date.now(), ...more });
       const socket = (sockets[nsp] = manager.socket(nsp, { ...(auth ? { auth } : {}), ...socketOptions }));
@@ -47,17 +49,17 @@ const operations = {
     }
     clients.set(name, { manager, sockets, url, held });
   },
-  // The transport is lost without a word, as when a network goes away.
+  // Breaks the transport without closing it in order, as when a network fails.
   cut({ name }) {
     const engine = clients.get(name).manager.engine;
     if (engine.transport.ws) engine.transport.ws.terminate();
-    else engine.close(); // polling, or a WebSocket that has just gone
+    else engine.close(); // polling, or a WebSocket that has just closed
   },
-  // What the documentation of Socket.IO uses to try out recovery.
+  // Closes the transport as the documentation of Socket.IO does to try out recovery.
   close_engine({ name }) {
     clients.get(name).manager.engine.close();
   },
-  // The client goes on with a new transport while the server still thinks that the old one is open.
+  // The client reconnects with a new transport, while the server still takes the old one for open.
   half_open({ name }) {
     const client = clients.get(name);
     const engine = client.manager.engine;
@@ -70,7 +72,7 @@ const operations = {
     }
     engine._onClose("transport close");
   },
-  // The client stops reading from its socket (WebSocket only), and reads on.
+  // The client stops reading from its socket (WebSocket only), until "resume".
   pause({ name }) {
     const { ws } = clients.get(name).manager.engine.transport;
     if (ws && ws.readyState === ws.OPEN) ws.pause();
@@ -80,6 +82,7 @@ const operations = {
     const { ws } = clients.get(name).manager.engine.transport;
     if (ws && ws.isPaused) ws.resume();
   },
+  // Reconnects go to this URL from now on; the present connection stays open.
   move({ name, url }) {
     clients.get(name).manager.uri = url;
   },
@@ -89,6 +92,7 @@ const operations = {
   connect({ name, nsp = "/" }) {
     clients.get(name).sockets[nsp].connect();
   },
+  // Changes what the client will send to recover its session.
   set({ name, nsp = "/", pid, offset }) {
     const socket = clients.get(name).sockets[nsp];
     if (pid !== undefined) socket._pid = pid;
@@ -106,17 +110,20 @@ const operations = {
       transport: client.manager.engine.transport && client.manager.engine.transport.name,
     };
   },
+  // Emits an event, and answers with its acknowledgement.
   async call({ name, nsp = "/", event, args = [] }) {
     const decoded = args.map((a) => (a && a.bytes !== undefined ? Buffer.from(a.bytes, "hex") : a));
     const reply = await clients.get(name).sockets[nsp].timeout(10000).emitWithAck(event, ...decoded);
     return plain(reply);
   },
+  // Gives the acknowledgements that were held.
   answer({ name, args = [] }) {
     for (const ack of clients.get(name).held.splice(0)) ack(...args);
   },
   emit({ name, nsp = "/", event, args = [] }) {
     clients.get(name).sockets[nsp].emit(event, ...args);
   },
+  // Ends the client for good.
   shut({ name }) {
     const client = clients.get(name);
     client.manager.reconnection(false);
