@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .history import ClientHistory, Connected, History, Logged, Received, Room, State, greeting
+from .history import ClientHistory, Connected, Logged, Received, Room, RunHistory, State, greeting
 
 #: How many seconds the times that clients and nodes noted for the same thing may differ.
 MARGIN = 1.0
@@ -91,7 +91,7 @@ class Verdict:
         return sum(v.count for v in self.violations if v.kind == kind)
 
 
-def check(history: History) -> Verdict:
+def check(history: RunHistory) -> Verdict:
     """Checks the whole history."""
     verdict = Verdict()
     lineages = lineages_of(history.log)
@@ -137,7 +137,7 @@ def lineages_of(log: Sequence[Logged]) -> list[list[Logged]]:
     return lineages
 
 
-def check_log(history: History, lineages: Sequence[Sequence[Logged]]) -> Iterable[Violation]:
+def check_log(history: RunHistory, lineages: Sequence[Sequence[Logged]]) -> Iterable[Violation]:
     """Checks that the log holds what the emitters were told, each event once, in the order of time."""
     emits = {emit.id: emit for emit in history.emits}
     stored: set[str] = set()
@@ -250,7 +250,11 @@ def drops_of(client: ClientHistory) -> int:
 
 
 def check_client(
-    history: History, client: ClientHistory, sessions: Sequence[ObservedSession], owed: Sequence[Owed], known: set[str]
+    history: RunHistory,
+    client: ClientHistory,
+    sessions: Sequence[ObservedSession],
+    owed: Sequence[Owed],
+    known: set[str],
 ) -> Iterable[Violation]:
     """Checks that a client received what its sessions are owed, and that it lost no session without a reason."""
     seen: Counter[str] = Counter(id for session in sessions for id in session.ids)
@@ -271,7 +275,7 @@ def check_client(
 
 
 def check_session(
-    history: History, client: ClientHistory, session: ObservedSession, owed: Owed, known: set[str]
+    history: RunHistory, client: ClientHistory, session: ObservedSession, owed: Owed, known: set[str]
 ) -> Iterable[Violation]:
     """Checks that a client received exactly what one session is owed."""
     events = owed.events[session.sid]
@@ -341,7 +345,7 @@ def check_state(client: ClientHistory, session: ObservedSession, owed: Owed, sta
 
 
 def check_refusal(
-    history: History, client: ClientHistory, old: ObservedSession, new: ObservedSession
+    history: RunHistory, client: ClientHistory, old: ObservedSession, new: ObservedSession
 ) -> Iterable[Violation]:
     """Checks that there was a reason to give the client a new session, and that the server knew it."""
     lossy = any(start <= new.start and end >= old.start for start, end in history.losses)

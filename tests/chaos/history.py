@@ -124,7 +124,7 @@ def greeting(sid: str) -> str:
 
 
 @dataclass
-class History:
+class RunHistory:
     """What happened in one run.
 
     :param log: all entries, in the order in which the runner's own reader found them.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .check import Verdict, check
 from .emitters import Emitters
-from .history import History, Mark
+from .history import Mark, RunHistory
 from .scenarios import Scenario
 from .world import World
 
@@ -29,7 +29,7 @@ class Result:
     clients: int
     nodes: int
     verdict: Verdict
-    history: History
+    history: RunHistory
     marks: list[Mark]
     began: float
     took: float
@@ -75,7 +75,7 @@ async def run(
         except BaseException:
             say("the end of the nodes' logs:\n" + "\n".join(node.log()[-3000:] for node in world.all_nodes))
             raise
-        history = History(
+        history = RunHistory(
             emitters.emits,
             world.record.entries,
             [world.history_of(client, states.get(client.name)) for client in world.everybody],

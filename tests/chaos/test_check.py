@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from .check import KINDS, Kind, Verdict, check
-from .history import ClientHistory, Connected, Emit, History, Logged, Lost, Received, Room, State, Step, greeting
+from .history import ClientHistory, Connected, Emit, Logged, Lost, Received, Room, RunHistory, State, Step, greeting
 
 ROOM = "room"
 
@@ -99,7 +99,7 @@ class SampleRun:
             sid = self.sid(client.name)
             client.state = client.state or State(sid, frozenset({ROOM, sid}), {"name": client.name})
         clients = list(self.clients.values())
-        return check(History(self.emits, self.log, clients, "end", self.max_disconnection, self.losses))
+        return check(RunHistory(self.emits, self.log, clients, "end", self.max_disconnection, self.losses))
 
     def found(self) -> dict[Kind, int]:
         verdict = self.verdict()
@@ -249,7 +249,7 @@ def test_reordered_for_a_client_by_the_witness_alone() -> None:
         Logged(1000, run.log[i].n, run.log[i].at, "event", "later.3", (ROOM,)),
         Logged(1000, run.log[j].n, run.log[j].at, "event", "later.2", (ROOM,)),
     )
-    history = History(run.emits, run.log, list(run.clients.values()), "end", 60)
+    history = RunHistory(run.emits, run.log, list(run.clients.values()), "end", 60)
     found = {(v.kind, v.client) for v in check(history).violations}
     assert found == {("reordered", "dropper"), ("reordered", "steady"), ("reordered", "witness"), ("reordered", "log")}
 

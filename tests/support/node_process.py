@@ -95,7 +95,7 @@ class NodeProcess:
             return found
 
     async def reset(self) -> None:
-        """Makes the node forget what :meth:`look` shows, for the next test that uses it."""
+        """Makes the node forget what its handlers have seen and which answers it got, for the next test."""
         async with aiohttp.ClientSession() as http, http.post(self.url + "/reset") as response:
             response.raise_for_status()
 
