@@ -28,7 +28,7 @@ from tests.support.appends import event
 from tests.support.background import running
 from tests.support.follower import Follower
 from tests.support.proxy import Proxy
-from tests.support.redis_channel import RedisChannel as Store
+from tests.support.redis_channel import RedisChannel
 from tests.support.waiting import until
 
 
@@ -42,7 +42,7 @@ class Source(Script):
 
 
 @pytest.fixture(params=["fakeredis", *SERVERS])
-async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[RedisChannel]:
     """Each store in turn, but the simulated one, which knows only what the library asks of it."""
     async with opened(request.param, servers) as store:
         yield store
@@ -77,14 +77,14 @@ async def silent_server() -> AsyncIterator[tuple[int, list[bytes]]]:
 # -- links ------------------------------------------------------------------------------------------
 
 
-async def test_replies_are_not_decoded(store: Store) -> None:
+async def test_replies_are_not_decoded(store: RedisChannel) -> None:
     link, key = store.link(), store.keys.session("x")
     await link.call("SET", key, b"\xff\x00")
     assert await link.call("GET", key) == b"\xff\x00"
     assert await link.call("GET", key + "none") is None
 
 
-async def test_replies_are_not_decoded_though_the_client_decodes(real: Store) -> None:
+async def test_replies_are_not_decoded_though_the_client_decodes(real: RedisChannel) -> None:
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, decode_responses=True)
     link = Link(client, 5)
@@ -94,7 +94,7 @@ async def test_replies_are_not_decoded_though_the_client_decodes(real: Store) ->
     await client.aclose()
 
 
-async def test_a_link_to_valkey_by_its_own_client(real: Store) -> None:
+async def test_a_link_to_valkey_by_its_own_client(real: RedisChannel) -> None:
     assert real.server is not None
     client = valkey.asyncio.Valkey.from_url(real.server.url)
     link = Link(client, 5)
@@ -106,7 +106,7 @@ async def test_a_link_to_valkey_by_its_own_client(real: Store) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_either_protocol_will_do(real: Store, protocol: int) -> None:
+async def test_either_protocol_will_do(real: RedisChannel, protocol: int) -> None:
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, protocol=protocol)
     log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
@@ -119,7 +119,7 @@ async def test_either_protocol_will_do(real: Store, protocol: int) -> None:
     await client.aclose()
 
 
-async def test_an_error_reply_leaves_the_link_in_step(store: Store) -> None:
+async def test_an_error_reply_leaves_the_link_in_step(store: RedisChannel) -> None:
     link = store.link()
     with pytest.raises(Exception, match="CUSTOM says no") as error:
         await link.run(FAIL, [], [])
@@ -127,7 +127,7 @@ async def test_an_error_reply_leaves_the_link_in_step(store: Store) -> None:
     assert await link.call("ECHO", "x") == b"x"
 
 
-async def test_many_scripts_in_one_round_trip(store: Store) -> None:
+async def test_many_scripts_in_one_round_trip(store: RedisChannel) -> None:
     key = store.keys.session("x")
     one, failed, two = await store.link().run_many(
         [(ECHO, [key], ["a"]), (FAIL, [], []), (ECHO, [key], [b"\xff"])],
@@ -138,7 +138,7 @@ async def test_many_scripts_in_one_round_trip(store: Store) -> None:
     assert two == [b"\xff", 2]
 
 
-async def test_a_closed_link_opens_again(store: Store) -> None:
+async def test_a_closed_link_opens_again(store: RedisChannel) -> None:
     link = store.link()
     assert await link.call("ECHO", "a") == b"a"
     await link.close()
@@ -146,7 +146,7 @@ async def test_a_closed_link_opens_again(store: Store) -> None:
     assert await link.call("ECHO", "b") == b"b"
 
 
-async def test_a_cancelled_command_does_not_answer_the_next(store: Store) -> None:
+async def test_a_cancelled_command_does_not_answer_the_next(store: RedisChannel) -> None:
     link = store.link()
     task = asyncio.ensure_future(link.call("XREAD", "BLOCK", 60_000, "STREAMS", store.keys.log, "0-0", timeout=60))
     for _ in range(20):
@@ -157,7 +157,7 @@ async def test_a_cancelled_command_does_not_answer_the_next(store: Store) -> Non
     assert await link.call("ECHO", "mine") == b"mine"
 
 
-async def test_a_late_reply_does_not_answer_the_next_command(real: Store) -> None:
+async def test_a_late_reply_does_not_answer_the_next_command(real: RedisChannel) -> None:
     link = real.link()
     await link.call("PING")
     with pytest.raises(RedisUnavailable, match=r"0\.05 s"):
@@ -195,7 +195,7 @@ async def test_a_connection_that_timed_out_while_it_was_made_is_closed() -> None
         await client.aclose()
 
 
-async def test_a_command_whose_reply_was_lost_is_not_sent_again(real: Store) -> None:
+async def test_a_command_whose_reply_was_lost_is_not_sent_again(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -227,7 +227,7 @@ async def test_a_connection_is_tried_once() -> None:
     await client.aclose()
 
 
-async def test_a_server_that_can_not_write_now_is_unavailable(real: Store) -> None:
+async def test_a_server_that_can_not_write_now_is_unavailable(real: RedisChannel) -> None:
     await real.client.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(RedisUnavailable, match="NOREPLICAS"):
@@ -239,14 +239,14 @@ async def test_a_server_that_can_not_write_now_is_unavailable(real: Store) -> No
 # -- calls ------------------------------------------------------------------------------------------
 
 
-async def test_many_calls_at_once_each_get_their_own_reply(store: Store) -> None:
+async def test_many_calls_at_once_each_get_their_own_reply(store: RedisChannel) -> None:
     calls, key = store.calls(), store.keys.session("x")
     replies = await asyncio.gather(*(calls.run(ECHO, [key], [i], 5) for i in range(300)))
     assert [int(argument) for argument, _ in replies] == list(range(300))
     assert [n for _, n in replies] == list(range(1, 301))  # in order
 
 
-async def test_many_calls_take_one_connection(real: Store) -> None:
+async def test_many_calls_take_one_connection(real: RedisChannel) -> None:
     calls, key = real.calls(), real.keys.session("x")
     before = (await real.client.info("stats"))["total_connections_received"]
     for _ in range(3):
@@ -254,7 +254,7 @@ async def test_many_calls_take_one_connection(real: Store) -> None:
     assert (await real.client.info("stats"))["total_connections_received"] - before == 1
 
 
-async def test_a_call_that_fails_does_not_fail_others(store: Store) -> None:
+async def test_a_call_that_fails_does_not_fail_others(store: RedisChannel) -> None:
     calls, key = store.calls(), store.keys.session("x")
     replies: list[Any] = await asyncio.gather(
         *(calls.run(FAIL if i % 2 else ECHO, [] if i % 2 else [key], [i], 5) for i in range(10)),
@@ -265,7 +265,7 @@ async def test_a_call_that_fails_does_not_fail_others(store: Store) -> None:
     assert (await calls.run(ECHO, [key], ["still"], 5))[0] == b"still"
 
 
-async def test_one_call_that_can_not_be_encoded_fails_alone(store: Store) -> None:
+async def test_one_call_that_can_not_be_encoded_fails_alone(store: RedisChannel) -> None:
     calls, key = store.calls(), store.keys.session("x")
     arguments = ["a", "\ud800", "c"]
     replies: list[Any] = await asyncio.gather(
@@ -275,7 +275,7 @@ async def test_one_call_that_can_not_be_encoded_fails_alone(store: Store) -> Non
     assert [r if isinstance(r, Exception) else r[0] for r in (replies[0], replies[2])] == [b"a", b"c"]
 
 
-async def test_calls_are_run_again_when_the_connection_breaks(real: Store) -> None:
+async def test_calls_are_run_again_when_the_connection_breaks(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -291,7 +291,7 @@ async def test_calls_are_run_again_when_the_connection_breaks(real: Store) -> No
         await client.aclose()
 
 
-async def test_calls_that_are_run_again_keep_their_order(real: Store) -> None:
+async def test_calls_that_are_run_again_keep_their_order(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -307,7 +307,7 @@ async def test_calls_that_are_run_again_keep_their_order(real: Store) -> None:
         await client.aclose()
 
 
-async def test_calls_after_a_script_flush(real: Store) -> None:
+async def test_calls_after_a_script_flush(real: RedisChannel) -> None:
     calls, key = real.calls(), real.keys.session("x")
     await calls.run(ECHO, [key], ["a"], 5)
     await real.client.script_flush()
@@ -405,7 +405,7 @@ def test_a_link_needs_an_asyncio_client() -> None:
             Link(client, 1)
 
 
-async def test_the_clients_pool_is_left_alone(real: Store) -> None:
+async def test_the_clients_pool_is_left_alone(real: RedisChannel) -> None:
     """Its limit is the application's, and its retries are not ours."""
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, max_connections=1)

@@ -20,7 +20,7 @@ from tests.support.appends import event
 from tests.support.background import running
 from tests.support.follower import Follower
 from tests.support.proxy import Proxy
-from tests.support.redis_channel import RedisChannel as Store
+from tests.support.redis_channel import RedisChannel
 from tests.support.waiting import until
 
 
@@ -37,7 +37,7 @@ async def fill(log: Log, *events: str) -> None:
 # -- writing ----------------------------------------------------------------------------------------
 
 
-async def test_numbers_of_many_writers_are_gapless_and_in_order(store: Store) -> None:
+async def test_numbers_of_many_writers_are_gapless_and_in_order(store: RedisChannel) -> None:
     logs = [store.log() for _ in range(3)]
     async with running(*(log.write() for log in logs)):
         await asyncio.gather(*(log.append(event(f"{i}:{k}")) for k in range(200) for i, log in enumerate(logs)))
@@ -47,7 +47,7 @@ async def test_numbers_of_many_writers_are_gapless_and_in_order(store: Store) ->
         assert [name for name in stored if name.startswith(f'["{i}:')] == [f'["{i}:{k}"]' for k in range(200)]
 
 
-async def test_ids_never_go_back_though_the_clock_does(store: Store) -> None:
+async def test_ids_never_go_back_though_the_clock_does(store: RedisChannel) -> None:
     log = store.log()
     await fill(log, "a")
     ahead = await store.now() + 3_600_000
@@ -57,7 +57,7 @@ async def test_ids_never_go_back_though_the_clock_does(store: Store) -> None:
     assert ids[-2:] == [f"{ahead}-3", f"{ahead}-4"]
 
 
-async def test_binary_data_is_intact(store: Store) -> None:
+async def test_binary_data_is_intact(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     attachments = [bytes(range(256)), b"", b"\r\n$5\r\n", b"\xff" * 100_000]
@@ -70,7 +70,7 @@ async def test_binary_data_is_intact(store: Store) -> None:
     assert list(payload.attachments) == attachments
 
 
-async def test_a_batch_sent_again_is_stored_once(store: Store) -> None:
+async def test_a_batch_sent_again_is_stored_once(store: RedisChannel) -> None:
     link = store.link()
     keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes]
 
@@ -88,13 +88,13 @@ async def test_a_batch_sent_again_is_stored_once(store: Store) -> None:
     assert await store.numbers() == [1, 2, 3, 4, 5]
 
 
-async def test_entries_of_two_producers_are_not_taken_for_each_other(store: Store) -> None:
+async def test_entries_of_two_producers_are_not_taken_for_each_other(store: RedisChannel) -> None:
     await fill(store.log(), "a")
     await fill(store.log(), "a")
     assert len(await store.heads()) == 2
 
 
-async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: Store) -> None:
+async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: RedisChannel) -> None:
     log = store.log(retention=100)
     async with running(log.write()):
         await asyncio.gather(*(log.append(event("old")) for _ in range(600)))
@@ -105,7 +105,7 @@ async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: Store) -> No
     assert 60 <= len(numbers) < 280  # a stream is trimmed block by block
 
 
-async def test_what_another_node_needs_is_not_trimmed(store: Store) -> None:
+async def test_what_another_node_needs_is_not_trimmed(store: RedisChannel) -> None:
     await store.log().tail(store.link(), retention=60_000)
     log = store.log(retention=1)
     async with running(log.write()):
@@ -115,7 +115,7 @@ async def test_what_another_node_needs_is_not_trimmed(store: Store) -> None:
     assert await store.numbers() == list(range(1, 603))
 
 
-async def test_max_length_bounds_the_log(store: Store) -> None:
+async def test_max_length_bounds_the_log(store: RedisChannel) -> None:
     log = store.log(max_length=100)
     async with running(log.write()):
         await asyncio.gather(*(log.append(event("e")) for _ in range(1000)))
@@ -124,7 +124,7 @@ async def test_max_length_bounds_the_log(store: Store) -> None:
     assert 100 <= len(numbers) < 300
 
 
-async def test_an_entry_that_can_not_be_stored_fails_alone(store: Store) -> None:
+async def test_an_entry_that_can_not_be_stored_fails_alone(store: RedisChannel) -> None:
     log = store.log()
     good = [event(f"good {i}") for i in range(4)]
     bad = event("bad", *[b""] * 5000)  # more than Lua can unpack
@@ -142,7 +142,7 @@ async def test_an_entry_that_can_not_be_stored_fails_alone(store: Store) -> None
         assert len(numbers) == 6
 
 
-async def test_an_append_returns_after_this_node_has_dispatched_it(store: Store) -> None:
+async def test_an_append_returns_after_this_node_has_dispatched_it(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     log.when_dispatched = follower.when
@@ -161,7 +161,7 @@ async def test_an_append_returns_after_this_node_has_dispatched_it(store: Store)
 
 
 async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An append is stored and dispatched in one round trip of the writer's."""
     log = store.log()
@@ -176,7 +176,7 @@ async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
             assert names(follower.entries)[-1] == f'["e{i}"]'
 
 
-async def test_what_writer_and_reader_have_both_read_counts_once(store: Store) -> None:
+async def test_what_writer_and_reader_have_both_read_counts_once(store: RedisChannel) -> None:
     logs = [store.log() for _ in range(3)]
     followers = [Follower(log) for log in logs]
     for log, follower in zip(logs, followers, strict=True):
@@ -198,7 +198,7 @@ async def test_what_writer_and_reader_have_both_read_counts_once(store: Store) -
         assert follower.reasons == ["boot"]
 
 
-async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store: Store) -> None:
+async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store: RedisChannel) -> None:
     log = store.log()
     task = asyncio.ensure_future(log.append(event("cancelled")))
     await asyncio.sleep(0)
@@ -211,7 +211,7 @@ async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store:
     assert len(await store.heads()) == 1
 
 
-async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(store: Store) -> None:
+async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(store: RedisChannel) -> None:
     log = store.log(publish_timeout=0.2)
     log.when_dispatched = lambda position, done: None
     async with running(log.write()):
@@ -234,7 +234,7 @@ async def test_without_redis_the_fate_is_unknown_or_the_entry_withdrawn() -> Non
     await client.aclose()
 
 
-async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: Store) -> None:
+async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -257,7 +257,7 @@ async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: 
 
 
 @pytest.mark.parametrize("count", [1, 40])
-async def test_a_batch_whose_reply_was_lost_is_stored_once(real: Store, count: int) -> None:
+async def test_a_batch_whose_reply_was_lost_is_stored_once(real: RedisChannel, count: int) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -273,7 +273,7 @@ async def test_a_batch_whose_reply_was_lost_is_stored_once(real: Store, count: i
         await client.aclose()
 
 
-async def test_a_refusal_whose_reply_was_lost_is_still_told(real: Store) -> None:
+async def test_a_refusal_whose_reply_was_lost_is_still_told(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -287,7 +287,7 @@ async def test_a_refusal_whose_reply_was_lost_is_still_told(real: Store) -> None
         await client.aclose()
 
 
-async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lost(real: Store) -> None:
+async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lost(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -307,7 +307,7 @@ async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lo
 
 
 async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_second_time(
-    real: Store, monkeypatch: pytest.MonkeyPatch
+    real: RedisChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert real.server is not None
     unhindered = Backoff.wait
@@ -342,7 +342,7 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
         await client.aclose()
 
 
-async def test_scripts_are_loaded_again_when_redis_forgot_them(real: Store) -> None:
+async def test_scripts_are_loaded_again_when_redis_forgot_them(real: RedisChannel) -> None:
     log = real.log()
     follower = Follower(log)
     log.when_dispatched = follower.when
@@ -357,7 +357,7 @@ async def test_scripts_are_loaded_again_when_redis_forgot_them(real: Store) -> N
 # -- reading ----------------------------------------------------------------------------------------
 
 
-async def test_followers_read_the_same_in_the_same_order(store: Store) -> None:
+async def test_followers_read_the_same_in_the_same_order(store: RedisChannel) -> None:
     logs = [store.log() for _ in range(2)]
     followers = [Follower(log) for log in logs]
     async with running(*(log.write() for log in logs), *(f.run() for f in followers)):
@@ -371,7 +371,7 @@ async def test_followers_read_the_same_in_the_same_order(store: Store) -> None:
         assert follower.numbers == list(range(position.n + 1, position.n + 601))
 
 
-async def test_a_boot_starts_after_the_last_entry(store: Store) -> None:
+async def test_a_boot_starts_after_the_last_entry(store: RedisChannel) -> None:
     await fill(store.log(), "a", "b")
     log = store.log()
     follower = Follower(log)
@@ -385,7 +385,7 @@ async def test_a_boot_starts_after_the_last_entry(store: Store) -> None:
     assert follower.starts[0][1] >= int(id.partition(b"-")[0])
 
 
-async def test_follow_run_again_goes_on_where_it_was(store: Store) -> None:
+async def test_follow_run_again_goes_on_where_it_was(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     async with running(follower.run()):
@@ -399,7 +399,7 @@ async def test_follow_run_again_goes_on_where_it_was(store: Store) -> None:
     assert follower.reasons == ["boot"]
 
 
-async def test_a_node_that_the_log_was_trimmed_past_knows_it(store: Store) -> None:
+async def test_a_node_that_the_log_was_trimmed_past_knows_it(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     async with running(follower.run()):
@@ -413,11 +413,11 @@ async def test_a_node_that_the_log_was_trimmed_past_knows_it(store: Store) -> No
     assert follower.starts[1][0] == Position(follower.starts[0][0].epoch, 4)
 
 
-async def wipe(store: Store) -> None:
+async def wipe(store: RedisChannel) -> None:
     await store.client.delete(store.keys.log, store.keys.meta)
 
 
-async def test_a_log_begun_anew_is_another_epoch(store: Store) -> None:
+async def test_a_log_begun_anew_is_another_epoch(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     async with running(follower.run()):
@@ -435,7 +435,9 @@ async def test_a_log_begun_anew_is_another_epoch(store: Store) -> None:
     assert follower.position == Position(second.epoch, 2)
 
 
-async def test_a_log_begun_anew_is_noticed_though_nobody_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_begun_anew_is_noticed_though_nobody_writes(
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
     log = store.log()
     follower = Follower(log)
@@ -447,7 +449,9 @@ async def test_a_log_begun_anew_is_noticed_though_nobody_writes(store: Store, mo
     assert follower.reasons == ["boot", "epoch"]
 
 
-async def test_a_log_begun_anew_by_an_earlier_clock_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_begun_anew_by_an_earlier_clock_is_noticed(
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
     await store.log().tail(store.link())
     await store.client.hset(store.keys.meta, "ms", await store.now() + 3_600_000)
@@ -463,7 +467,7 @@ async def test_a_log_begun_anew_by_an_earlier_clock_is_noticed(store: Store, mon
     assert follower.reasons == ["boot", "epoch"]
 
 
-async def lose_tail(store: Store, count: int) -> None:
+async def lose_tail(store: RedisChannel, count: int) -> None:
     """As a failover to a replica that lagged behind."""
     entries = await store.entries()
     await store.client.delete(store.keys.log)  # rather than XDEL, so that ids may go back
@@ -474,7 +478,7 @@ async def lose_tail(store: Store, count: int) -> None:
 
 @pytest.mark.parametrize("written", [0, 2, 3, 6])
 async def test_a_lost_tail_is_a_new_epoch_for_every_node(
-    store: Store, monkeypatch: pytest.MonkeyPatch, written: int
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
     """Whether nothing, less, as much or more was written since than what was lost."""
     monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
@@ -499,7 +503,7 @@ async def test_a_lost_tail_is_a_new_epoch_for_every_node(
 
 
 async def test_a_lost_tail_is_noticed_though_the_next_number_fits(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server that took over has a clock behind: what it stored in place of what was lost is not read."""
     monkeypatch.setattr(log_module, "READ_BLOCK", 0.05)
@@ -524,7 +528,7 @@ async def test_a_lost_tail_is_noticed_though_the_next_number_fits(
     assert names(follower.entries) == ['["a"]', '["b"]', '["c"]', '["after"]']
 
 
-async def test_of_nodes_that_renew_at_once_one_does(store: Store) -> None:
+async def test_of_nodes_that_renew_at_once_one_does(store: RedisChannel) -> None:
     position, _ = await store.log().tail(store.link())
     keys = [store.keys.log, store.keys.meta]
     epochs = await asyncio.gather(*(store.link().run(RENEW, keys, [position.epoch]) for _ in range(5)))
@@ -536,7 +540,7 @@ async def test_of_nodes_that_renew_at_once_one_does(store: Store) -> None:
     assert [int(fields[1]) for _, fields in await store.entries()] == [position.epoch, epoch, epoch]
 
 
-async def test_a_new_epoch_is_later_than_the_one_that_is_gone(store: Store) -> None:
+async def test_a_new_epoch_is_later_than_the_one_that_is_gone(store: RedisChannel) -> None:
     log = store.log()
     first, _ = await log.tail(store.link())
     await store.client.delete(store.keys.meta)  # the stream stays
@@ -545,7 +549,7 @@ async def test_a_new_epoch_is_later_than_the_one_that_is_gone(store: Store) -> N
     assert second.n == 1
 
 
-async def test_foreign_and_unreadable_entries_do_not_stop_the_reader(store: Store) -> None:
+async def test_foreign_and_unreadable_entries_do_not_stop_the_reader(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     async with running(log.write(), follower.run()):
@@ -561,7 +565,7 @@ async def test_foreign_and_unreadable_entries_do_not_stop_the_reader(store: Stor
     assert names(follower.entries) == ['["a"]', '["b"]']
 
 
-async def test_the_reader_goes_on_when_the_connection_breaks(real: Store) -> None:
+async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel) -> None:
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
@@ -604,7 +608,7 @@ def chunks_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_reads_to_the_beginning_in_chunks(store: Store) -> None:
+async def test_backwards_reads_to_the_beginning_in_chunks(store: RedisChannel) -> None:
     log = store.log()
     async with running(log.write()):
         await asyncio.gather(*(log.append(event(f"{i}")) for i in range(2, 36)))
@@ -617,7 +621,7 @@ async def test_backwards_reads_to_the_beginning_in_chunks(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_stops_when_it_is_told_to(store: Store) -> None:
+async def test_backwards_stops_when_it_is_told_to(store: RedisChannel) -> None:
     log = store.log()
     async with running(log.write()):
         await asyncio.gather(*(log.append(event("e")) for _ in range(40)))
@@ -629,7 +633,7 @@ async def test_backwards_stops_when_it_is_told_to(store: Store) -> None:
 
 @pytest.mark.usefixtures("chunks_of_ten")
 @pytest.mark.parametrize("floor", [1, 12, 25, 36])
-async def test_backwards_begins_at_the_floor_though_the_time_is_later(store: Store, floor: int) -> None:
+async def test_backwards_begins_at_the_floor_though_the_time_is_later(store: RedisChannel, floor: int) -> None:
     """The time is that of a later entry: more than a chunk may lie between."""
     log = store.log()
     async with running(log.write()):
@@ -643,7 +647,7 @@ async def test_backwards_begins_at_the_floor_though_the_time_is_later(store: Sto
 
 
 @pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: Store) -> None:
+async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: RedisChannel) -> None:
     log = store.log()
     await fill(log, *"abc")
     old, _ = await log.tail(store.link())
@@ -659,7 +663,7 @@ async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: Store)
     assert back.numbers == list(range(tail.n - 13, tail.n + 1))
 
 
-async def test_backwards_stops_at_a_hole(store: Store) -> None:
+async def test_backwards_stops_at_a_hole(store: RedisChannel) -> None:
     log = store.log()
     await fill(log, *"abcdef")
     await store.client.xdel(store.keys.log, (await store.entries())[3][0])
@@ -669,7 +673,7 @@ async def test_backwards_stops_at_a_hole(store: Store) -> None:
     assert back.numbers == [5, 6, 7]
 
 
-async def test_backwards_passes_over_foreign_entries(store: Store) -> None:
+async def test_backwards_passes_over_foreign_entries(store: RedisChannel) -> None:
     log = store.log()
     await fill(log, "a")
     await store.client.xadd(store.keys.log, {"not": "ours"})
@@ -681,7 +685,7 @@ async def test_backwards_passes_over_foreign_entries(store: Store) -> None:
     assert back.numbers == [1, 2, 3]
 
 
-async def test_an_event_comes_out_as_it_went_in(store: Store) -> None:
+async def test_an_event_comes_out_as_it_went_in(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
     payload = Payload("m", b"\x81\xa1x", (), 1)

@@ -12,15 +12,15 @@ from socketio_recovery.sessions import Beat, Orphan, Pid, Record, Sessions
 from tests.store.session_steps import claimed, created, refused
 from tests.support.appends import closes, forgets, moves
 from tests.support.background import running
-from tests.support.redis_channel import RedisChannel as Store
+from tests.support.redis_channel import RedisChannel
 
 
-async def expire(store: Store, sid: str = "s1") -> None:
+async def expire(store: RedisChannel, sid: str = "s1") -> None:
     """Waits until the session's deadline has passed."""
     await store.until(int((await store.record(sid))[b"deadline"]))
 
 
-async def due(store: Store, sessions: Sessions, most: int = 10) -> list[str]:
+async def due(store: RedisChannel, sessions: Sessions, most: int = 10) -> list[str]:
     """What is due after a lease."""
     sessions.lease, lease = 1, sessions.lease
     assert await sessions.due(1000) == ([], False)
@@ -29,14 +29,14 @@ async def due(store: Store, sessions: Sessions, most: int = 10) -> list[str]:
     return (await sessions.due(most))[0]
 
 
-async def orphaned(store: Store, sid: str = "s1", token: str = "t1") -> Pid:
+async def orphaned(store: RedisChannel, sid: str = "s1", token: str = "t1") -> Pid:
     """A session that nobody keeps alive any more."""
     pid, _ = await created(store.sessions("dead", ttl=1), sid, token)
     await expire(store, sid)
     return pid
 
 
-async def test_a_session_with_a_living_owner_is_not_adopted(store: Store) -> None:
+async def test_a_session_with_a_living_owner_is_not_adopted(store: RedisChannel) -> None:
     sessions = store.sessions()
     await created(sessions)
     assert await due(store, sessions) == []
@@ -44,7 +44,7 @@ async def test_a_session_with_a_living_owner_is_not_adopted(store: Store) -> Non
     await sessions.save("s1", "t1", {})  # it still is the owner
 
 
-async def test_a_detached_session_is_not_adopted(store: Store) -> None:
+async def test_a_detached_session_is_not_adopted(store: RedisChannel) -> None:
     """Its disconnect handler has run."""
     sessions = store.sessions(max_disconnection=1)
     await created(sessions)
@@ -54,7 +54,7 @@ async def test_a_detached_session_is_not_adopted(store: Store) -> None:
     assert await sessions.adopt("s1", "t2") is None
 
 
-async def test_an_orphan_is_adopted_as_it_was(store: Store) -> None:
+async def test_an_orphan_is_adopted_as_it_was(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions("dead", ttl=1)
     async with running(log.write()):
         pid, _ = await created(sessions, namespace="/chat")
@@ -75,7 +75,7 @@ async def test_an_orphan_is_adopted_as_it_was(store: Store) -> None:
         await sessions.save("s1", "t1", {"by": "the dead"})
 
 
-async def test_one_of_many_adopts(store: Store) -> None:
+async def test_one_of_many_adopts(store: RedisChannel) -> None:
     for i in range(20):
         await orphaned(store, f"s{i}")
     nodes = [store.sessions(f"N{i}") for i in range(4)]
@@ -88,7 +88,7 @@ async def test_one_of_many_adopts(store: Store) -> None:
     assert sorted(sid for some in adopted for sid in some) == sorted(f"s{i}" for i in range(20))
 
 
-async def test_what_one_node_is_about_to_adopt_is_not_given_to_others(store: Store) -> None:
+async def test_what_one_node_is_about_to_adopt_is_not_given_to_others(store: RedisChannel) -> None:
     for i in range(6):
         await orphaned(store, f"s{i}")
     a, b = store.sessions("A"), store.sessions("B")
@@ -100,7 +100,7 @@ async def test_what_one_node_is_about_to_adopt_is_not_given_to_others(store: Sto
     assert await a.due(4) == await b.due(4) == ([], False)
 
 
-async def test_what_a_node_named_and_did_not_adopt_is_due_again(store: Store) -> None:
+async def test_what_a_node_named_and_did_not_adopt_is_due_again(store: RedisChannel) -> None:
     await orphaned(store)
     a = store.sessions("A", lease=1)
     assert await due(store, a) == ["s1"]
@@ -108,7 +108,7 @@ async def test_what_a_node_named_and_did_not_adopt_is_due_again(store: Store) ->
     assert await a.due(4) == (["s1"], False)
 
 
-async def test_an_owner_that_lives_says_so(store: Store) -> None:
+async def test_an_owner_that_lives_says_so(store: RedisChannel) -> None:
     """After an outage of Redis, or when its clock was set, all deadlines may have passed."""
     living = store.sessions("B", lease=1)
     pid, _ = await created(store.sessions("A", ttl=1))
@@ -120,7 +120,7 @@ async def test_an_owner_that_lives_says_so(store: Store) -> None:
     assert isinstance(await living.claim(pid, "/", "t2", "transport"), Record)
 
 
-async def test_who_adopts_and_dies_leaves_it_to_another(store: Store) -> None:
+async def test_who_adopts_and_dies_leaves_it_to_another(store: RedisChannel) -> None:
     pid = await orphaned(store)
     assert await store.sessions("B", ttl=1).adopt("s1", "t2")
     await expire(store)
@@ -132,7 +132,7 @@ async def test_who_adopts_and_dies_leaves_it_to_another(store: Store) -> None:
     assert await living.forget("s1", "t3")
 
 
-async def test_a_heartbeat_keeps_an_adopted_session(store: Store) -> None:
+async def test_a_heartbeat_keeps_an_adopted_session(store: RedisChannel) -> None:
     pid = await orphaned(store)
     living = store.sessions("B")
     assert await living.adopt("s1", "t2")
@@ -142,7 +142,7 @@ async def test_a_heartbeat_keeps_an_adopted_session(store: Store) -> None:
 
 
 @pytest.mark.parametrize("over", [False, True])
-async def test_an_owner_that_wakes_up_learns_that_it_was_adopted(store: Store, over: bool) -> None:
+async def test_an_owner_that_wakes_up_learns_that_it_was_adopted(store: RedisChannel, over: bool) -> None:
     pid = await orphaned(store)
     living, frozen = store.sessions("B"), store.sessions("dead")
     assert await living.adopt("s1", "t2")
@@ -157,7 +157,7 @@ async def test_an_owner_that_wakes_up_learns_that_it_was_adopted(store: Store, o
         assert set(await store.record("s1")) == {b"adopted", b"hash"}
 
 
-async def test_a_session_ended_by_the_application_after_its_node_died_is_adopted(store: Store) -> None:
+async def test_a_session_ended_by_the_application_after_its_node_died_is_adopted(store: RedisChannel) -> None:
     log = store.log()
     async with running(log.write()):
         pid, _ = await created(store.sessions("dead", ttl=50))
@@ -172,7 +172,7 @@ async def test_a_session_ended_by_the_application_after_its_node_died_is_adopted
 # -- claims that fail ---------------------------------------------------------------------------------
 
 
-async def test_a_claim_that_failed_leaves_the_orphan_to_be_adopted(store: Store) -> None:
+async def test_a_claim_that_failed_leaves_the_orphan_to_be_adopted(store: RedisChannel) -> None:
     """The one before is dead: its handler has not run."""
     pid, _ = await created(store.sessions("dead", ttl=200))
     living = store.sessions("B")
@@ -184,7 +184,7 @@ async def test_a_claim_that_failed_leaves_the_orphan_to_be_adopted(store: Store)
     assert await living.adopt("s1", "t3")
 
 
-async def test_a_claim_that_failed_can_be_repeated(store: Store) -> None:
+async def test_a_claim_that_failed_can_be_repeated(store: RedisChannel) -> None:
     pid, _ = await created(store.sessions("dead"))
     living = store.sessions("B")
     for token in ("t2", "t3"):
@@ -196,7 +196,7 @@ async def test_a_claim_that_failed_can_be_repeated(store: Store) -> None:
     assert (await store.record("s1"))[b"open"] == b""
 
 
-async def test_claims_that_fail_in_any_order_forget_nothing(store: Store) -> None:
+async def test_claims_that_fail_in_any_order_forget_nothing(store: RedisChannel) -> None:
     pid, _ = await created(store.sessions("dead", ttl=200))
     living = store.sessions("B", ttl=200)
     await claimed(living, pid, "t2")
@@ -208,7 +208,7 @@ async def test_claims_that_fail_in_any_order_forget_nothing(store: Store) -> Non
     assert await due(store, living) == ["s1"]
 
 
-async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing_to_adopt(store: Store) -> None:
+async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing_to_adopt(store: RedisChannel) -> None:
     sessions = store.sessions(ttl=200, max_disconnection=1)
     pid, _ = await created(sessions)
     await claimed(sessions, pid, "t2")
@@ -219,7 +219,7 @@ async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing
     assert await due(store, sessions) == []
 
 
-async def test_who_recovers_answers_for_those_before(store: Store) -> None:
+async def test_who_recovers_answers_for_those_before(store: RedisChannel) -> None:
     """The handler runs once for a session that moved on from a node that died."""
     pid, _ = await created(store.sessions("dead", ttl=200))
     living = store.sessions("B", max_disconnection=1)

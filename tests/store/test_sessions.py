@@ -17,12 +17,12 @@ from socketio_recovery.sessions import HEARTBEAT_COUNT, Beat, Pid, Refused
 from tests.store.session_steps import claimed, created, refused
 from tests.support.appends import closes, event, forgets, moves
 from tests.support.background import running
-from tests.support.redis_channel import RedisChannel as Store
+from tests.support.redis_channel import RedisChannel
 
 # -- create and claim -------------------------------------------------------------------------------
 
 
-async def test_the_birth_is_the_last_entry_of_the_log(store: Store) -> None:
+async def test_the_birth_is_the_last_entry_of_the_log(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     async with running(log.write()):
         _, first = await created(sessions, "s1")
@@ -33,7 +33,7 @@ async def test_the_birth_is_the_last_entry_of_the_log(store: Store) -> None:
     assert (await store.numbers())[-1] == second.n
 
 
-async def test_create_asked_again_with_the_same_token_answers_the_same(store: Store) -> None:
+async def test_create_asked_again_with_the_same_token_answers_the_same(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid = Pid.new("s1")
     async with running(log.write()):
@@ -44,7 +44,7 @@ async def test_create_asked_again_with_the_same_token_answers_the_same(store: St
     assert (await claimed(sessions, pid, "t2")).data == {"kept": 1}
 
 
-async def test_the_secret_is_not_stored(store: Store) -> None:
+async def test_the_secret_is_not_stored(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     await claimed(sessions, pid, "t2")
@@ -54,7 +54,7 @@ async def test_the_secret_is_not_stored(store: Store) -> None:
     assert pid.secret.encode() not in everything
 
 
-async def test_a_claim_returns_the_record_and_the_last_entry(store: Store) -> None:
+async def test_a_claim_returns_the_record_and_the_last_entry(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     async with running(log.write()):
@@ -70,7 +70,7 @@ async def test_a_claim_returns_the_record_and_the_last_entry(store: Store) -> No
     assert record.stays == []
 
 
-async def test_a_claim_of_a_detached_session_evicts_nobody(store: Store) -> None:
+async def test_a_claim_of_a_detached_session_evicts_nobody(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, birth = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -80,7 +80,7 @@ async def test_a_claim_of_a_detached_session_evicts_nobody(store: Store) -> None
     assert await store.heads() == []
 
 
-async def test_a_claim_of_a_held_session_tells_the_old_holder(store: Store) -> None:
+async def test_a_claim_of_a_held_session_tells_the_old_holder(store: RedisChannel) -> None:
     pid, birth = await created(store.sessions('no"de A'))
     record = await claimed(store.sessions("B"), pid, "t2")
     heads = [json.loads(head) for head in await store.heads()]
@@ -90,7 +90,7 @@ async def test_a_claim_of_a_held_session_tells_the_old_holder(store: Store) -> N
     assert json.loads((await store.heads())[-1]) == ["evict", "/", "s1", "B", "transport-t2"]
 
 
-async def test_a_claim_is_idempotent_for_one_token(store: Store) -> None:
+async def test_a_claim_is_idempotent_for_one_token(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     first = await claimed(sessions, pid, "t2")
@@ -99,13 +99,13 @@ async def test_a_claim_is_idempotent_for_one_token(store: Store) -> None:
     assert len(await store.heads()) == 1
 
 
-async def test_each_claim_by_another_token_raises_the_fence(store: Store) -> None:
+async def test_each_claim_by_another_token_raises_the_fence(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     assert [(await claimed(sessions, pid, f"c{i}")).fence for i in range(4)] == [2, 3, 4, 5]
 
 
-async def test_of_many_claims_at_once_the_last_one_owns_it(store: Store) -> None:
+async def test_of_many_claims_at_once_the_last_one_owns_it(store: RedisChannel) -> None:
     pid, _ = await created(store.sessions())
     nodes = [store.sessions(f"node{i}") for i in range(8)]
     records = await asyncio.gather(*(claimed(node, pid, f"c{i}") for i, node in enumerate(nodes)))
@@ -118,7 +118,7 @@ async def test_of_many_claims_at_once_the_last_one_owns_it(store: Store) -> None
 
 
 @pytest.mark.parametrize("wrong", ["secret", "sid", "namespace"])
-async def test_a_claim_that_is_refused_changes_nothing(store: Store, wrong: str) -> None:
+async def test_a_claim_that_is_refused_changes_nothing(store: RedisChannel, wrong: str) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     await sessions.save("s1", "t1", {"a": 1})
@@ -131,14 +131,14 @@ async def test_a_claim_that_is_refused_changes_nothing(store: Store, wrong: str)
     await sessions.save("s1", "t1", {"a": 2})  # the owner still is
 
 
-async def test_a_session_without_a_pid_can_not_be_claimed(store: Store) -> None:
+async def test_a_session_without_a_pid_can_not_be_claimed(store: RedisChannel) -> None:
     sessions = store.sessions()
     await sessions.create("s1", None, "/", "t1", "transport")
     assert await refused(sessions, Pid.new("s1")) == "unknown"
     assert await refused(sessions, Pid("s1", "")) == "unknown"
 
 
-async def test_a_session_is_not_claimed_after_its_deadline(store: Store) -> None:
+async def test_a_session_is_not_claimed_after_its_deadline(store: RedisChannel) -> None:
     sessions = store.sessions(max_disconnection=30)
     pid, _ = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -148,14 +148,14 @@ async def test_a_session_is_not_claimed_after_its_deadline(store: Store) -> None
     assert await store.record("s1") == before
 
 
-async def test_an_owner_that_died_holds_a_session_until_its_ttl(store: Store) -> None:
+async def test_an_owner_that_died_holds_a_session_until_its_ttl(store: RedisChannel) -> None:
     sessions = store.sessions(ttl=30)
     pid, _ = await created(sessions)
     await store.until(int((await store.record("s1"))[b"deadline"]))
     assert await refused(sessions, pid) == "expired"
 
 
-async def test_a_claimed_session_outlives_the_deadline_it_was_claimed_before(store: Store) -> None:
+async def test_a_claimed_session_outlives_the_deadline_it_was_claimed_before(store: RedisChannel) -> None:
     """The client is connected, and then cut again before its node's first heartbeat."""
     sessions = store.sessions(max_disconnection=200)
     pid, _ = await created(sessions)
@@ -166,7 +166,7 @@ async def test_a_claimed_session_outlives_the_deadline_it_was_claimed_before(sto
     await claimed(store.sessions("B"), pid, "t3")
 
 
-async def test_records_leave_redis_by_themselves(store: Store) -> None:
+async def test_records_leave_redis_by_themselves(store: RedisChannel) -> None:
     sessions = store.sessions()
     sessions.GRACE, sessions.ORPHAN_GRACE = 5_000, 7_000
     await created(sessions)
@@ -179,7 +179,7 @@ async def test_records_leave_redis_by_themselves(store: Store) -> None:
 # -- only the owner writes, and nothing comes back --------------------------------------------------
 
 
-async def test_a_former_owner_writes_nothing(store: Store) -> None:
+async def test_a_former_owner_writes_nothing(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     await sessions.save("s1", "t1", {"by": "t1"})
@@ -193,7 +193,7 @@ async def test_a_former_owner_writes_nothing(store: Store) -> None:
     assert {**await store.record("s1"), b"open": before[b"open"]} == before
 
 
-async def test_a_detached_session_has_no_owner(store: Store) -> None:
+async def test_a_detached_session_has_no_owner(store: RedisChannel) -> None:
     sessions = store.sessions()
     await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -206,7 +206,7 @@ async def test_a_detached_session_has_no_owner(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", ["forgotten", "forgotten by the application", "expired"])
-async def test_no_write_brings_back_a_session_that_is_gone(store: Store, how: str) -> None:
+async def test_no_write_brings_back_a_session_that_is_gone(store: RedisChannel, how: str) -> None:
     log, sessions = store.log(), store.sessions()
     pid, _ = await created(sessions)
     async with running(log.write()):
@@ -229,7 +229,7 @@ async def test_no_write_brings_back_a_session_that_is_gone(store: Store, how: st
     assert await store.record("s1") == {}
 
 
-async def test_a_claim_that_led_nowhere_restores_the_deadline(store: Store) -> None:
+async def test_a_claim_that_led_nowhere_restores_the_deadline(store: RedisChannel) -> None:
     sessions = store.sessions(max_disconnection=60_000)
     pid, _ = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -243,7 +243,7 @@ async def test_a_claim_that_led_nowhere_restores_the_deadline(store: Store) -> N
     assert 0 < await store.client.pttl(store.keys.session("s1")) <= 120_000
 
 
-async def test_a_claim_again_still_knows_the_deadline_to_restore(store: Store) -> None:
+async def test_a_claim_again_still_knows_the_deadline_to_restore(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -256,7 +256,7 @@ async def test_a_claim_again_still_knows_the_deadline_to_restore(store: Store) -
 # -- data and heartbeats ----------------------------------------------------------------------------
 
 
-async def test_data_that_is_not_json_leaves_the_old_data(store: Store) -> None:
+async def test_data_that_is_not_json_leaves_the_old_data(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
     await sessions.save("s1", "t1", {"a": 1})
@@ -265,7 +265,7 @@ async def test_data_that_is_not_json_leaves_the_old_data(store: Store) -> None:
     assert (await claimed(sessions, pid, "t2")).data == {"a": 1}
 
 
-async def test_any_json_string_can_be_data(store: Store) -> None:
+async def test_any_json_string_can_be_data(store: RedisChannel) -> None:
     """A lone surrogate is one: clients can send it, as ``"\\ud800"``."""
     sessions = store.sessions()
     pid, _ = await created(sessions)
@@ -273,7 +273,7 @@ async def test_any_json_string_can_be_data(store: Store) -> None:
     assert (await claimed(sessions, pid, "t2")).data == {"name": "\ud800", "other": "😀\0"}
 
 
-async def test_a_room_that_has_no_utf8_form_can_be_left_and_closed(store: Store) -> None:
+async def test_a_room_that_has_no_utf8_form_can_be_left_and_closed(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     await created(sessions)
     async with running(log.write()):
@@ -285,7 +285,7 @@ async def test_a_room_that_has_no_utf8_form_can_be_left_and_closed(store: Store)
     assert list(results) == ["same", "", ""]
 
 
-async def test_one_call_that_can_not_be_sent_does_not_fail_the_others(store: Store) -> None:
+async def test_one_call_that_can_not_be_sent_does_not_fail_the_others(store: RedisChannel) -> None:
     sessions = store.sessions()
     pids = [(await created(sessions, f"s{i}"))[0] for i in range(4)]
     results = await asyncio.gather(
@@ -297,7 +297,7 @@ async def test_one_call_that_can_not_be_sent_does_not_fail_the_others(store: Sto
     assert [(await claimed(sessions, pid, "t2")).data for pid in pids] == [{"i": i} for i in range(4)]
 
 
-async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> None:
+async def test_a_heartbeat_names_the_sessions_that_are_lost(store: RedisChannel) -> None:
     sessions = store.sessions()
     count = HEARTBEAT_COUNT * 2 + 50
     some = range(0, count, 7)
@@ -312,7 +312,7 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: Store) -> Non
     assert (await store.record("s1"))[b"sent"] == b"1"
 
 
-async def test_a_heartbeat_is_not_stopped_by_a_key_of_another_type(store: Store) -> None:
+async def test_a_heartbeat_is_not_stopped_by_a_key_of_another_type(store: RedisChannel) -> None:
     sessions = store.sessions()
     for sid in ("s1", "s3"):
         await created(sessions, sid)
@@ -323,14 +323,14 @@ async def test_a_heartbeat_is_not_stopped_by_a_key_of_another_type(store: Store)
     assert int((await store.record("s3"))[b"deadline"]) > before
 
 
-async def test_a_claim_of_a_key_of_another_type_is_refused(store: Store) -> None:
+async def test_a_claim_of_a_key_of_another_type_is_refused(store: RedisChannel) -> None:
     await store.client.rpush(store.keys.session("s1"), "planted")
     refused = await store.sessions().claim(Pid.new("s1"), "/", "t1", "T1")
     assert isinstance(refused, Refused)
     assert refused.reason == "damaged"
 
 
-async def test_a_heartbeat_moves_the_deadline(store: Store) -> None:
+async def test_a_heartbeat_moves_the_deadline(store: RedisChannel) -> None:
     sessions = store.sessions()
     await created(sessions)
     before = int((await store.record("s1"))[b"deadline"])
@@ -342,7 +342,7 @@ async def test_a_heartbeat_moves_the_deadline(store: Store) -> None:
 # -- rooms ------------------------------------------------------------------------------------------
 
 
-async def test_stays_are_exact(store: Store) -> None:
+async def test_stays_are_exact(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     b = birth.n
@@ -374,7 +374,7 @@ async def test_stays_are_exact(store: Store) -> None:
     ]
 
 
-async def test_a_claim_again_has_the_same_stays(store: Store) -> None:
+async def test_a_claim_again_has_the_same_stays(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     async with running(log.write()):
@@ -386,7 +386,7 @@ async def test_a_claim_again_has_the_same_stays(store: Store) -> None:
     assert sorted((await claimed(sessions, pid, "t3")).stays) == sorted(first.stays)
 
 
-async def test_a_heartbeat_settles_closed_rooms(store: Store) -> None:
+async def test_a_heartbeat_settles_closed_rooms(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     async with running(log.write()):
@@ -397,7 +397,7 @@ async def test_a_heartbeat_settles_closed_rooms(store: Store) -> None:
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1, birth.n + 2)]
 
 
-async def test_a_move_that_changes_nothing_is_no_entry(store: Store) -> None:
+async def test_a_move_that_changes_nothing_is_no_entry(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     await created(sessions, "s1")
     await created(sessions, "s2")
@@ -413,7 +413,7 @@ async def test_a_move_that_changes_nothing_is_no_entry(store: Store) -> None:
     assert [json.loads(head)[0] for head in await store.heads()] == [ENTER, CLOSE]
 
 
-async def test_a_batch_answers_each_of_its_entries(store: Store) -> None:
+async def test_a_batch_answers_each_of_its_entries(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     await created(sessions, "s1")
     appends = [
@@ -429,7 +429,7 @@ async def test_a_batch_answers_each_of_its_entries(store: Store) -> None:
         assert await asyncio.gather(*waiting) == ["", "same", "", "unknown", ""]
 
 
-async def test_rooms_can_be_entered_while_nobody_owns_the_session(store: Store) -> None:
+async def test_rooms_can_be_entered_while_nobody_owns_the_session(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -438,7 +438,7 @@ async def test_rooms_can_be_entered_while_nobody_owns_the_session(store: Store) 
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1)]
 
 
-async def test_stays_that_no_replay_can_reach_are_swept(store: Store) -> None:
+async def test_stays_that_no_replay_can_reach_are_swept(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, _ = await created(sessions)
     async with running(log.write()):
@@ -457,7 +457,7 @@ async def test_stays_that_no_replay_can_reach_are_swept(store: Store) -> None:
     assert membership.rooms_at(record.stays, record.last.n).keys() == {"blue"}
 
 
-async def test_closes_are_forgotten_when_the_log_no_longer_reaches_them(store: Store) -> None:
+async def test_closes_are_forgotten_when_the_log_no_longer_reaches_them(store: RedisChannel) -> None:
     """One room that is closed again and again must not take more and more memory, or time."""
     log = store.log()
     async with running(log.write()):
@@ -471,7 +471,7 @@ async def test_closes_are_forgotten_when_the_log_no_longer_reaches_them(store: S
 # -- epochs -----------------------------------------------------------------------------------------
 
 
-async def test_a_session_of_another_epoch_can_not_be_claimed(store: Store) -> None:
+async def test_a_session_of_another_epoch_can_not_be_claimed(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, birth = await created(sessions)
     assert await sessions.detach("s1", "t1")
@@ -481,7 +481,7 @@ async def test_a_session_of_another_epoch_can_not_be_claimed(store: Store) -> No
     assert await store.record("s1") == before
 
 
-async def test_rooms_with_any_name_come_back_as_they_were(store: Store) -> None:
+async def test_rooms_with_any_name_come_back_as_they_were(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, _ = await created(sessions)
     rooms: list[Any] = ["", "ü", 'a"b\\c', "a:b:c", "1", 1, -2, "r:x", "a" * 1000, "\x00\n"]
