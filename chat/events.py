@@ -12,11 +12,22 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, RedisUnavailable
 
 from . import rules
-from .cluster import UNAVAILABLE, Cluster
+from .cluster import UNAVAILABLE, ClusterView
 from .journal import Journal
-from .rules import LOBBY, MAX_NAME, MAX_ROOM, MAX_ROOMS, MAX_TEXT, Allowance, Introduction, Refused, clean, room_name
+from .rules import (
+    LOBBY,
+    MAX_NAME,
+    MAX_ROOM,
+    MAX_ROOMS,
+    MAX_TEXT,
+    Introduction,
+    RateLimiter,
+    RequestRefused,
+    clean,
+    room_name,
+)
 from .settings import Settings
-from .store import History, Store
+from .store import ChatStore, RoomHistory
 
 CHANNEL = "chat"
 #: Rooms of the chat have names of their own among the server's rooms.
@@ -29,7 +40,7 @@ class Chat:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.journal = Journal(settings.name)
-        self.store = Store(settings.redis_url, CHANNEL)
+        self.store = ChatStore(settings.redis_url, CHANNEL)
         self.manager = AsyncRedisStreamsManager(
             settings.redis_url,
             channel=CHANNEL,
@@ -37,8 +48,8 @@ class Chat:
             max_disconnection_duration=settings.recover_within,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
-        self.cluster = Cluster(settings, self.store, self.manager, self.journal, self._show_people, self._probe)
-        self._allowances: dict[str | None, Allowance] = {}
+        self.cluster = ClusterView(settings, self.store, self.manager, self.journal, self._show_people, self._probe)
+        self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", self.disconnect)
         for handler in (self.say, self.join, self.leave, self.rename, self.typing):
@@ -52,12 +63,12 @@ class Chat:
         """A handler of one object, whatever the client sent, however often; what goes wrong is the answer."""
 
         async def handle(sid: str, asked: object = None, *_: object) -> Any:
-            allowance = self._allowances.get(self.manager.eio_sid_from_sid(sid, "/"))
-            if allowance is not None and (wait := allowance.take(time.monotonic())):
+            limiter = self._rate_limiters.get(self.manager.eio_sid_from_sid(sid, "/"))
+            if limiter is not None and (wait := limiter.take(time.monotonic())):
                 return {"error": "fast", "text": "too much at once", "retry": round(wait * 1000) + 1}
             try:
                 return await handler(sid, asked if isinstance(asked, dict) else {})
-            except Refused as refused:
+            except RequestRefused as refused:
                 return refused.answer()
             except UNAVAILABLE:
                 return {"error": "unavailable", "text": "Redis does not answer", "retry": 1000}
@@ -101,7 +112,7 @@ class Chat:
         conn = self.manager.eio_sid_from_sid(sid, "/")
         assert conn is not None
         recovered = self.manager.recovered(sid)
-        histories: dict[str, History] = {}
+        histories: dict[str, RoomHistory] = {}
         try:
             if recovered:
                 session = await self.sio.get_session(sid)
@@ -121,9 +132,9 @@ class Chat:
                 "rooms": rooms,
                 "lost": 0,
             }
-            before = await self.store.arrived(session["id"], record)
+            before = await self.store.put_person(session["id"], record)
             self.cluster.here[conn] = session["id"]
-            self._allowances[conn] = Allowance(self.settings.message_rate, time.monotonic())
+            self._rate_limiters[conn] = RateLimiter(self.settings.message_rate, time.monotonic())
             reason = self.manager.recovery_reason(sid)
             if recovered or reason != "new":
                 await self._news(session["name"], before, "recovered" if recovered else str(reason))
@@ -141,7 +152,9 @@ class Chat:
             "rooms": rooms,
             "histories": {room: shown(history) for room, history in histories.items()},
             "people": self.cluster.people,
-            "nodes": sorted(self.cluster.heard.nodes) if self.cluster.heard is not None else [self.settings.name],
+            "nodes": sorted(self.cluster.last_reply.nodes)
+            if self.cluster.last_reply is not None
+            else [self.settings.name],
             "now": round(time.time() * 1000),
             "demo": self.settings.demo,
             "within": self.settings.recover_within,
@@ -166,11 +179,11 @@ class Chat:
             self.journal("session.ended", sid=sid, reason=reason)  # it was no client of this node
             return
         id = self.cluster.here.pop(conn)
-        self._allowances.pop(conn, None)
+        self._rate_limiters.pop(conn, None)
         left = reason in (self.sio.reason.CLIENT_DISCONNECT, self.sio.reason.SERVER_DISCONNECT)
         self.journal("session.left" if left else "session.lost", sid=sid, reason=reason)
         try:
-            await (self.store.gone if left else self.store.lost)(id, conn)
+            await (self.store.remove_person if left else self.store.mark_lost)(id, conn)
         except UNAVAILABLE as error:  # the next look finds it
             self.journal("person.unwritten", logging.WARNING, sid=sid, error=error)
         self.cluster.wake()
@@ -182,10 +195,10 @@ class Chat:
     # -- talking ------------------------------------------------------------------------------------
 
     def _room(self, sid: str, value: object) -> str:
-        """:raises Refused: if it is no room of the client's."""
+        """:raises RequestRefused: if it is no room of the client's."""
         room = room_name(value)
         if room not in self.rooms(sid):
-            raise Refused("outside", "you are not in that room")
+            raise RequestRefused("outside", "you are not in that room")
         return room
 
     async def say(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -199,13 +212,13 @@ class Chat:
         text = clean(asked.get("text"), "message", MAX_TEXT)
         author = session["id"]
         fresh = {"id": f"{author}-{id}", "room": room, "from": author, "name": session["name"], "text": text}
-        message, told = await self.store.say(author, id, room, fresh)
+        message, told = await self.store.add_message(author, id, room, fresh)
         if not told:
             # If this node dies before it has noted that everybody was told, the author asks again, and everybody
             # is told again: pages know a message by its id.
             self.cluster.count()
             await self.sio.emit("message", message, to=PREFIX + message["room"])
-            await self.store.told(author, id)
+            await self.store.mark_told(author, id)
         return {"seq": message["seq"], "at": message["at"], "id": message["id"]}
 
     async def typing(self, sid: str, asked: dict[str, Any]) -> None:
@@ -222,7 +235,7 @@ class Chat:
         rooms = self.rooms(sid)
         if room not in rooms:
             if len(rooms) >= MAX_ROOMS:
-                raise Refused("rooms", f"you are in {MAX_ROOMS} rooms already")
+                raise RequestRefused("rooms", f"you are in {MAX_ROOMS} rooms already")
             await self.sio.enter_room(sid, PREFIX + room)
             self.journal("room.joined", sid=sid, room=room)
             await self._changed(sid, rooms=self.rooms(sid))
@@ -235,7 +248,7 @@ class Chat:
         """``{room}``: leaves a room, but the lobby."""
         room = self._room(sid, asked.get("room"))
         if room == LOBBY:
-            raise Refused("lobby", "nobody leaves the lobby")
+            raise RequestRefused("lobby", "nobody leaves the lobby")
         await self.sio.leave_room(sid, PREFIX + room)
         self.journal("room.left", sid=sid, room=room)
         await self._changed(sid, rooms=self.rooms(sid))
@@ -254,9 +267,9 @@ class Chat:
     async def _changed(self, sid: str, **fields: Any) -> None:
         conn = self.manager.eio_sid_from_sid(sid, "/")
         if conn in self.cluster.here:
-            await self.store.changed(self.cluster.here[conn], conn, **fields)
+            await self.store.change_person(self.cluster.here[conn], conn, **fields)
             self.cluster.wake()
 
 
-def shown(history: History) -> dict[str, Any]:
+def shown(history: RoomHistory) -> dict[str, Any]:
     return {"first": history.first, "last": history.last, "messages": history.messages}

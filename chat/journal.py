@@ -29,7 +29,7 @@ def _quoted(value: str) -> str:
     return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=not value.isprintable())
 
 
-def start(level: str) -> None:
+def configure(level: str) -> None:
     """Sets logging up for a node's process; standard error, with the time in front."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("chat").setLevel(level)

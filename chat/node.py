@@ -19,7 +19,7 @@ from .settings import Settings
 def main() -> int:
     try:
         settings = Settings.of(os.environ)
-        journal.start(settings.log_level)
+        journal.configure(settings.log_level)
         if not (settings.client_js / CLIENT_FILE).exists():
             raise FileNotFoundError("socket.io-client is not installed: run `make chat`")
 

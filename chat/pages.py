@@ -49,7 +49,7 @@ def application(chat: Chat) -> web.Application:
             node = (await request.json())["node"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             raise web.HTTPBadRequest(text='expected {"node": name}\n') from None
-        if chat.cluster.heard is None or not isinstance(node, str) or node not in chat.cluster.heard.nodes:
+        if chat.cluster.last_reply is None or not isinstance(node, str) or node not in chat.cluster.last_reply.nodes:
             raise web.HTTPNotFound(text="no such node\n")
         try:
             await chat.store.order_kill(node)

@@ -20,7 +20,7 @@ MAX_PEOPLE = 200
 
 
 @dataclass
-class View:
+class Presence:
     """Who is here, and what is to be written down because nobody else could.
 
     :ivar people: for the pages, in the order of names.
@@ -38,7 +38,7 @@ def alive(node: Mapping[str, Any], now: int) -> bool:
     return bool(now - node["at"] < DOWN_AFTER) and node["state"] != "stopped"
 
 
-def view(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: int) -> View:
+def presence_of(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: int) -> Presence:
     """Works out who is here.
 
     :param people: id -> record: ``name``, ``sid``, ``node``, ``boot``, ``conn``, ``rooms``, ``lost`` (ms, or 0).
@@ -46,7 +46,7 @@ def view(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: in
     :param now: Redis's time, in ms.
     :param keep: for how long a client can come back, in ms.
     """
-    found = View()
+    found = Presence()
     up = {(name, node["boot"]) for name, node in nodes.items() if alive(node, now)}
     for id, person in people.items():
         lost = person["lost"]
@@ -70,7 +70,9 @@ def view(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: in
     return found
 
 
-def rot(people: Mapping[str, Any], node: str, boot: str, here: Mapping[str, str]) -> list[tuple[str, str]]:
+def unrecorded_departures(
+    people: Mapping[str, Any], node: str, boot: str, here: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """People that Redis believes to be on this node, though they are not: their leaving could not be written.
 
     :param here: connection -> id, of this node.

@@ -18,7 +18,7 @@ LOBBY = "lobby"
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """What a client sent is not taken.
 
     :param code: for the page, which has the words for it.
@@ -36,37 +36,37 @@ class Refused(Exception):
 def clean(value: object, what: str, most: int) -> str:
     """What a client sent as a text: one line, not empty, not too long.
 
-    :raises Refused: if it is something else.
+    :raises RequestRefused: if it is something else.
     """
     if not isinstance(value, str):
-        raise Refused("invalid", f"the {what} must be a text")
+        raise RequestRefused("invalid", f"the {what} must be a text")
     text = " ".join(value.encode("utf-8", "replace").decode().split())
     if not text:
-        raise Refused("empty", f"the {what} is empty")
+        raise RequestRefused("empty", f"the {what} is empty")
     if len(text) > most:
-        raise Refused("long", f"the {what} is longer than {most} characters")
+        raise RequestRefused("long", f"the {what} is longer than {most} characters")
     return text
 
 
 def room_name(value: object) -> str:
     """A room's name: letters and digits of any script, hyphens, underscores; lower case.
 
-    :raises Refused: if it is something else.
+    :raises RequestRefused: if it is something else.
     """
     name = unicodedata.normalize("NFKC", clean(value, "room", MAX_ROOM)).lower().replace(" ", "-")
     # combining marks too: many scripts spell their letters with them
     if not all(c in "-_" or unicodedata.category(c)[0] in "LNM" for c in name) or len(name) > MAX_ROOM:
-        raise Refused("room", "a room's name has letters, digits, hyphens and underscores")
+        raise RequestRefused("room", "a room's name has letters, digits, hyphens and underscores")
     return name
 
 
 def own_id(value: object, what: str) -> str:
     """An id that the client made.
 
-    :raises Refused: if it is something else.
+    :raises RequestRefused: if it is something else.
     """
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise Refused("invalid", f"the {what} must be 8 to 64 letters, digits or hyphens")
+        raise RequestRefused("invalid", f"the {what} must be 8 to 64 letters, digits or hyphens")
     return value
 
 
@@ -86,11 +86,11 @@ class Introduction:
         said = auth if isinstance(auth, dict) else {}
         try:
             self.name = clean(said.get("name"), "name", MAX_NAME)
-        except Refused:
+        except RequestRefused:
             self.name = f"Guest {sid[:4]}"
         try:
             self.id = public_id(own_id(said.get("client"), "client"))
-        except Refused:
+        except RequestRefused:
             self.id = public_id(sid)
         #: The rooms it was in, and the last message it has of each.
         self.rooms: dict[str, int] = {LOBBY: 0}
@@ -98,7 +98,7 @@ class Introduction:
         for room, seen in list(rooms.items())[:MAX_ROOMS] if isinstance(rooms, dict) else ():
             try:
                 self.rooms[room_name(room)] = number(seen)
-            except Refused:
+            except RequestRefused:
                 continue
 
 
@@ -107,7 +107,7 @@ def number(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0
 
 
-class Allowance:
+class RateLimiter:
     """How many messages a client may send: ``rate`` per second on average, and some at once.
 
     :param rate: per second.

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from .rules import Refused
+from .rules import RequestRefused
 
 #: Recent messages that are kept of a room, and for how long after its last one, in seconds.
 HISTORY = 100
@@ -26,7 +26,7 @@ LUA = Path(__file__).parent / "lua"
 
 
 @dataclass
-class History:
+class RoomHistory:
     """What is kept of a room.
 
     :ivar first: the number of the room's first message; since then none was left out.
@@ -40,7 +40,7 @@ class History:
 
 
 @dataclass
-class Heard:
+class HeartbeatReply:
     """What a node learns with each of its beats. Times are in milliseconds, Redis's."""
 
     now: int
@@ -50,7 +50,7 @@ class Heard:
     kill: bool
 
 
-class Store:
+class ChatStore:
     """:param url: of Redis.
     :param channel: the cluster's name; keys begin with ``{channel}:app:``.
 
@@ -64,8 +64,8 @@ class Store:
             )
         )
         self._prefix = f"{{{channel}}}:app:"
-        self._say, self._person, self._beat = (
-            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "person", "beat")
+        self._say, self._person, self._heartbeat = (
+            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "person", "heartbeat")
         )
 
     def _key(self, *parts: str) -> str:
@@ -80,12 +80,14 @@ class Store:
 
     # -- messages -----------------------------------------------------------------------------------
 
-    async def say(self, author: str, id: str, room: str, message: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    async def add_message(
+        self, author: str, id: str, room: str, message: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], bool]:
         """Takes a message into its room's history; one that was taken before, with this id, only once.
 
         :param message: what to store; ``seq`` (its number in the room) and ``at`` (ms) are added.
         :returns: the message as it was taken first, and whether everybody was told of it.
-        :raises Refused: if there are too many rooms.
+        :raises RequestRefused: if there are too many rooms.
         """
         stored, told = await self._say(
             keys=[
@@ -97,15 +99,15 @@ class Store:
             args=[json.dumps(message)[1:], HISTORY, HISTORY_FOR, room, ALL_ROOMS],
         )
         if told == "rooms":
-            raise Refused("rooms", "there are too many rooms; use one that there is")
+            raise RequestRefused("rooms", "there are too many rooms; use one that there is")
         found: dict[str, Any] = json.loads(stored)
         return found, bool(told)
 
-    async def told(self, author: str, id: str) -> None:
+    async def mark_told(self, author: str, id: str) -> None:
         """Everybody was told of a message."""
         await self._call("HSET", self._key("said", author, id), "told", "1")
 
-    async def history(self, rooms: Mapping[str, int]) -> dict[str, History]:
+    async def history(self, rooms: Mapping[str, int]) -> dict[str, RoomHistory]:
         """What is kept of rooms.
 
         :param rooms: room -> the number of the last message that is not needed.
@@ -119,12 +121,12 @@ class Store:
         for i, (room, seen) in enumerate(rooms.items()):
             (first, last), stored = answers[2 * i], answers[2 * i + 1]
             messages = [message for line in stored if (message := json.loads(line))["seq"] > seen]
-            found[room] = History(int(first or 0), int(last or 0), messages)
+            found[room] = RoomHistory(int(first or 0), int(last or 0), messages)
         return found
 
     # -- people -------------------------------------------------------------------------------------
 
-    async def arrived(self, id: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def put_person(self, id: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Writes a person's record down.
 
         :returns: the one there was.
@@ -132,15 +134,15 @@ class Store:
         _, before = await self._change(id, "put", record["conn"], record)
         return json.loads(before) if before else None
 
-    async def changed(self, id: str, conn: str, **fields: Any) -> bool:
+    async def change_person(self, id: str, conn: str, **fields: Any) -> bool:
         """Changes fields of a person's record, if it is still that of the connection ``conn``."""
         return bool((await self._change(id, "change", conn, fields))[0])
 
-    async def lost(self, id: str, conn: str) -> bool:
+    async def mark_lost(self, id: str, conn: str) -> bool:
         """A person's connection ``conn`` was lost: from now on it is waited for."""
         return bool((await self._change(id, "lost", conn))[0])
 
-    async def gone(self, id: str, conn: str) -> bool:
+    async def remove_person(self, id: str, conn: str) -> bool:
         """A person left, or did not come back; unless there is another connection than ``conn`` by now."""
         return bool((await self._change(id, "gone", conn))[0])
 
@@ -150,19 +152,19 @@ class Store:
         return changed, before
 
     async def people(self) -> dict[str, dict[str, Any]]:
-        """The records of all people; see :func:`chat.presence.view`."""
+        """The records of all people; see :func:`chat.presence.presence_of`."""
         found = await self._call("HGETALL", self._key("people"))
         return {id: json.loads(record) for id, record in found.items()}
 
     # -- nodes --------------------------------------------------------------------------------------
 
-    async def beat(self, name: str, record: Mapping[str, Any], outcomes: Mapping[str, int]) -> Heard:
+    async def heartbeat(self, name: str, record: Mapping[str, Any], outcomes: Mapping[str, int]) -> HeartbeatReply:
         """Tells how this node is; learns how the others are."""
         keys = [self._key("nodes"), self._key("version"), self._key("outcomes"), self._key("kill", name)]
-        now, version, nodes, all_outcomes, kill = await self._beat(
+        now, version, nodes, all_outcomes, kill = await self._heartbeat(
             keys=keys, args=[name, json.dumps(record), json.dumps(outcomes)]
         )
-        return Heard(
+        return HeartbeatReply(
             int(now),
             version,
             {node: json.loads(text) for node, text in _pairs(nodes)},
