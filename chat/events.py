@@ -12,8 +12,9 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, RedisUnavailable
 
 from . import rules
-from .cluster import UNAVAILABLE, ClusterView
+from .cluster import ClusterView
 from .journal import Journal
+from .measurements import LogLag
 from .rules import (
     LOBBY,
     MAX_NAME,
@@ -27,7 +28,7 @@ from .rules import (
     room_name,
 )
 from .settings import Settings
-from .store import ChatStore, RoomHistory
+from .store import UNAVAILABLE, ChatStore, RoomHistory
 
 CHANNEL = "chat"
 #: Rooms of the chat have names of their own among the server's rooms.
@@ -48,7 +49,9 @@ class Chat:
             max_disconnection_duration=settings.recover_within,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
-        self.cluster = ClusterView(settings, self.store, self.manager, self.journal, self._show_people, self._probe)
+        self.cluster = ClusterView(
+            settings, self.store, self.manager, self.journal, self._show_people, LogLag(self._probe)
+        )
         self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", self.disconnect)
@@ -216,7 +219,7 @@ class Chat:
         if not told:
             # If this node dies before it has noted that everybody was told, the author asks again, and everybody
             # is told again: pages know a message by its id.
-            self.cluster.count()
+            self.cluster.event_rate.count()
             await self.sio.emit("message", message, to=PREFIX + message["room"])
             await self.store.mark_told(author, id)
         return {"seq": message["seq"], "at": message["at"], "id": message["id"]}
@@ -226,7 +229,7 @@ class Chat:
         session = await self.sio.get_session(sid)
         room = self._room(sid, asked.get("room"))
         typist = {"id": session["id"], "name": session["name"], "room": room}
-        self.cluster.count()
+        self.cluster.event_rate.count()
         await self.sio.emit("typing", typist, to=PREFIX + room, skip_sid=sid, volatile=True)
 
     async def join(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from . import CLIENT_FILE
-from .cluster import UNAVAILABLE
 from .events import Chat
+from .store import UNAVAILABLE
 
 WEB = Path(__file__).parent / "web"
 #: The pages need nothing from elsewhere; what others write can't run on them.

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+from socketio_recovery import PublishTimeout, RedisUnavailable
 
 from .rules import RequestRefused
 
@@ -21,6 +23,9 @@ ALL_ROOMS = 500
 NEWS = 30
 #: How long an order to kill a node stands, in seconds.
 ORDER_FOR = 5
+
+#: The exceptions of this module, and of the client manager, that mean that Redis does not answer.
+UNAVAILABLE = (RedisError, OSError, PublishTimeout, RedisUnavailable)
 
 LUA = Path(__file__).parent / "lua"
 
