@@ -1,6 +1,6 @@
-"""One node of the chat: a process with an aiohttp server. ``python -m chat.node``
+"""Runs one node of the chat: a process with an aiohttp server. ``python -m chat.node``
 
-It is configured by environment variables; see :mod:`chat.settings`.
+Environment variables configure it; :mod:`chat.settings` lists them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from .settings import Settings
 
 
 def main() -> int:
+    """Runs the node until a signal ends it.
+
+    :returns: the exit status: 0, or 1 if the node could not start; standard error says why.
+    """
     try:
         settings = Settings.of(os.environ)
         journal.configure(settings.log_level)

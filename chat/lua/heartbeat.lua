@@ -1,8 +1,12 @@
--- A node tells how it is, and learns how the others are.
+-- Stores how a node is, and returns how all nodes are.
 --
--- KEYS: nodes (hash), the people's version, how clients came (hash), the order to kill this node
--- ARGV: the node's name, its record as JSON, what to add to how clients came as JSON
--- Returns {now in ms, version, nodes, outcomes, "1" if this node is to be killed}.
+-- KEYS: 1 the nodes (hash: name -> record as JSON)
+--       2 the version of the people's records (a number that grows with each change)
+--       3 the outcomes of connecting (hash: outcome -> how often)
+--       4 the order to kill this node (exists or not)
+-- ARGV: 1 the node's name, 2 its record as JSON, 3 what to add to the outcomes as JSON
+-- Returns {Redis's time in ms, version, nodes, outcomes, "1" if there was an order to kill this node, else ""};
+-- nodes and outcomes are flat lists of fields and values. The order to kill is removed.
 local time = redis.call('TIME')
 local ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local node = cjson.decode(ARGV[2])
