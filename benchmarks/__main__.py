@@ -102,7 +102,7 @@ def run(bench: works.Bench, contestants: list[Kind], only: list[str] | None) -> 
                 "window": works.window(bench, bench.some(50_000)),
                 "appended": works.appended(bench, bench.some(20_000)),
                 "capacity": growth.capacity(bench),
-                "load": works.load_alone(bench, bench.some(200), bench.some(20_000, 100)),
+                "load": works.receivers_alone(bench, bench.some(200), bench.some(20_000, 100)),
             }
     bench.say(f"[{time.monotonic() - began:4.0f} s] done")
     return results

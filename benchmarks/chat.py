@@ -34,7 +34,7 @@ RECONNECT = {"reconnectionDelay": 150, "reconnectionDelayMax": 1500, "timeout": 
 PAUSE = 0.1
 
 
-class Cluster(Protocol):
+class ChatCluster(Protocol):
     """Where the chat runs."""
 
     @property
@@ -49,7 +49,7 @@ class Cluster(Protocol):
     async def down(self) -> None: ...
 
 
-class Local:
+class LocalChat:
     """``python -m chat``."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Local:
         self._folder.cleanup()
 
 
-class Composed:
+class ComposeChat:
     """``docker compose up``."""
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Talk:
 
 
 async def measure(where: str, count: int, kills: int) -> str:
-    cluster: Cluster = Composed() if where == "compose" else Local()
+    cluster: ChatCluster = ComposeChat() if where == "compose" else LocalChat()
     clients = await Clients().start()
     returned: Counter[str] = Counter()
     try:

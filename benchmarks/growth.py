@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .processes import Kind
-from .works import ROOM, SIZE, Bench, Cluster, killed
+from .works import ROOM, SIZE, Bench, BenchCluster, killed
 
 
 @dataclass
@@ -46,7 +46,7 @@ def receivers(bench: Bench) -> Curve:
     return curve
 
 
-def _cpu_of(cluster: Cluster, events: int) -> float:
+def _cpu_of(cluster: BenchCluster, events: int) -> float:
     """Processor time on a receiving node, in µs for each event."""
     usage = cluster.others[0].usage
     before = usage.cpu
@@ -88,7 +88,7 @@ def rooms(bench: Bench) -> Curve:
                 before = usage.cpu
                 cluster.emitter.emit(events, None, 64, SIZE, rooms=many)
                 cluster.emitter.answer()
-                cluster.load.rest(0.3)
+                cluster.receivers.rest(0.3)
                 curve.add("this library", i, 1e6 * (usage.cpu - before) / events)
     return curve
 
@@ -142,7 +142,7 @@ def memory(bench: Bench) -> Curve:
         for i, count in enumerate(xs):
             cluster.write(count - so_far)
             so_far = count
-            cluster.load.rest(0.5)
+            cluster.receivers.rest(0.5)
             (stream,) = bench.redis.scan_iter(_type="STREAM")
             curve.add("Redis", i, int(bench.redis.memory_usage(stream, samples=0) or 0) / 1e6)
             curve.add("each node's window", i, (cluster.others[0].memory() - before) / 1e6)

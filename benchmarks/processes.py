@@ -45,7 +45,7 @@ class Usage:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Node:
+class BenchNode:
     """One server process of a contestant.
 
     :param kind: which.
@@ -58,9 +58,9 @@ class Node:
         self.port = free_port()
         config = {"kind": kind, "redis": redis, "channel": channel, "port": self.port, **config}
         if kind == "node":
-            command = [str(find_node_js()), "--expose-gc", str(HERE / "node.mjs")]
+            command = [str(find_node_js()), "--expose-gc", str(HERE / "contestant.mjs")]
         else:
-            command = [sys.executable, "-m", "benchmarks.node"]
+            command = [sys.executable, "-m", "benchmarks.contestant"]
         self.process = subprocess.Popen(
             [*command, json.dumps(config)],
             cwd=HERE.parent,

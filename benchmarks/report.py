@@ -76,10 +76,10 @@ def costs(results: dict[str, Any]) -> str:
     stored = found["stored"]
     ours, nodes = (number(stored[kind]["bytes per event"]) for kind in ("recovery", "node"))
     rows.append(["Redis: bytes per stored event", ours, "stores none", nodes])
-    beat = found["heartbeats"]
-    rows.append(["a session: bytes in Redis", number(beat["redis bytes"]), "has none", ""])
-    rows.append(["a session's heartbeat: µs of its node", number(beat["node µs"]), "has none", "has none"])
-    rows.append(["a session's heartbeat: µs of Redis", number(beat["redis µs"]), "has none", "has none"])
+    heartbeat = found["heartbeats"]
+    rows.append(["a session: bytes in Redis", number(heartbeat["redis bytes"]), "has none", ""])
+    rows.append(["a session's heartbeat: µs of its node", number(heartbeat["node µs"]), "has none", "has none"])
+    rows.append(["a session's heartbeat: µs of Redis", number(heartbeat["redis µs"]), "has none", "has none"])
     rows.append(
         ["a node's window: bytes per event", number(found["window"]["bytes per event"]), "has none", "has none"]
     )

@@ -14,8 +14,9 @@ import redis
 from chat.__main__ import die_with_parent
 from chat.redis_server import RedisServer
 
-from .load import Load
-from .processes import Kind, Node, Usage
+from .event import OTHER
+from .processes import BenchNode, Kind, Usage
+from .receivers import Receivers
 
 ROOM = "room"
 #: Bytes of an event's argument, as JSON.
@@ -51,18 +52,18 @@ class Bench:
         return max(least, round(count * self.scale))
 
     @contextmanager
-    def cluster(self, kind: Kind, nodes: int = 2, **config: Any) -> Iterator[Cluster]:
+    def cluster(self, kind: Kind, nodes: int = 2, **config: Any) -> Iterator[BenchCluster]:
         """Nodes of one contestant, with a log of their own, and receivers."""
-        started: list[Node] = []
-        load = Load()
+        started: list[BenchNode] = []
+        receivers = Receivers()
         try:
             if kind == "node":  # it may be busy with recoveries for longer than it waits for pongs, or for a CONNECT
                 config.setdefault("server", {"pingTimeout": 200_000, "connectTimeout": 200_000})
             for _ in range(1 if kind == "bare" else nodes):
-                started.append(Node(kind, self.server.url, f"bench-{kind}", **config))
-            yield Cluster(kind, started, load, self)
+                started.append(BenchNode(kind, self.server.url, f"bench-{kind}", **config))
+            yield BenchCluster(kind, started, receivers, self)
         finally:
-            load.close()
+            receivers.close()
             for node in started:
                 node.stop()
             self.redis.flushall()
@@ -73,35 +74,35 @@ class Bench:
 
 
 @dataclass
-class Cluster:
+class BenchCluster:
     """One contestant's processes, and its clients."""
 
     kind: Kind
-    nodes: list[Node]
-    load: Load
+    nodes: list[BenchNode]
+    receivers: Receivers
     bench: Bench
 
     @property
-    def emitter(self) -> Node:
+    def emitter(self) -> BenchNode:
         """Node A: has no clients."""
         return self.nodes[0]
 
     @property
-    def others(self) -> list[Node]:
+    def others(self) -> list[BenchNode]:
         """The nodes with clients."""
         return self.nodes[1:] or self.nodes
 
     def join(self, count: int, rooms: Callable[[int], Sequence[str]] = lambda i: [ROOM]) -> None:
-        self.load.add(count, [node.port for node in self.others], rooms)
-        self.load.rest(0.3)
+        self.receivers.add(count, [node.port for node in self.others], rooms)
+        self.receivers.rest(0.3)
 
     def fan_out(self, count: int, in_flight: int = 64, pause: float = 0.005) -> Measures:
         """Emits on A, until all receivers have it."""
-        self.load.reset()
+        self.receivers.reset()
         self.emitter.emit(count, ROOM, in_flight, SIZE)
-        end = self.load.received(count, pause)
+        end = self.receivers.until_received(count, pause)
         start = self.emitter.answer()["start"]
-        return {"deliveries/s": count * len(self.load.receivers) / (end - start)}
+        return {"deliveries/s": count * len(self.receivers.all) / (end - start)}
 
     def write(self, count: int, room: str = ROOM, name: str = "bench") -> None:
         """Emits, and waits until it is stored."""
@@ -111,14 +112,14 @@ class Cluster:
 
     def away(self, missed: int, other: int) -> None:
         """All clients are cut off, miss something, and something else happens meanwhile."""
-        for receiver in self.load.receivers:
+        for receiver in self.receivers.all:
             receiver.drop()
         self.pause()
         self.write(missed // 2)
-        self.write(other, "nobody", "other")
+        self.write(other, "nobody", OTHER)
         self.write(missed - missed // 2)
         self.pause()
-        self.load.reset()
+        self.receivers.reset()
 
     def pause(self) -> None:
         """Lets the nodes see what has just happened."""
@@ -127,11 +128,11 @@ class Cluster:
     def back(self, missed: int) -> float:
         """All clients come back at once; returns after how many seconds all have what they missed."""
         start = time.monotonic()
-        self.load.connect(self.load.receivers, [node.port for node in self.others], 0.001)
-        end = self.load.received(missed, 0.001)
-        lost = sum(not receiver.recovered for receiver in self.load.receivers)
+        self.receivers.connect(self.receivers.all, [node.port for node in self.others], 0.001)
+        end = self.receivers.until_received(missed, 0.001)
+        lost = sum(not receiver.recovered for receiver in self.receivers.all)
         if lost:
-            raise RuntimeError(f"{lost} of {len(self.load.receivers)} clients were not recovered")
+            raise RuntimeError(f"{lost} of {len(self.receivers.all)} clients were not recovered")
         return end - start
 
 
@@ -146,8 +147,8 @@ class Work:
     name: str
     title: str
     kinds: Sequence[Kind]
-    prepare: Callable[[Cluster], None]
-    run: Callable[[Cluster], Measures]
+    prepare: Callable[[BenchCluster], None]
+    run: Callable[[BenchCluster], Measures]
     rounds: int = 99
 
 
@@ -174,36 +175,36 @@ def measure(bench: Bench, work: Work, kinds: Sequence[Kind]) -> Result:
     return result
 
 
-def latency(cluster: Cluster) -> Measures:
+def latency(cluster: BenchCluster) -> Measures:
     """200 events per second."""
-    load = cluster.load
-    load.reset()
-    for receiver in load.receivers:
+    receivers = cluster.receivers
+    receivers.reset()
+    for receiver in receivers.all:
         receiver.latencies = []
     count = cluster.bench.some(600, 20)
     cluster.emitter.emit(count, ROOM, 1, SIZE, rate=200)
-    load.received(count)
+    receivers.until_received(count)
     cluster.emitter.answer()
-    found = sorted(seconds for receiver in load.receivers for seconds in receiver.latencies or ())
+    found = sorted(seconds for receiver in receivers.all for seconds in receiver.latencies or ())
     return {"p50 ms": 1000 * found[len(found) // 2], "p99 ms": 1000 * found[int(len(found) * 0.99)]}
 
 
-def recover(missed: int, other: int) -> Callable[[Cluster], Measures]:
+def recover(missed: int, other: int) -> Callable[[BenchCluster], Measures]:
     """All clients recover, or, where that is impossible, merely connect."""
 
-    def run(cluster: Cluster) -> Measures:
+    def run(cluster: BenchCluster) -> Measures:
         if cluster.kind == "redis":
             cluster.away(0, 0)
             before = [node.usage.cpu for node in cluster.others]
             start = time.monotonic()
-            cluster.load.connect(cluster.load.receivers, [node.port for node in cluster.others], 0.001)
+            cluster.receivers.connect(cluster.receivers.all, [node.port for node in cluster.others], 0.001)
             seconds = time.monotonic() - start
         else:
             cluster.away(missed, cluster.bench.some(other))
             before = [node.usage.cpu for node in cluster.others]
             seconds = cluster.back(missed)
         cpu = sum(node.usage.cpu for node in cluster.others) - sum(before)
-        return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.load.receivers)}
+        return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.receivers.all)}
 
     return run
 
@@ -211,13 +212,13 @@ def recover(missed: int, other: int) -> Callable[[Cluster], Measures]:
 def works(bench: Bench) -> list[Work]:
     some = bench.some
 
-    def joined(count: int) -> Callable[[Cluster], None]:
+    def joined(count: int) -> Callable[[BenchCluster], None]:
         return lambda cluster: cluster.join(some(count))
 
-    def met(count: int) -> Callable[[Cluster], None]:
-        """They have seen an event: Node's adapter can't recover a client without an offset."""
+    def met(count: int) -> Callable[[BenchCluster], None]:
+        """They have seen an event: BenchNode's adapter can't recover a client without an offset."""
 
-        def prepare(cluster: Cluster) -> None:
+        def prepare(cluster: BenchCluster) -> None:
             cluster.join(some(count))
             cluster.fan_out(3)
 
@@ -275,10 +276,10 @@ def killed(bench: Bench, clients: int) -> Measures:
     """A node is killed; its clients recover on two others."""
     with bench.cluster("recovery", 4) as cluster:
         emitter, victim, *survivors = cluster.nodes
-        cluster.load.add(clients, [victim.port], lambda i: [ROOM])
-        cluster.load.rest(0.5)
+        cluster.receivers.add(clients, [victim.port], lambda i: [ROOM])
+        cluster.receivers.rest(0.5)
         victim.kill()
-        cluster.load.until(lambda: all(receiver.socket is None for receiver in cluster.load.receivers))
+        cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
         missed = 20
         cluster.write(missed)
         cluster.pause()
@@ -324,14 +325,14 @@ def idle(bench: Bench, clients: int, seconds: float) -> dict[str, Measures]:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for cluster in clusters.values():
-                cluster.load.rest(0.05)
+                cluster.receivers.rest(0.05)
         for kind, cluster in clusters.items():
             used = cluster.others[0].usage.cpu - cpu[kind]
             found[kind]["cpu % per 1000 clients"] = 100 * used / seconds * 1000 / (clients + 20)
     return found
 
 
-def heartbeats(bench: Bench, clients: int, beats: int) -> Measures:
+def heartbeats(bench: Bench, clients: int, times: int) -> Measures:
     """What it costs to keep a session, and to keep it alive, each time."""
 
     def memory() -> int:
@@ -344,11 +345,11 @@ def heartbeats(bench: Bench, clients: int, beats: int) -> Measures:
         cluster.join(clients, lambda i: [])
         stored = (memory() - empty) / clients
         before = cluster.others[0].usage.cpu, bench.redis_usage.cpu
-        cluster.load.rest(0.5 * beats)
+        cluster.receivers.rest(0.5 * times)
         node, server = cluster.others[0].usage.cpu - before[0], bench.redis_usage.cpu - before[1]
         return {
-            "node µs": 1e6 * node / clients / beats,
-            "redis µs": 1e6 * server / clients / beats,
+            "node µs": 1e6 * node / clients / times,
+            "redis µs": 1e6 * server / clients / times,
             "redis bytes": stored,
         }
 
@@ -361,7 +362,7 @@ def window(bench: Bench, events: int) -> Measures:
         cluster.pause()
         before = cluster.others[0].memory()
         cluster.write(events)
-        cluster.load.rest(0.5)
+        cluster.receivers.rest(0.5)
         return {"bytes per event": (cluster.others[0].memory() - before) / events}
 
 
@@ -384,10 +385,10 @@ def appended(bench: Bench, events: int) -> dict[str, list[float]]:
     return found
 
 
-def load_alone(bench: Bench, receivers: int, events: int) -> float:
+def receivers_alone(bench: Bench, receivers: int, events: int) -> float:
     """Deliveries per second that the receivers take from a server that does nothing but write."""
     with bench.cluster("bare") as cluster:
         cluster.join(receivers)
         cluster.emitter.tell("blast", count=events, size=SIZE)
-        end = cluster.load.received(events, 0.005)
+        end = cluster.receivers.until_received(events, 0.005)
         return receivers * events / (end - float(cluster.emitter.answer()["start"]))

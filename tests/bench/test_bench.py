@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import report
-from benchmarks.load import Receiver
+from benchmarks.event import MARK, event_argument
 from benchmarks.processes import HERE
-from benchmarks.wire import MARK, event
+from benchmarks.receivers import Receiver
 from tests.support.cluster import ROOT
 
 WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed", "rooms")
@@ -80,7 +80,7 @@ def test_an_answer_to_a_ping_is_a_pong() -> None:
 
 
 def test_an_event_has_the_size_it_is_said_to_have() -> None:
-    text = json.dumps(event(100) | {"t": 123_456_789_012_345}, separators=(",", ":"))
+    text = json.dumps(event_argument(100) | {"t": 123_456_789_012_345}, separators=(",", ":"))
     assert len(text) == 100
 
 

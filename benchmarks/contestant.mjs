@@ -1,4 +1,4 @@
-// The same as node.py, with Node's Socket.IO and its Redis Streams adapter.
+// The same as contestant.py, with Node's Socket.IO and its Redis Streams adapter.
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { createClient } from "redis";

@@ -1,4 +1,4 @@
-"""What all contestants send: one event, the same bytes but for their offsets. ``node.mjs`` has it too."""
+"""What all contestants send: one event, the same bytes but for their offsets. ``contestant.mjs`` has it too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ MARK = b'["bench"'
 OTHER = "other"
 
 
-def event(size: int) -> dict[str, Any]:
+def event_argument(size: int) -> dict[str, Any]:
     """The argument of an event, ``size`` bytes long as JSON once ``t`` has its 15 digits."""
     return {"t": 0, "text": "x" * (size - len('{"t":,"text":""}') - 15)}

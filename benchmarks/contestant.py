@@ -1,9 +1,9 @@
 """A Python contestant: a server process that is told what to do by lines of JSON.
 
-python -m benchmarks.node '{"kind": "recovery", "redis": ..., "port": ..., ...}'
+python -m benchmarks.contestant '{"kind": "recovery", "redis": ..., "port": ..., ...}'
 
 ``kind`` is ``recovery`` (this library), ``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp
-WebSockets and nothing else). ``node.mjs`` is the same with Node's Socket.IO.
+WebSockets and nothing else). ``contestant.mjs`` is the same with Node's Socket.IO.
 """
 
 from __future__ import annotations
@@ -19,13 +19,10 @@ import socketio
 from aiohttp import WSMsgType, web
 from socketio_recovery import AsyncRedisStreamsManager
 
-from .wire import NAME, event
-
-#: Entries in one pipeline of the bare XADD.
-PIPELINE = 512
+from .event import NAME, event_argument
 
 
-class Emitter(Protocol):
+class Contestant(Protocol):
     """What a contestant can do."""
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None: ...
@@ -94,7 +91,7 @@ class Bare:
 
     async def blast(self, count: int, size: int) -> dict[str, float]:
         """Writes all events of all receivers, a hundred at a time, with as little work as possible."""
-        text = json.dumps(event(size) | {"t": time.monotonic_ns()}, separators=(",", ":"))
+        text = json.dumps(event_argument(size) | {"t": time.monotonic_ns()}, separators=(",", ":"))
         body = f'42["{NAME}",{text}]'.encode()
         frames = (b"\x81\x7e" + len(body).to_bytes(2, "big") + body) * 100
         start = time.monotonic()
@@ -107,13 +104,13 @@ class Bare:
 
 
 async def emit(
-    emitter: Emitter, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
+    contestant: Contestant, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
 ) -> dict[str, float]:
     """Emits ``count`` events, each awaited, so many at a time; at ``rate`` per second if that is not 0.
 
     :param rooms: spread over the rooms ``room0``, ``room1``, ... if that is not 0.
     """
-    data = event(size)
+    data = event_argument(size)
     numbers = iter(range(count))
     start = time.monotonic()
 
@@ -122,7 +119,7 @@ async def emit(
             if rate and (wait := start + i / rate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             where = f"room{i % rooms}" if rooms else room
-            await emitter.emit(name, {**data, "t": time.monotonic_ns()}, where)
+            await contestant.emit(name, {**data, "t": time.monotonic_ns()}, where)
 
     await asyncio.gather(*(work() for _ in range(in_flight)))
     return {"start": start, "end": time.monotonic()}

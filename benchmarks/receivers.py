@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
-from .wire import MARK
+from .event import MARK
 
 #: How long anything here may take, in seconds, before the benchmark gives up.
 PATIENCE = 120.0
@@ -149,12 +149,12 @@ class Receiver:
                 self.offset = found[-1].decode()
 
 
-class Load:
+class Receivers:
     """All receivers of one run."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self.receivers: list[Receiver] = []
+        self.all: list[Receiver] = []
 
     def add(self, count: int, ports: Sequence[int], rooms: Callable[[int], Sequence[str]]) -> list[Receiver]:
         """Connects receivers, a hundred at a time.
@@ -162,7 +162,7 @@ class Load:
         :param rooms: what the ``i``-th asks to enter.
         """
         new = [Receiver(self._selector, rooms(i)) for i in range(count)]
-        self.receivers += new
+        self.all += new
         for first in range(0, count, 100):
             self.connect(new[first : first + 100], ports)
         return new
@@ -186,19 +186,19 @@ class Load:
             for key, mask in self._selector.select(0.02):
                 key.data.ready(mask)
             if time.monotonic() > end:
-                received = sum(receiver.received for receiver in self.receivers)
+                received = sum(receiver.received for receiver in self.all)
                 raise TimeoutError(f"not within {patience:g} s; {received} events were received")
             if pause:
                 time.sleep(pause)
         return time.monotonic()
 
-    def received(self, least: int, pause: float = 0) -> float:
+    def until_received(self, least: int, pause: float = 0) -> float:
         """Receives until each has so many events; returns when that was."""
 
         def all_have() -> bool:
-            if lost := sum(receiver.socket is None for receiver in self.receivers):
-                raise RuntimeError(f"{lost} of {len(self.receivers)} receivers lost their connection")
-            return all(receiver.received >= least for receiver in self.receivers)
+            if lost := sum(receiver.socket is None for receiver in self.all):
+                raise RuntimeError(f"{lost} of {len(self.all)} receivers lost their connection")
+            return all(receiver.received >= least for receiver in self.all)
 
         return self.until(all_have, pause)
 
@@ -208,11 +208,11 @@ class Load:
         self.until(lambda: time.monotonic() >= end, pause=0.002, patience=seconds + 10)
 
     def reset(self) -> None:
-        for receiver in self.receivers:
+        for receiver in self.all:
             receiver.received = 0
 
     def close(self) -> None:
-        for receiver in self.receivers:
+        for receiver in self.all:
             receiver.drop()
-        self.receivers.clear()
+        self.all.clear()
         self._selector.close()
