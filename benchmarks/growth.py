@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
 from .processes import Kind
-from .works import ROOM, SIZE, Bench, BenchCluster, killed
 
 
 @dataclass
@@ -124,10 +124,36 @@ def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
     found = []
     for i, count in enumerate(xs):
         for _ in range(min(2, bench.rounds)):
-            values = killed(bench, count)
+            values = _killed(bench, count)
             curve.add("until all have 20 missed", i, values["s"])
         found.append(values)
     return curve, found
+
+
+def _killed(bench: Bench, clients: int) -> Measures:
+    """A node is killed; its clients recover on two others."""
+    with bench.cluster("recovery", 4) as cluster:
+        emitter, victim, *survivors = cluster.nodes
+        cluster.receivers.add(clients, [victim.port], lambda i: [ROOM])
+        cluster.receivers.rest(0.5)
+        victim.kill()
+        cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
+        missed = 20
+        cluster.write(missed)
+        cluster.pause()
+        before = sum(node.usage.cpu for node in survivors), bench.redis_usage.cpu
+        bench.redis.config_resetstat()
+        cluster.nodes = [emitter, *survivors]
+        seconds = cluster.back(missed)
+        stats: Any = bench.redis.info("commandstats")
+        scripts = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+        return {
+            "clients": clients,
+            "s": seconds,
+            "cpu ms per client": 1000 * (sum(node.usage.cpu for node in survivors) - before[0]) / clients,
+            "redis cpu ms per client": 1000 * (bench.redis_usage.cpu - before[1]) / clients,
+            "redis calls per client": scripts / clients,
+        }
 
 
 def memory(bench: Bench) -> Curve:
@@ -147,23 +173,6 @@ def memory(bench: Bench) -> Curve:
             curve.add("Redis", i, int(bench.redis.memory_usage(stream, samples=0) or 0) / 1e6)
             curve.add("each node's window", i, (cluster.others[0].memory() - before) / 1e6)
     return curve
-
-
-def capacity(bench: Bench) -> dict[str, float]:
-    """How many events per second one Redis takes while four nodes read them: two emit, as fast as they can."""
-    events = bench.some(20_000, 100)
-    with bench.cluster("recovery", 4) as cluster:
-        cluster.pause()
-        before, start = bench.redis_usage.cpu, time.monotonic()
-        for node in cluster.nodes[:2]:
-            node.emit(events, ROOM, 512, SIZE)
-        ends = [float(node.answer()["end"]) for node in cluster.nodes[:2]]
-        seconds = max(ends) - start
-        cluster.pause()
-        return {
-            "events/s": 2 * events / seconds,
-            "redis µs per event": 1e6 * (bench.redis_usage.cpu - before) / (2 * events),
-        }
 
 
 CURVES: tuple[Callable[[Bench], Curve], ...] = (receivers, nodes, rooms, missed, unrelated, memory)

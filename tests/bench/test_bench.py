@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.event import MARK, event_argument
 from benchmarks.processes import HERE
 from benchmarks.receivers import Receiver
@@ -118,7 +118,7 @@ def test_the_page_gets_its_measured_parts() -> None:
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
-    for path in report.plots(results(), tmp_path):
+    for path in plots.draw(results(), tmp_path):
         text = path.read_text()
         assert text.startswith("<?xml")
         assert not re.search(r" $", text, re.MULTILINE)
