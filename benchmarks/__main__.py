@@ -1,6 +1,7 @@
 """Measures this library beside its peers: ``make bench``, or ``python -m benchmarks --help``.
 
-Every contestant gets the same Redis, the same machine and the same load, in turn; what counts are ratios.
+The contestants take turns on the same machine, with the same Redis and the same load. The results that matter are the
+ratios between them.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def main() -> None:
 
 
 def run(bench: Bench, contestants: list[Kind], only: list[str] | None) -> dict[str, Any]:
-    """Everything, or what is asked for."""
+    """Runs the benchmarks.
+
+    :param contestants: whom to compare.
+    :param only: the names of the works and curves to run; ``None`` for everything.
+    :returns: the results, ready to be written as JSON.
+    """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
     if unknown := set(only or ()) - set(known):
@@ -110,7 +116,7 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None) -> dict[s
 
 
 def machine(bench: Bench) -> str:
-    """One line on what this was measured with."""
+    """Returns one line that says with which machine and which versions this was measured."""
     info: Any = bench.redis.info("server")
     server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("python-socketio", "python-engineio", "aiohttp"))

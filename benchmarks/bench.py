@@ -17,21 +17,23 @@ from .event import OTHER
 from .processes import BenchNode, Kind, Usage
 from .receivers import Receivers
 
+#: The room that all receivers are in, unless a benchmark says otherwise.
 ROOM = "room"
-#: Bytes of an event's argument, as JSON.
+#: The size of an event's argument as JSON, in bytes.
 SIZE = 100
 
-#: What one run measured, by name.
+#: The results of one run: the name of the quantity, with its unit -> its value.
 Measures = dict[str, float]
 
 
 @dataclass
 class Bench:
-    """Where everything runs.
+    """The Redis server and the options that all benchmarks share.
 
     :param rounds: how often each contestant runs.
-    :param scale: a part of the load, for a smoke test; 1 for the real one.
-    :param say: told what is going on.
+    :param scale: which part of the load to run: 1 for all of it, less for a smoke test.
+    :param say: prints a line about the progress.
+    :param server: the Redis server; a new one if omitted.
     """
 
     rounds: int
@@ -45,16 +47,22 @@ class Bench:
         self.redis_usage = Usage(self.server.process.pid)
 
     def some(self, count: int, least: int = 1) -> int:
-        """``count``, or a part of it."""
+        """Returns ``count`` times the scale, but not less than ``least``."""
         return max(least, round(count * self.scale))
 
     @contextmanager
     def cluster(self, kind: Kind, nodes: int = 2, **config: Any) -> Iterator[BenchCluster]:
-        """Nodes of one contestant, with a log of their own, and receivers."""
+        """Starts nodes of one contestant. At the end it stops them, closes the receivers and empties Redis.
+
+        :param kind: the contestant. The bare server always has one node.
+        :param nodes: how many nodes.
+        :param config: further configuration of each node; see :mod:`benchmarks.contestant`.
+        """
         started: list[BenchNode] = []
         receivers = Receivers()
         try:
-            if kind == "node":  # it may be busy with recoveries for longer than it waits for pongs, or for a CONNECT
+            if kind == "node":
+                # Node may be busy with recoveries for longer than its default timeouts for a pong and for a CONNECT.
                 config.setdefault("server", {"pingTimeout": 200_000, "connectTimeout": 200_000})
             for _ in range(1 if kind == "bare" else nodes):
                 started.append(BenchNode(kind, self.server.url, f"bench-{kind}", **config))
@@ -66,13 +74,14 @@ class Bench:
             self.redis.flushall()
 
     def stop(self) -> None:
+        """Stops the Redis server."""
         self.redis.close()
         self.server.stop()
 
 
 @dataclass
 class BenchCluster:
-    """One contestant's processes, and its clients."""
+    """The nodes of one contestant, and its clients."""
 
     kind: Kind
     nodes: list[BenchNode]
@@ -81,20 +90,30 @@ class BenchCluster:
 
     @property
     def emitter(self) -> BenchNode:
-        """Node A: has no clients."""
+        """The node that emits. It has no clients, unless it is the only node."""
         return self.nodes[0]
 
     @property
     def others(self) -> list[BenchNode]:
-        """The nodes with clients."""
+        """The nodes that have clients."""
         return self.nodes[1:] or self.nodes
 
     def join(self, count: int, rooms: Callable[[int], Sequence[str]] = lambda i: [ROOM]) -> None:
+        """Connects receivers to the nodes that have clients.
+
+        :param count: how many.
+        :param rooms: returns the rooms that the ``i``-th of them asks to enter.
+        """
         self.receivers.add(count, [node.port for node in self.others], rooms)
         self.receivers.rest(0.3)
 
     def fan_out(self, count: int, in_flight: int = 64, pause: float = 0.005) -> Measures:
-        """Emits on A, until all receivers have it."""
+        """Emits events on the emitter, and waits until all receivers have all of them.
+
+        :param count: how many events.
+        :param in_flight: how many emits to await at the same time.
+        :param pause: see :meth:`Receivers.until`; in seconds.
+        """
         self.receivers.reset()
         self.emitter.emit(count, ROOM, in_flight, SIZE)
         end = self.receivers.until_received(count, pause)
@@ -102,13 +121,17 @@ class BenchCluster:
         return {"deliveries/s": count * len(self.receivers.all) / (end - start)}
 
     def write(self, count: int, room: str = ROOM, name: str = "bench") -> None:
-        """Emits, and waits until it is stored."""
+        """Emits events, and waits until they are stored."""
         if count:
             self.emitter.emit(count, room, 64, SIZE, name=name)
             self.emitter.answer()
 
     def away(self, missed: int, other: int) -> None:
-        """All clients are cut off, miss something, and something else happens meanwhile."""
+        """Cuts off all clients and emits events while they are away.
+
+        :param missed: how many of the events are for the clients.
+        :param other: how many others are emitted between them, which are for nobody.
+        """
         for receiver in self.receivers.all:
             receiver.drop()
         self.pause()
@@ -119,11 +142,16 @@ class BenchCluster:
         self.receivers.reset()
 
     def pause(self) -> None:
-        """Lets the nodes see what has just happened."""
+        """Waits until the nodes have certainly noticed what has just happened: 0.3 seconds."""
         time.sleep(0.3)
 
     def back(self, missed: int) -> float:
-        """All clients come back at once; returns after how many seconds all have what they missed."""
+        """Connects all clients again, at once.
+
+        :param missed: how many events each of them missed.
+        :returns: after how many seconds all clients had all of these.
+        :raises RuntimeError: if a session was not recovered.
+        """
         start = time.monotonic()
         self.receivers.connect(self.receivers.all, [node.port for node in self.others], 0.001)
         end = self.receivers.until_received(missed, 0.001)

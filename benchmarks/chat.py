@@ -1,7 +1,7 @@
-"""What ``docs/chat.md`` reports: ``python -m benchmarks.chat [local|compose]``, or ``make numbers``.
+"""Measures what ``docs/chat.md`` reports: ``python -m benchmarks.chat [local|compose]``, or ``make numbers``.
 
-Clients (the official one) talk without a pause, while nodes are killed (20 times), then restarted one by one. In the
-end each client's messages are compared with what was said.
+Official JavaScript clients send chat messages all the time. Meanwhile a node is killed, 20 times; then the nodes are
+restarted one by one. In the end, the messages that each client received are compared with those that were sent.
 """
 
 from __future__ import annotations
@@ -28,29 +28,40 @@ from tests.support.cluster import Client, Clients, until
 from tests.support.supervisor import Supervisor
 
 NODES = ("node-a", "node-b", "node-c")
-#: As the page has them.
+#: The options with which the chat's page reconnects.
 RECONNECT = {"reconnectionDelay": 150, "reconnectionDelayMax": 1500, "timeout": 5000}
 #: Seconds between two messages of one client.
 PAUSE = 0.1
 
 
 class ChatCluster(Protocol):
-    """Where the chat runs."""
+    """A running cluster of the chat."""
 
     @property
     def url(self) -> str: ...
-    async def up(self) -> None: ...
-    async def kill(self, node: str) -> float:
-        """Kills a node; returns when (of :func:`time.monotonic`)."""
+    async def up(self) -> None:
+        """Starts the cluster, and waits until it is ready."""
         ...
 
-    async def restart(self, node: str) -> None: ...
-    async def back(self, node: str, times: int) -> None: ...
-    async def down(self) -> None: ...
+    async def kill(self, node: str) -> float:
+        """Kills a node with SIGKILL; returns the time, by :func:`time.monotonic`."""
+        ...
+
+    async def restart(self, node: str) -> None:
+        """Stops a node in order; it is started again."""
+        ...
+
+    async def back(self, node: str, times: int) -> None:
+        """Waits until a node has come back for the ``times``-th time."""
+        ...
+
+    async def down(self) -> None:
+        """Stops the cluster."""
+        ...
 
 
 class LocalChat:
-    """``python -m chat``."""
+    """The chat on this machine: ``python -m chat``."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -77,7 +88,7 @@ class LocalChat:
 
 
 class ComposeChat:
-    """``docker compose up``."""
+    """The chat in containers: ``docker compose up``."""
 
     def __init__(self) -> None:
         if why := engine():
@@ -96,7 +107,8 @@ class ComposeChat:
         return str(done.stdout).strip()
 
     async def kill(self, node: str) -> float:
-        # From inside, as when it crashes: the restart policy brings it back. PID 1 is Docker's init.
+        # Kill it from inside the container, which is like a crash, so that the restart policy starts it again.
+        # `kill(-1)` spares PID 1, which is Docker's init.
         at = time.monotonic()
         await asyncio.to_thread(
             subprocess.run,
@@ -113,7 +125,7 @@ class ComposeChat:
             state = await self._docker("inspect", "-f", "{{.State.Health.Status}}", self._containers[node])
             return state == "healthy"
 
-        await asyncio.sleep(2)  # until Docker knows that it was gone
+        await asyncio.sleep(2)  # until Docker has noticed that the node was gone
         await until(healthy, f"{node} is healthy", patience=60)
 
     async def down(self) -> None:
@@ -121,7 +133,11 @@ class ComposeChat:
 
 
 class Talk:
-    """Clients that talk all the time; each message is asked for until it is taken."""
+    """Clients that send messages all the time, each message again and again until the server has accepted it.
+
+    :ivar sent: the texts of all messages.
+    :ivar over: set to ``True`` to end the talk.
+    """
 
     def __init__(self, clients: list[Client]) -> None:
         self.clients = clients
@@ -141,7 +157,7 @@ class Talk:
                 times = welcomes(client)
                 try:
                     answer = await client.call("say", {"id": f"message-{i:08}", "room": "lobby", "text": text})
-                except RuntimeError:  # its connection was lost; as the page does:
+                except RuntimeError:  # The connection was lost. Do as the page does: wait for it, then send again.
                     await until(partial(welcomed_again, client, times), patience=60)
                     if text in texts(client)[-1000:]:
                         break
@@ -154,6 +170,12 @@ class Talk:
 
 
 async def measure(where: str, count: int, kills: int) -> str:
+    """Runs the whole measurement and returns its report.
+
+    :param where: "local" or "compose".
+    :param count: how many clients.
+    :param kills: how often to kill a node.
+    """
     cluster: ChatCluster = ComposeChat() if where == "compose" else LocalChat()
     clients = await Clients().start()
     returned: Counter[str] = Counter()
@@ -195,6 +217,7 @@ async def measure(where: str, count: int, kills: int) -> str:
 
 
 def welcomes(client: Client) -> int:
+    """How often the chat has welcomed a client."""
     return sum(event[0] == "welcome" for event in client.events())
 
 
@@ -207,7 +230,7 @@ def texts(client: Client) -> list[str]:
 
 
 def report(where: str, talk: Talk, who: list[Client], took: list[float]) -> str:
-    """A table. Seen, lost and doubled are counted at each client, as events come from the wire."""
+    """Returns a table. What was seen, lost and doubled is counted from the events that each client received."""
     seen = [texts(client) for client in who]
     orders = {tuple(order) for order in seen}
     recoveries = sum(

@@ -11,7 +11,7 @@ from .processes import Kind
 
 
 def stored(bench: Bench, kind: Kind, events: int) -> Measures:
-    """Bytes in Redis for each stored event."""
+    """Measures how many bytes each stored event takes in Redis."""
     with bench.cluster(kind) as cluster:
         cluster.join(1)
         cluster.write(events)
@@ -23,13 +23,16 @@ def stored(bench: Bench, kind: Kind, events: int) -> Measures:
 
 
 def idle(bench: Bench, clients: int, seconds: float) -> dict[str, Measures]:
-    """What idle clients cost their node: memory, and processor time with the default pings."""
+    """Measures what idle clients cost their node: memory, and processor time with the default pings.
+
+    :param seconds: how long to measure the processor time.
+    """
     kinds: tuple[Kind, ...] = ("recovery", "redis", "node")
     found: dict[str, Measures] = {}
     with ExitStack() as stack:
         clusters = {kind: stack.enter_context(bench.cluster(kind)) for kind in kinds}
         for kind, cluster in clusters.items():
-            cluster.join(20)  # what is loaded with the first client
+            cluster.join(20)  # so that what the node loads with its first clients is not counted
             before = cluster.others[0].memory()
             cluster.join(clients)
             found[kind] = {"bytes per client": (cluster.others[0].memory() - before) / clients}
@@ -45,7 +48,10 @@ def idle(bench: Bench, clients: int, seconds: float) -> dict[str, Measures]:
 
 
 def heartbeats(bench: Bench, clients: int, times: int) -> Measures:
-    """What it costs to keep a session, and to keep it alive, each time."""
+    """Measures what a session takes in Redis, and what each of its heartbeats costs the node and Redis.
+
+    :param times: how many heartbeats to measure; there are two per second.
+    """
 
     def memory() -> int:
         info: Any = bench.redis.info("memory")
@@ -67,7 +73,7 @@ def heartbeats(bench: Bench, clients: int, times: int) -> Measures:
 
 
 def window(bench: Bench, events: int) -> Measures:
-    """What an event in the window takes of a node's memory."""
+    """Measures how much of a node's memory each event in its window takes."""
     with bench.cluster("recovery") as cluster:
         cluster.join(1)
         cluster.write(bench.some(1000))

@@ -1,17 +1,23 @@
-"""What all contestants send: one event, the same bytes but for their offsets. ``contestant.mjs`` has it too."""
+"""The event that all contestants send: the same bytes from each of them, except for the offset.
+
+``contestant.mjs`` makes the same event.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: The event that receivers count.
+#: The name of the event that receivers count.
 NAME = "bench"
-#: How it begins in a packet.
+#: How that event begins in a packet.
 MARK = b'["bench"'
-#: An event that nobody gets: what else happens in a cluster.
+#: The name of an event that no receiver gets: it stands for the other traffic in a cluster.
 OTHER = "other"
 
 
 def event_argument(size: int) -> dict[str, Any]:
-    """The argument of an event, ``size`` bytes long as JSON once ``t`` has its 15 digits."""
+    """Returns the argument of an event, which is ``size`` bytes long as JSON once ``t`` has its 15 digits.
+
+    The sender sets ``t`` to the time in ns.
+    """
     return {"t": 0, "text": "x" * (size - len('{"t":,"text":""}') - 15)}

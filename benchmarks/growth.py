@@ -1,4 +1,7 @@
-"""How costs grow: one quantity varied, all else the same. This library, and where they say something, the others."""
+"""How costs grow: each curve varies one quantity and keeps everything else the same.
+
+The curves are for this library, and for other contestants where the comparison says something.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,15 @@ from .processes import Kind
 
 @dataclass
 class Curve:
-    """One plot.
+    """The data of one plot.
 
-    :param lines: name -> for each of ``xs`` the values of all rounds.
+    :param name: what the command line calls it.
+    :param title: what the plot calls it.
+    :param x: the label of the quantity that is varied.
+    :param y: the label of the quantity that is measured, with its unit.
+    :param xs: the values of the quantity that is varied.
+    :param lines: the title of a line -> for each of ``xs``, the measured values of all rounds.
+    :param log: whether the horizontal axis is logarithmic.
     """
 
     name: str
@@ -27,11 +36,12 @@ class Curve:
     log: bool = True
 
     def add(self, line: str, i: int, value: float) -> None:
+        """Adds the value that was measured in one round for ``xs[i]``."""
         self.lines.setdefault(line, [[] for _ in self.xs])[i].append(value)
 
 
 def receivers(bench: Bench) -> Curve:
-    """Processor time of the node that has the clients, for each event."""
+    """Measures the processor time that each event takes on the node that has the clients."""
     xs = [bench.some(x) for x in (1, 10, 50, 200, 1000)]
     curve = Curve("receivers", "an event's cost for the receiving node", "receivers", "µs of CPU per event", xs)
     kinds: tuple[tuple[Kind, str], ...] = (("recovery", "this library"), ("node", "Node's adapter"))
@@ -47,7 +57,7 @@ def receivers(bench: Bench) -> Curve:
 
 
 def _cpu_of(cluster: BenchCluster, events: int) -> float:
-    """Processor time on a receiving node, in µs for each event."""
+    """Returns the processor time of a receiving node for each event, in µs."""
     usage = cluster.others[0].usage
     before = usage.cpu
     cluster.fan_out(events, pause=0.02)
@@ -55,7 +65,10 @@ def _cpu_of(cluster: BenchCluster, events: int) -> float:
 
 
 def nodes(bench: Bench) -> Curve:
-    """Every node reads every event, whether it has clients for it or not."""
+    """Measures the cost of an event in larger and larger clusters.
+
+    Every node reads every event, whether or not it has clients for it.
+    """
     xs = [1, 2, 4, 8]
     curve = Curve("nodes", "an event's cost in a cluster", "nodes", "µs of CPU per event", xs, log=False)
     rate, events = 1000, bench.some(3000, 100)
@@ -75,7 +88,7 @@ def nodes(bench: Bench) -> Curve:
 
 
 def rooms(bench: Bench) -> Curve:
-    """200 clients, spread over more and more rooms; each event goes to one."""
+    """Measures the cost of an event with 200 clients that are spread over more and more rooms. An event goes to one."""
     xs = [1, 10, 100, 1000]
     curve = Curve("rooms", "an event's cost by rooms, 200 clients", "rooms", "µs of CPU per event", xs)
     count = bench.some(200, 2)
@@ -94,6 +107,7 @@ def rooms(bench: Bench) -> Curve:
 
 
 def missed(bench: Bench) -> Curve:
+    """Measures how long recovery takes when each client missed more and more events."""
     xs = [1, 10, 100, 1000]
     curve = Curve("missed", "recovery by missed events, 100 clients", "events missed by each", "seconds", xs)
     with bench.cluster("recovery") as cluster:
@@ -106,6 +120,7 @@ def missed(bench: Bench) -> Curve:
 
 
 def unrelated(bench: Bench) -> Curve:
+    """Measures how long recovery takes when there were more and more events for others meanwhile."""
     xs = [bench.some(x) for x in (100, 1000, 10_000, 100_000)]
     curve = Curve("unrelated", "recovery by other traffic, 100 clients", "events meanwhile, to others", "seconds", xs)
     with bench.cluster("recovery") as cluster:
@@ -118,7 +133,10 @@ def unrelated(bench: Bench) -> Curve:
 
 
 def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
-    """Clients of a killed node recover on two others, all at once."""
+    """Measures how long recovery takes when a node is killed and all its clients recover on two others at once.
+
+    :returns: the curve, and for each number of clients everything that was measured in the last round.
+    """
     xs = [bench.some(x) for x in (100, 500, 1000, 2000)]
     curve = Curve("concurrent", "a killed node's clients recover on two others", "clients", "seconds", xs)
     found = []
@@ -131,7 +149,7 @@ def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
 
 
 def _killed(bench: Bench, clients: int) -> Measures:
-    """A node is killed; its clients recover on two others."""
+    """Kills a node with so many clients, which then recover on two others."""
     with bench.cluster("recovery", 4) as cluster:
         emitter, victim, *survivors = cluster.nodes
         cluster.receivers.add(clients, [victim.port], lambda i: [ROOM])
@@ -157,7 +175,7 @@ def _killed(bench: Bench, clients: int) -> Measures:
 
 
 def memory(bench: Bench) -> Curve:
-    """What is retained takes memory in Redis and in each node."""
+    """Measures how much memory the retained events take in Redis and in each node."""
     xs = [bench.some(x) for x in (10_000, 25_000, 50_000, 100_000)]
     curve = Curve("memory", "memory by events within the retention", "events of 100 bytes", "MB", xs, log=False)
     with bench.cluster("recovery") as cluster:

@@ -8,7 +8,10 @@ from .bench import ROOM, SIZE, Bench
 
 
 def appended(bench: Bench, events: int) -> dict[str, list[float]]:
-    """Entries per second into Redis: by a node with 512 emits in flight, and by pipelined XADD alone."""
+    """Measures how many entries per second Redis stores.
+
+    They come from a node with 512 emits in flight, and from pipelined XADD alone.
+    """
     found: dict[str, list[float]] = {"recovery": [], "xadd": []}
     with bench.cluster("recovery") as cluster:
         for _ in range(bench.rounds):
@@ -27,7 +30,7 @@ def appended(bench: Bench, events: int) -> dict[str, list[float]]:
 
 
 def receivers_alone(bench: Bench, receivers: int, events: int) -> float:
-    """Deliveries per second that the receivers take from a server that does nothing but write."""
+    """Measures how many deliveries per second the receivers can take from a server that does nothing but write."""
     with bench.cluster("bare") as cluster:
         cluster.join(receivers)
         cluster.emitter.tell("blast", count=events, size=SIZE)
@@ -36,7 +39,10 @@ def receivers_alone(bench: Bench, receivers: int, events: int) -> float:
 
 
 def capacity(bench: Bench) -> dict[str, float]:
-    """How many events per second one Redis takes while four nodes read them: two emit, as fast as they can."""
+    """Measures how many events per second one Redis takes while four nodes read them.
+
+    Two of the four emit, as fast as they can.
+    """
     events = bench.some(20_000, 100)
     with bench.cluster("recovery", 4) as cluster:
         cluster.pause()

@@ -1,4 +1,4 @@
-"""What was measured, as plots. No measuring here."""
+"""Draws results as plots. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 from .processes import TITLES, Kind
 
-#: Colours of the contestants.
+#: The colours of the contestants, and of the lines of a curve.
 COLOURS: dict[str, str] = {"recovery": "#2a78d6", "redis": "#b0483a", "node": "#4d8a3d", "bare": "#8a8a8a"}
 LINES = ("#2a78d6", "#b0483a", "#4d8a3d")
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Draws what was measured, as SVG."""
+    """Draws all results as SVG files in a folder, which is made if it does not exist.
+
+    :returns: the paths of the files.
+    """
     import matplotlib
 
     matplotlib.use("svg")
@@ -89,6 +92,6 @@ def _saved(figure: Any, path: Path) -> Path:
     figure.patch.set_facecolor("white")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
-    # matplotlib ends some lines with spaces
+    # matplotlib ends some lines with spaces, which would show up as errors in diffs.
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
     return path

@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown. No measuring here."""
+"""Writes results as tables in Markdown. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .processes import TITLES
 
 
 def number(value: float) -> str:
-    """With as many digits as one may believe."""
+    """Formats a number with three significant digits: the measurements are not more exact than that."""
     if value >= 1000:
         digits = 2 - math.floor(math.log10(value))
         return f"{round(value, digits):,.0f}"
@@ -20,23 +20,24 @@ def number(value: float) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and the least and most."""
+    """Formats the median of some values, with the least and the greatest of them."""
     middle = number(statistics.median(values))
     return middle if len(values) < 2 else f"{middle} ({number(min(values))} to {number(max(values))})"
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round, so that a slow moment of the machine hits both."""
+    """Divides round by round: a slow moment of the machine affects both sides of a round."""
     return [a / b for a, b in zip(ours, theirs, strict=True) if b]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def comparison(results: dict[str, Any]) -> str:
-    """The table of works: medians, and ratios with their spread."""
+    """The table of works: medians, and this library's ratios to the other contestants with their spread."""
     rows = []
     for work in results["works"].values():
         ours = work["result"]["recovery"]
@@ -60,7 +61,7 @@ def comparison(results: dict[str, Any]) -> str:
 
 
 def costs(results: dict[str, Any]) -> str:
-    """Memory, idle clients, the limits."""
+    """The table of what idle clients, sessions and stored events cost."""
     found = results["costs"]
     rows = []
     idle = found["idle"]
@@ -82,6 +83,7 @@ def costs(results: dict[str, Any]) -> str:
 
 
 def limits(results: dict[str, Any]) -> str:
+    """The table of how much a node, Redis and the receivers can take."""
     found = results["costs"]
     appended = found["appended"]
     share = ratios(appended["recovery"], appended["xadd"])
@@ -97,11 +99,13 @@ def limits(results: dict[str, Any]) -> str:
 
 
 def killed(results: dict[str, Any]) -> str:
+    """The table of what it costs when a node is killed."""
     measures = ["clients", "s", "cpu ms per client", "redis cpu ms per client", "redis calls per client"]
     rows = [[number(row[measure]) for measure in measures] for row in results["killed"]]
     return table(["clients", "seconds", "ms of CPU each", "ms of Redis each", "Redis scripts each"], rows)
 
 
+#: What stands between the marks in ``docs/performance.md``, by the name in the mark.
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "machine": lambda results: str(results["machine"]),
     "comparison": comparison,
@@ -112,7 +116,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def fill(page: str, results: dict[str, Any]) -> str:
-    """The page with its measured parts anew: what is between ``<!-- name -->`` and ``<!-- / -->``."""
+    """Returns the page with new results: replaces everything between ``<!-- name -->`` and ``<!-- / -->``."""
 
     def part(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{SECTIONS[match[2]](results)}\n\n{match[3]}"

@@ -1,4 +1,8 @@
-"""The comparison: each work sets up its contestants side by side, then runs them in turn, round by round."""
+"""The comparison of the contestants.
+
+A *work* is one kind of load. For each work, all contestants are started side by side. Then they run it in turn, round
+by round.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from dataclasses import dataclass
 from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
 from .processes import Kind
 
-#: How much more the faster contestants get to do, so that each has about a second's work.
+#: How many times as many events the faster contestants emit, so that each of them is busy for about a second.
 SHARE: dict[Kind, int] = {"recovery": 8, "node": 2, "bare": 2, "redis": 1}
 
 
@@ -19,8 +23,12 @@ SHARE: dict[Kind, int] = {"recovery": 8, "node": 2, "bare": 2, "redis": 1}
 class Work:
     """One line of the table.
 
-    :param run: called once for each contestant and round, with what ``prepare`` made ready.
-    :param rounds: at most so many.
+    :param name: what the command line calls it.
+    :param title: what the report calls it.
+    :param kinds: the contestants that can do it.
+    :param prepare: called once for each contestant, before the first round.
+    :param run: called once for each contestant and round; returns what it measured.
+    :param rounds: the most rounds to run.
     """
 
     name: str
@@ -31,12 +39,15 @@ class Work:
     rounds: int = 99
 
 
-#: Of one work: contestant -> measure -> one value for each round.
+#: The results of one work: contestant -> the name of the quantity -> one value for each round.
 Result = dict[str, dict[str, list[float]]]
 
 
 def measure(bench: Bench, work: Work, kinds: Sequence[Kind]) -> Result:
-    """Runs one work: contestants in turn, so that what else the machine does hits all alike."""
+    """Runs one work. The contestants take turns, so that whatever else the machine does affects all of them alike.
+
+    :param kinds: the contestants to run; those that can't do this work are left out.
+    """
     kinds = [kind for kind in work.kinds if kind in kinds]
     result: Result = {kind: {} for kind in kinds}
     with ExitStack() as stack:
@@ -55,7 +66,7 @@ def measure(bench: Bench, work: Work, kinds: Sequence[Kind]) -> Result:
 
 
 def latency(cluster: BenchCluster) -> Measures:
-    """200 events per second."""
+    """Measures the time from an emit until its receivers have the event, at 200 events per second."""
     receivers = cluster.receivers
     receivers.reset()
     for receiver in receivers.all:
@@ -69,7 +80,11 @@ def latency(cluster: BenchCluster) -> Measures:
 
 
 def recover(missed: int, other: int) -> Callable[[BenchCluster], Measures]:
-    """All clients recover, or, where that is impossible, merely connect."""
+    """Returns the run of a work in which all clients recover. With ``AsyncRedisManager`` they can only connect again.
+
+    :param missed: how many events each client misses.
+    :param other: how many events for nobody are emitted between them.
+    """
 
     def run(cluster: BenchCluster) -> Measures:
         if cluster.kind == "redis":
@@ -89,13 +104,14 @@ def recover(missed: int, other: int) -> Callable[[BenchCluster], Measures]:
 
 
 def works(bench: Bench) -> list[Work]:
+    """Returns all works, in the order of the report."""
     some = bench.some
 
     def joined(count: int) -> Callable[[BenchCluster], None]:
         return lambda cluster: cluster.join(some(count))
 
     def met(count: int) -> Callable[[BenchCluster], None]:
-        """They have seen an event: BenchNode's adapter can't recover a client without an offset."""
+        """Lets the clients receive some events first: Node's adapter can't recover a client that has no offset."""
 
         def prepare(cluster: BenchCluster) -> None:
             cluster.join(some(count))
