@@ -182,6 +182,12 @@ class Chat:
         await self.sio.emit("welcome", welcome, to=sid, ignore_queue=True)
 
     async def _news(self, name: str, before: dict[str, Any] | None, outcome: str) -> None:
+        """Adds a line to the news on the cluster's page: a client has come back.
+
+        :param name: the person's name.
+        :param before: the person's record from before, which says which node the client came from.
+        :param outcome: "recovered", or the reason for a new session.
+        """
         await self.store.add_news(
             {
                 "at": round(time.time() * 1000),

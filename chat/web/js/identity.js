@@ -2,7 +2,8 @@
 //
 // The id lives as long as the browser tab. So the server recognises messages that were pending when the page was
 // reloaded. If the user duplicates a tab, the new tab has a copy of the id. The page holds a lock for its id, so that a
-// tab with a copied id notices this and takes a new one. In browsers without locks, each load of the page takes a new id.
+// tab with a copied id notices this and takes a new one. In browsers without locks, each load of the page takes a new
+// id.
 
 /** Returns the id of this page, and whether it is the same as before a reload. */
 export async function clientId() {
