@@ -57,7 +57,8 @@ def room_name(value: object) -> str:
     """Returns a room's name in its one valid form: lower case, with hyphens for spaces.
 
     :param value: what the client sent; it can be of any type.
-    :raises RequestRefused: if it has other characters than letters and digits of any script, hyphens and underscores.
+    :raises RequestRefused: if it is no text, or empty, or too long, or has other characters than letters and digits of
+        any script, hyphens and underscores.
     """
     name = unicodedata.normalize("NFKC", clean(value, "room", MAX_ROOM)).lower().replace(" ", "-")
     # Combining marks are allowed too, because many scripts write letters with them.
