@@ -1,6 +1,7 @@
 """Measures this library beside its peers: ``make bench``, or ``python -m benchmarks --help``.
 
-Every contestant gets the same Redis, the same machine and the same load, in turn; what counts are ratios.
+The contestants take turns on the same machine, with the same Redis and the same load. The results that matter are the
+ratios between them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import growth, report, works
+from . import costs, growth, limits, plots, report, works
+from .bench import Bench
 from .processes import HERE, TITLES, Kind
 
 ROOT = HERE.parent
@@ -52,7 +54,7 @@ def main() -> None:
             "Node's adapter is not installed: use `make bench`, or leave it out: --against recovery redis bare"
         )
     contestants: list[Kind] = list(dict.fromkeys(["recovery", *options.against]))
-    bench = works.Bench(options.rounds, options.scale, lambda text: print(text, file=sys.stderr, flush=True))
+    bench = Bench(options.rounds, options.scale, lambda text: print(text, file=sys.stderr, flush=True))
     try:
         results = run(bench, contestants, options.only)
     except KeyboardInterrupt:
@@ -66,15 +68,20 @@ def main() -> None:
     if options.only is None and "node" in contestants and "redis" in contestants:
         for section in ("costs", "killed", "limits"):
             print("\n" + report.SECTIONS[section](results))
-        written = report.plots(results, PAGE.parent / "pictures" if options.page else options.out)
+        written = plots.draw(results, PAGE.parent / "pictures" if options.page else options.out)
         if options.page:
             PAGE.write_text(report.fill(PAGE.read_text(), results))
             written.append(PAGE)
         bench.say(f"written: {', '.join(map(str, written))}")
 
 
-def run(bench: works.Bench, contestants: list[Kind], only: list[str] | None) -> dict[str, Any]:
-    """Everything, or what is asked for."""
+def run(bench: Bench, contestants: list[Kind], only: list[str] | None) -> dict[str, Any]:
+    """Runs the benchmarks.
+
+    :param contestants: whom to compare.
+    :param only: the names of the works and curves to run; ``None`` for everything.
+    :returns: the results, ready to be written as JSON.
+    """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
     if unknown := set(only or ()) - set(known):
@@ -96,20 +103,20 @@ def run(bench: works.Bench, contestants: list[Kind], only: list[str] | None) -> 
         bench.say(f"[{time.monotonic() - began:4.0f} s] memory, idle clients, limits")
         if {"node", "redis"} <= set(contestants):
             results["costs"] = {
-                "idle": works.idle(bench, bench.some(1000), 50 * bench.scale),
-                "stored": {kind: works.stored(bench, kind, bench.some(5000)) for kind in ("recovery", "node")},
-                "heartbeats": works.heartbeats(bench, bench.some(1000), 20),
-                "window": works.window(bench, bench.some(50_000)),
-                "appended": works.appended(bench, bench.some(20_000)),
-                "capacity": growth.capacity(bench),
-                "load": works.load_alone(bench, bench.some(200), bench.some(20_000, 100)),
+                "idle": costs.idle(bench, bench.some(1000), 50 * bench.scale),
+                "stored": {kind: costs.stored(bench, kind, bench.some(5000)) for kind in ("recovery", "node")},
+                "heartbeats": costs.heartbeats(bench, bench.some(1000), 20),
+                "window": costs.window(bench, bench.some(50_000)),
+                "appended": limits.appended(bench, bench.some(20_000)),
+                "capacity": limits.capacity(bench),
+                "load": limits.receivers_alone(bench, bench.some(200), bench.some(20_000, 100)),
             }
     bench.say(f"[{time.monotonic() - began:4.0f} s] done")
     return results
 
 
-def machine(bench: works.Bench) -> str:
-    """One line on what this was measured with."""
+def machine(bench: Bench) -> str:
+    """Returns one line that says with which machine and which versions this was measured."""
     info: Any = bench.redis.info("server")
     server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("python-socketio", "python-engineio", "aiohttp"))

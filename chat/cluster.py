@@ -1,4 +1,8 @@
-"""This node's part in the cluster: its pulse, the list of people it shows its clients, its log lag."""
+"""One node's view of the cluster, which it exchanges with the other nodes by heartbeats in Redis.
+
+A heartbeat stores how this node is; the reply says how the other nodes are. From that the node works out which people
+are in the chat, and shows the list to its own clients. The cluster's page shows :meth:`ClusterView.snapshot`.
+"""
 
 from __future__ import annotations
 
@@ -8,217 +12,207 @@ import os
 import signal
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout, RedisUnavailable
+from socketio_recovery import AsyncRedisStreamsManager
 
 from .journal import Journal
-from .presence import FORGET_AFTER, alive, rot, view
+from .measurements import EventRate, LogLag
+from .presence import FORGET_AFTER, alive, presence_of, unrecorded_departures
 from .settings import Settings
-from .store import Heard, Store
+from .store import UNAVAILABLE, ChatStore, HeartbeatReply
 
-#: Seconds between two beats, and between two measurements of the log's lag.
-BEAT = 0.5
-PROBE = 2.0
-#: Events per second are counted over so many seconds.
-RATE_OVER = 5.0
-
-UNAVAILABLE = (RedisError, OSError, PublishTimeout, RedisUnavailable)
+#: Seconds between two heartbeats.
+HEARTBEAT_INTERVAL = 0.5
 
 
-class Cluster:
-    """:param tell: shows this node's clients who is here.
-    :param probe: sends an event that nobody gets through the log; returns when this node has read it back.
+class ClusterView:
+    """What a node knows about the cluster, and what it tells the cluster about itself.
+
+    :param settings: the node's configuration.
+    :param store: the node's access to Redis.
+    :param manager: the client manager of the node's Socket.IO server.
+    :param journal: the node's structured log.
+    :param show_people: sends the list of people to this node's clients.
+    :param lag: measures how far this node is behind the log; this object starts and stops the measuring.
     """
 
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: ChatStore,
         manager: AsyncRedisStreamsManager,
         journal: Journal,
-        tell: Callable[[list[dict[str, Any]]], Awaitable[None]],
-        probe: Callable[[], Awaitable[None]],
+        show_people: Callable[[list[dict[str, Any]]], Awaitable[None]],
+        lag: LogLag,
     ) -> None:
         self.settings = settings
         self.store = store
         self.manager = manager
         self.journal = journal
+        self.lag = lag
+        self.event_rate = EventRate()
+        #: Identifies this run of the process. A node that was started again has the same name and another ``boot``.
         self.boot = uuid.uuid4().hex
-        #: This node's clients: connection -> the person's id.
+        #: The clients that are connected to this node: id of the connection -> id of the person.
         self.here: dict[str, str] = {}
-        #: Who is here, on all nodes; see :func:`chat.presence.view`.
+        #: The people on all nodes, as :func:`chat.presence.presence_of` lists them.
         self.people: list[dict[str, Any]] = []
-        self.heard: Heard | None = None
+        #: The reply to the last successful heartbeat; ``None`` before the first one.
+        self.last_reply: HeartbeatReply | None = None
+        #: "starting", "up", "draining" or "stopped".
         self.state = "starting"
-        self._tell = tell
-        self._probe = probe
+        self._show_people = show_people
         self._started = time.time()
-        self._events: deque[float] = deque()
-        self._told_outcomes: Counter[str] = Counter()
-        self._seen: object = None
+        self._reported_outcomes: Counter[str] = Counter()
+        self._last_look: object = None
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._probing_since: float | None = None
-        self._lag = 0.0
-        self._answers = True
-
-    # -- what this node knows -----------------------------------------------------------------------
-
-    @property
-    def lag(self) -> float:
-        """How far this node is behind the log, in seconds: from an append until this node has read it."""
-        waiting = time.monotonic() - self._probing_since if self._probing_since is not None else 0.0
-        return max(self._lag, waiting)
+        self._redis_answers = True
 
     @property
     def ready(self) -> bool:
-        """Whether to send clients here: the log is followed, and the lag is small."""
-        return self.manager.healthy and self.lag < self.settings.max_lag
-
-    def count(self) -> None:
-        """An event goes through the log."""
-        self._events.append(time.monotonic())
-
-    @property
-    def rate(self) -> float:
-        """Events that this node put into the log, per second."""
-        since = time.monotonic() - RATE_OVER
-        while self._events and self._events[0] < since:
-            self._events.popleft()
-        return len(self._events) / RATE_OVER
+        """Whether the load balancer may send clients here: the node follows the log, and its lag is small enough."""
+        return self.manager.healthy and self.lag.seconds < self.settings.max_lag
 
     def wake(self) -> None:
-        """Something changed: do not wait for the next beat."""
+        """Sends the next heartbeat at once, because something changed."""
         self._wake.set()
 
-    # -- the pulse ----------------------------------------------------------------------------------
+    def kill(self, by: str) -> None:
+        """Kills this process with SIGKILL. As after a power cut, nobody is informed and nothing is saved.
+
+        :param by: who asked for it; for the journal.
+        """
+        self.journal("node.killed", logging.WARNING, by=by)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    # -- heartbeats ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        for work in (self._pulse, self._measure):
+        """Starts the tasks that send heartbeats and measure the lag."""
+        for work in (self._heartbeat_loop, self.lag.measure_forever):
             self._tasks.append(asyncio.create_task(work()))
 
     async def stop(self) -> None:
-        """Ends the pulse, and says goodbye: who was here counts as reconnecting at once."""
+        """Stops the tasks and sends a last heartbeat that says "stopped".
+
+        With it, the people on this node count as reconnecting at once. Without it, the other nodes would have to wait
+        until they take this node for dead.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.state = "stopped"
         try:
-            await self._beat()
+            await self._heartbeat()
         except UNAVAILABLE:
             self.journal("node.unheard", logging.WARNING, why="Redis does not answer")
 
-    async def _pulse(self) -> None:
+    async def _heartbeat_loop(self) -> None:
         while True:
             self._wake.clear()
             try:
-                await self._beat()
-                await self._look()
+                await self._heartbeat()
+                await self._update_people()
             except UNAVAILABLE as error:
-                if self._answers:
+                if self._redis_answers:
                     self.journal("redis.lost", logging.WARNING, error=error)
-                self._answers = False
+                self._redis_answers = False
             else:
-                if not self._answers:
+                if not self._redis_answers:
                     self.journal("redis.back")
-                self._answers = True
+                self._redis_answers = True
             if self.state == "starting" and self.ready:
                 self.state = "up"
                 self.journal("node.ready")
             try:
-                async with asyncio.timeout(BEAT):
+                async with asyncio.timeout(HEARTBEAT_INTERVAL):
                     await self._wake.wait()
-                    await asyncio.sleep(0.02)  # changes come in groups
+                    await asyncio.sleep(0.02)  # changes often come in groups: one heartbeat is enough for all of them
             except TimeoutError:
                 pass
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         outcomes = Counter(self.manager.outcomes)
         record = {
             "boot": self.boot,
             "state": self.state,
             "ready": self.ready,
             "clients": len(self.here),
-            "lag": round(self.lag * 1000, 1),
-            "rate": round(self.rate, 1),
+            "lag": round(self.lag.seconds * 1000, 1),
+            "rate": round(self.event_rate.per_second, 1),
             "started": round(self._started * 1000),
             "demo": self.settings.demo,
         }
-        more = outcomes - self._told_outcomes
-        self.heard = await self.store.beat(self.settings.name, record, more)
-        self._told_outcomes = outcomes
-        if self.heard.kill and self.settings.demo:
+        new_outcomes = outcomes - self._reported_outcomes
+        reply = self.last_reply = await self.store.heartbeat(self.settings.name, record, new_outcomes)
+        self._reported_outcomes = outcomes
+        if reply.kill and self.settings.demo:
             self.kill("another page")
-        old = [name for name, node in self.heard.nodes.items() if self.heard.now - node["at"] > FORGET_AFTER]
+        old = [name for name, node in reply.nodes.items() if reply.now - node["at"] > FORGET_AFTER]
         if old:
             await self.store.forget_nodes(old)
 
-    def kill(self, by: str) -> None:
-        """The node dies as by a power cut: nobody is told, nothing is saved."""
-        self.journal("node.killed", logging.WARNING, by=by)
-        os.kill(os.getpid(), signal.SIGKILL)
+    async def _update_people(self) -> None:
+        """Works out who is in the chat, and shows the list to this node's clients if it changed.
 
-    async def _look(self) -> None:
-        """Sees who is here, writes down what nobody else could, shows it to this node's clients."""
-        heard = self.heard
-        assert heard is not None
-        up = sorted((name, node["boot"]) for name, node in heard.nodes.items() if alive(node, heard.now))
-        seen = (heard.version, up)
+        It also writes down what a dead node could not: that its people lost their connection, or did not come back.
+        """
+        reply = self.last_reply
+        assert reply is not None
+        up = sorted((name, node["boot"]) for name, node in reply.nodes.items() if alive(node, reply.now))
+        look = (reply.version, up)
         waiting = any(person["state"] != "here" for person in self.people)
-        if seen == self._seen and not waiting:
+        if look == self._last_look and not waiting:
             return
         records = await self.store.people()
-        found = view(records, heard.nodes, heard.now, round(self.settings.recover_within * 1000))
-        for id, conn in (*found.lost, *rot(records, self.settings.name, self.boot, self.here)):
-            await self.store.lost(id, conn)
+        found = presence_of(records, reply.nodes, reply.now, round(self.settings.recover_within * 1000))
+        for id, conn in (*found.lost, *unrecorded_departures(records, self.settings.name, self.boot, self.here)):
+            await self.store.mark_lost(id, conn)
         for id, conn in found.gone:
-            if await self.store.gone(id, conn):
+            if await self.store.remove_person(id, conn):
                 self.journal("person.expired", person=id)
-        self._seen = seen
+        self._last_look = look
         if found.people != self.people:
             self.people = found.people
-            await self._tell(self.people)
-
-    async def _measure(self) -> None:
-        while True:
-            self._probing_since = time.monotonic()
-            try:
-                await self._probe()
-                self._lag = time.monotonic() - self._probing_since
-            except UNAVAILABLE:
-                self._lag = time.monotonic() - self._probing_since
-            self._probing_since = None
-            await asyncio.sleep(PROBE)
+            await self._show_people(self.people)
 
     # -- for the cluster's page ---------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
-        """How the cluster is: nodes, people, outcomes, news. Times in milliseconds."""
-        heard = self.heard or Heard(0, "", {}, {}, False)
-        nodes = [_shown(name, node, heard.now) for name, node in sorted(heard.nodes.items())]
+        """The state of the cluster as JSON: nodes, number of people, outcomes of connecting, news. Times are in ms.
+
+        If Redis does not answer, ``redis`` is false, the news are empty, and the rest is what was known last.
+        """
+        reply = self.last_reply or HeartbeatReply(0, "", {}, {}, False)
+        nodes = [_shown(name, node, reply.now) for name, node in sorted(reply.nodes.items())]
         news: Sequence[dict[str, Any]] = ()
-        answers = self._answers
+        redis_answers = self._redis_answers
         try:
             news = await self.store.news()
         except UNAVAILABLE:
-            answers = False
+            redis_answers = False
         return {
             "asked": self.settings.name,
             "demo": self.settings.demo,
-            "redis": answers,
+            "redis": redis_answers,
             "nodes": nodes,
             "here": sum(person["state"] == "here" for person in self.people),
             "reconnecting": sum(person["state"] == "reconnecting" for person in self.people),
-            "outcomes": heard.outcomes,
+            "outcomes": reply.outcomes,
             "news": list(news),
         }
 
 
 def _shown(name: str, node: Mapping[str, Any], now: int) -> dict[str, Any]:
+    """A node as the cluster's page shows it.
+
+    Its ``state`` is "starting", "up", "draining" or "stopped" as the node reported it; "behind" if it is up and not
+    ready; "down" if no heartbeat came lately.
+    """
     state = node["state"]
     running = alive(node, now)
     if not running and state != "stopped":

@@ -1,4 +1,7 @@
-"""The chat's events: what clients send, and what they get. Answers to clients are acknowledgements."""
+"""The chat's events: those that clients send, and those that they receive.
+
+The server answers a client's event by an acknowledgement.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,40 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, RedisUnavailable
 
 from . import rules
-from .cluster import UNAVAILABLE, Cluster
+from .cluster import ClusterView
 from .journal import Journal
-from .rules import LOBBY, MAX_NAME, MAX_ROOM, MAX_ROOMS, MAX_TEXT, Allowance, Introduction, Refused, clean, room_name
+from .measurements import LogLag
+from .rules import (
+    LOBBY,
+    MAX_NAME,
+    MAX_ROOM,
+    MAX_ROOMS,
+    MAX_TEXT,
+    Introduction,
+    RateLimiter,
+    RequestRefused,
+    clean,
+    room_name,
+)
 from .settings import Settings
-from .store import History, Store
+from .store import UNAVAILABLE, ChatStore, RoomHistory
 
+#: The name of the cluster, which all its nodes share.
 CHANNEL = "chat"
-#: Rooms of the chat have names of their own among the server's rooms.
+#: The Socket.IO room of the chat's room "lobby" is "#lobby". So no client can enter a Socket.IO room of another kind.
 PREFIX = "#"
 
 
 class Chat:
-    """The server side of the page. A session's data is ``{"id", "name"}``; its rooms are the chat's rooms."""
+    """One node of the chat: a Socket.IO server with the handlers of its events.
+
+    The data of a Socket.IO session is ``{"id", "name"}``: the person's public id, and the name that others see.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.journal = Journal(settings.name)
-        self.store = Store(settings.redis_url, CHANNEL)
+        self.store = ChatStore(settings.redis_url, CHANNEL)
         self.manager = AsyncRedisStreamsManager(
             settings.redis_url,
             channel=CHANNEL,
@@ -37,8 +56,10 @@ class Chat:
             max_disconnection_duration=settings.recover_within,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
-        self.cluster = Cluster(settings, self.store, self.manager, self.journal, self._show_people, self._probe)
-        self._allowances: dict[str | None, Allowance] = {}
+        self.cluster = ClusterView(
+            settings, self.store, self.manager, self.journal, self._show_people, LogLag(self._probe)
+        )
+        self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", self.disconnect)
         for handler in (self.say, self.join, self.leave, self.rename, self.typing):
@@ -49,15 +70,20 @@ class Chat:
     # -- what all events share ----------------------------------------------------------------------
 
     def _answering(self, handler: Callable[[str, dict[str, Any]], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """A handler of one object, whatever the client sent, however often; what goes wrong is the answer."""
+        """Wraps the handler of an event, which gets one ``dict`` whatever the client sent.
+
+        The wrapper answers if the client sends too much, if the handler refuses what it sent, and if Redis does not
+        answer. Such an answer has ``error`` (a code), ``text`` (a sentence), and ``retry`` (after how many ms to try
+        again) if that makes sense.
+        """
 
         async def handle(sid: str, asked: object = None, *_: object) -> Any:
-            allowance = self._allowances.get(self.manager.eio_sid_from_sid(sid, "/"))
-            if allowance is not None and (wait := allowance.take(time.monotonic())):
+            limiter = self._rate_limiters.get(self.manager.eio_sid_from_sid(sid, "/"))
+            if limiter is not None and (wait := limiter.take(time.monotonic())):
                 return {"error": "fast", "text": "too much at once", "retry": round(wait * 1000) + 1}
             try:
                 return await handler(sid, asked if isinstance(asked, dict) else {})
-            except Refused as refused:
+            except RequestRefused as refused:
                 return refused.answer()
             except UNAVAILABLE:
                 return {"error": "unavailable", "text": "Redis does not answer", "retry": 1000}
@@ -67,6 +93,7 @@ class Chat:
     # -- starting and stopping ----------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Connects to Redis and starts the heartbeats. If Redis does not answer, the node waits for it."""
         self.journal("node.started", port=self.settings.port, demo=int(self.settings.demo))
         try:
             await self.manager.start()
@@ -75,7 +102,7 @@ class Chat:
         self.cluster.start()
 
     async def stop(self) -> None:
-        """An orderly end: clients go elsewhere, what they said is stored."""
+        """Stops the node in order: its clients go to other nodes, and what they said is stored."""
         self.journal("node.draining", clients=len(self.cluster.here))
         self.cluster.state = "draining"
         await self.manager.drain(over=self.settings.drain_over)
@@ -85,23 +112,25 @@ class Chat:
         self.journal("node.stopped")
 
     async def _show_people(self, people: list[dict[str, Any]]) -> None:
-        # Past the log: each node works this out, and what is shown next replaces it.
+        # Not through the log: each node works out the list for its own clients, and the next list replaces this one.
         await self.sio.emit("people", people, ignore_queue=True)
 
     async def _probe(self) -> None:
+        """Sends an event through the log to a room that nobody is in, and waits until this node has read it."""
         await self.manager.emit("probe", None, room="probe " + self.cluster.boot, volatile=True)
 
     # -- coming and going ---------------------------------------------------------------------------
 
     def rooms(self, sid: str) -> list[str]:
-        """The chat's rooms that a client of this node is in."""
+        """Returns the chat's rooms that a client of this node is in, sorted by name."""
         return sorted(room[len(PREFIX) :] for room in self.sio.rooms(sid) if str(room).startswith(PREFIX))
 
     async def connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+        """Welcomes a client. Unless its session was recovered, the client introduces itself and enters its rooms."""
         conn = self.manager.eio_sid_from_sid(sid, "/")
         assert conn is not None
         recovered = self.manager.recovered(sid)
-        histories: dict[str, History] = {}
+        histories: dict[str, RoomHistory] = {}
         try:
             if recovered:
                 session = await self.sio.get_session(sid)
@@ -110,7 +139,7 @@ class Chat:
                 session = {"id": said.id, "name": said.name}
                 await self.sio.save_session(sid, session)
                 await asyncio.gather(*(self.sio.enter_room(sid, PREFIX + room) for room in said.rooms))
-                # After entering: what is said from now on comes as an event.
+                # Read the histories after entering the rooms: whatever is said from now on comes as an event as well.
                 histories = await self.store.history(said.rooms)
             rooms = self.rooms(sid)
             record = {
@@ -121,17 +150,18 @@ class Chat:
                 "rooms": rooms,
                 "lost": 0,
             }
-            before = await self.store.arrived(session["id"], record)
+            before = await self.store.put_person(session["id"], record)
             self.cluster.here[conn] = session["id"]
-            self._allowances[conn] = Allowance(self.settings.message_rate, time.monotonic())
+            self._rate_limiters[conn] = RateLimiter(self.settings.message_rate, time.monotonic())
             reason = self.manager.recovery_reason(sid)
             if recovered or reason != "new":
                 await self._news(session["name"], before, "recovered" if recovered else str(reason))
         except UNAVAILABLE as error:
-            raise RedisUnavailable(str(error)) from None  # the transport is closed, the client tries again
+            raise RedisUnavailable(str(error)) from None  # closes the transport, so that the client tries again
         self.cluster.wake()
         self.journal("session.recovered" if recovered else "session.new", sid=sid, name=session["name"], reason=reason)
-        # Past the log, but in its order: all that was missed comes before it, all that is new after it.
+        # Not through the log, but in its order: the client gets everything it missed before the welcome, and everything
+        # new after it.
         welcome = {
             "node": self.settings.name,
             "id": session["id"],
@@ -141,7 +171,9 @@ class Chat:
             "rooms": rooms,
             "histories": {room: shown(history) for room, history in histories.items()},
             "people": self.cluster.people,
-            "nodes": sorted(self.cluster.heard.nodes) if self.cluster.heard is not None else [self.settings.name],
+            "nodes": sorted(self.cluster.last_reply.nodes)
+            if self.cluster.last_reply is not None
+            else [self.settings.name],
             "now": round(time.time() * 1000),
             "demo": self.settings.demo,
             "within": self.settings.recover_within,
@@ -150,6 +182,12 @@ class Chat:
         await self.sio.emit("welcome", welcome, to=sid, ignore_queue=True)
 
     async def _news(self, name: str, before: dict[str, Any] | None, outcome: str) -> None:
+        """Adds a line to the news on the cluster's page: a client has come back.
+
+        :param name: the person's name.
+        :param before: the person's record from before, which says which node the client came from.
+        :param outcome: "recovered", or the reason for a new session.
+        """
         await self.store.add_news(
             {
                 "at": round(time.time() * 1000),
@@ -161,37 +199,41 @@ class Chat:
         )
 
     async def disconnect(self, sid: str, reason: str) -> None:
+        """Removes a person who left; notes that a connection was lost if the client may come back."""
         conn = self.manager.eio_sid_from_sid(sid, "/")
         if conn is None or conn not in self.cluster.here:
-            self.journal("session.ended", sid=sid, reason=reason)  # it was no client of this node
+            self.journal("session.ended", sid=sid, reason=reason)  # the client was not connected to this node
             return
         id = self.cluster.here.pop(conn)
-        self._allowances.pop(conn, None)
+        self._rate_limiters.pop(conn, None)
         left = reason in (self.sio.reason.CLIENT_DISCONNECT, self.sio.reason.SERVER_DISCONNECT)
         self.journal("session.left" if left else "session.lost", sid=sid, reason=reason)
         try:
-            await (self.store.gone if left else self.store.lost)(id, conn)
-        except UNAVAILABLE as error:  # the next look finds it
+            await (self.store.remove_person if left else self.store.mark_lost)(id, conn)
+        except UNAVAILABLE as error:  # the cluster view finds it later; see `unrecorded_departures`
             self.journal("person.unwritten", logging.WARNING, sid=sid, error=error)
         self.cluster.wake()
 
     async def kill(self, sid: str, *_: object) -> None:
-        """Only where ``DEMO=1``."""
+        """Kills this node. This handler exists only with ``DEMO=1``."""
         self.cluster.kill("a page")
 
     # -- talking ------------------------------------------------------------------------------------
 
     def _room(self, sid: str, value: object) -> str:
-        """:raises Refused: if it is no room of the client's."""
+        """Returns the valid name of a room that the client named.
+
+        :raises RequestRefused: if the client is not in that room.
+        """
         room = room_name(value)
         if room not in self.rooms(sid):
-            raise Refused("outside", "you are not in that room")
+            raise RequestRefused("outside", "you are not in that room")
         return room
 
     async def say(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """``{id, room, text}``: a message to a room. The answer has its number in the room.
+        """``{id, room, text}``: sends a message to a room. The answer has the message's number in the room, ``seq``.
 
-        A client that got no answer asks again with the same ``id``: the message is taken once.
+        A client that got no answer sends the message again with the same ``id``. It is stored only once.
         """
         session = await self.sio.get_session(sid)
         room = self._room(sid, asked.get("room"))
@@ -199,30 +241,30 @@ class Chat:
         text = clean(asked.get("text"), "message", MAX_TEXT)
         author = session["id"]
         fresh = {"id": f"{author}-{id}", "room": room, "from": author, "name": session["name"], "text": text}
-        message, told = await self.store.say(author, id, room, fresh)
+        message, told = await self.store.add_message(author, id, room, fresh)
         if not told:
-            # If this node dies before it has noted that everybody was told, the author asks again, and everybody
-            # is told again: pages know a message by its id.
-            self.cluster.count()
+            # If this node dies after the emit and before the note, the author sends the message again, and everybody
+            # gets it twice. The pages recognise it by its id and show it once.
+            self.cluster.event_rate.count()
             await self.sio.emit("message", message, to=PREFIX + message["room"])
-            await self.store.told(author, id)
+            await self.store.mark_told(author, id)
         return {"seq": message["seq"], "at": message["at"], "id": message["id"]}
 
     async def typing(self, sid: str, asked: dict[str, Any]) -> None:
-        """``{room}``: somebody writes. Not worth keeping: never replayed."""
+        """``{room}``: tells the room that the client is typing. The event is volatile, so it is never replayed."""
         session = await self.sio.get_session(sid)
         room = self._room(sid, asked.get("room"))
         typist = {"id": session["id"], "name": session["name"], "room": room}
-        self.cluster.count()
+        self.cluster.event_rate.count()
         await self.sio.emit("typing", typist, to=PREFIX + room, skip_sid=sid, volatile=True)
 
     async def join(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """``{room, seen}``: enters a room. The answer is what was said there lately, after number ``seen``."""
+        """``{room, seen}``: enters a room. The answer has the room's recent messages after number ``seen``."""
         room = room_name(asked.get("room"))
         rooms = self.rooms(sid)
         if room not in rooms:
             if len(rooms) >= MAX_ROOMS:
-                raise Refused("rooms", f"you are in {MAX_ROOMS} rooms already")
+                raise RequestRefused("rooms", f"you are in {MAX_ROOMS} rooms already")
             await self.sio.enter_room(sid, PREFIX + room)
             self.journal("room.joined", sid=sid, room=room)
             await self._changed(sid, rooms=self.rooms(sid))
@@ -232,17 +274,17 @@ class Chat:
         }
 
     async def leave(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """``{room}``: leaves a room, but the lobby."""
+        """``{room}``: leaves a room. Nobody can leave the lobby."""
         room = self._room(sid, asked.get("room"))
         if room == LOBBY:
-            raise Refused("lobby", "nobody leaves the lobby")
+            raise RequestRefused("lobby", "nobody leaves the lobby")
         await self.sio.leave_room(sid, PREFIX + room)
         self.journal("room.left", sid=sid, room=room)
         await self._changed(sid, rooms=self.rooms(sid))
         return {"room": room}
 
     async def rename(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """``{name}``: the name of what the client says from now on."""
+        """``{name}``: changes the person's name. Earlier messages keep the old name."""
         name = clean(asked.get("name"), "name", MAX_NAME)
         session = await self.sio.get_session(sid)
         if name != session["name"]:
@@ -254,9 +296,10 @@ class Chat:
     async def _changed(self, sid: str, **fields: Any) -> None:
         conn = self.manager.eio_sid_from_sid(sid, "/")
         if conn in self.cluster.here:
-            await self.store.changed(self.cluster.here[conn], conn, **fields)
+            await self.store.change_person(self.cluster.here[conn], conn, **fields)
             self.cluster.wake()
 
 
-def shown(history: History) -> dict[str, Any]:
+def shown(history: RoomHistory) -> dict[str, Any]:
+    """A room's history as clients get it."""
     return {"first": history.first, "last": history.last, "messages": history.messages}

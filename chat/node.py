@@ -1,6 +1,6 @@
-"""One node of the chat: a process with an aiohttp server. ``python -m chat.node``
+"""Runs one node of the chat: a process with an aiohttp server. ``python -m chat.node``
 
-It is configured by environment variables; see :mod:`chat.settings`.
+Environment variables configure it; :mod:`chat.settings` lists them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from .settings import Settings
 
 
 def main() -> int:
+    """Runs the node until a signal ends it.
+
+    :returns: the exit status: 0, or 1 if the node could not start; standard error says why.
+    """
     try:
         settings = Settings.of(os.environ)
-        journal.start(settings.log_level)
+        journal.configure(settings.log_level)
         if not (settings.client_js / CLIENT_FILE).exists():
             raise FileNotFoundError("socket.io-client is not installed: run `make chat`")
 

@@ -1,4 +1,4 @@
-"""The node's HTTP side: the pages, the probes, the cluster's state."""
+"""What a node answers to plain HTTP requests: the pages, the health checks, the state of the cluster as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from . import CLIENT_FILE
-from .cluster import UNAVAILABLE
 from .events import Chat
+from .store import UNAVAILABLE
 
 WEB = Path(__file__).parent / "web"
-#: The pages need nothing from elsewhere; what others write can't run on them.
+#: The pages load nothing from other hosts. The policy also keeps the browser from running what chat users write.
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -22,25 +22,30 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+#: Files that are served under another path than their name.
 _ALIASES = {"index.html": "/", "cluster.html": "/cluster"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(chat: Chat) -> web.Application:
-    """The node's web application: everything that it answers."""
+    """Builds the node's web application: Socket.IO, the pages, and what the load balancer and the pages ask for.
+
+    It starts and stops ``chat`` when it is itself started and stopped.
+    """
     app = web.Application(client_max_size=1000)
     chat.sio.attach(app)
 
     async def ready(request: web.Request) -> web.Response:
-        """For the load balancer: whether to send clients here."""
+        """``GET /readyz``, for the load balancer: whether to send clients to this node."""
         return web.Response(text="ready\n") if chat.cluster.ready else web.Response(status=503, text="not ready\n")
 
     async def cluster(request: web.Request) -> web.Response:
+        """``GET /cluster.json``, for the cluster's page."""
         return web.json_response(await chat.cluster.snapshot(), headers=HEADERS)
 
     async def kill(request: web.Request) -> web.Response:
-        """``{"node": name}``: only where ``DEMO=1``, and only from a page of ours."""
+        """``POST /cluster/kill`` with ``{"node": name}``: only with ``DEMO=1``, and only from a page of this host."""
         if not chat.settings.demo:
             raise web.HTTPForbidden(text="nodes are killed from the page only if they were started with DEMO=1\n")
         if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
@@ -49,7 +54,7 @@ def application(chat: Chat) -> web.Application:
             node = (await request.json())["node"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             raise web.HTTPBadRequest(text='expected {"node": name}\n') from None
-        if chat.cluster.heard is None or not isinstance(node, str) or node not in chat.cluster.heard.nodes:
+        if chat.cluster.last_reply is None or not isinstance(node, str) or node not in chat.cluster.last_reply.nodes:
             raise web.HTTPNotFound(text="no such node\n")
         try:
             await chat.store.order_kill(node)
@@ -78,12 +83,12 @@ def application(chat: Chat) -> web.Application:
 
 
 async def up(request: web.Request) -> web.Response:
-    """For whoever starts this process: it is alive, whatever Redis does."""
+    """``GET /healthz``, for whatever supervises this process: the process is alive, even if Redis does not answer."""
     return web.Response(text="up\n")
 
 
 def file(path: Path) -> Handler:
-    """A handler that serves one file."""
+    """Returns a request handler that serves one file."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         return web.FileResponse(path, headers=HEADERS)

@@ -1,8 +1,9 @@
-"""Who is here, on which node, who is reconnecting (no I/O).
+"""The rules that say who is in the chat, on which node, and who is reconnecting (no I/O).
 
-What Redis holds: a record of each person, written by the node that has its connection; and a record of each
-node, which it refreshes twice a second. A node that is killed can write nothing. So a person counts as here
-only while the node that says so is alive, and whichever node notices first that it is not writes that down.
+Redis holds two kinds of records. The node that has a person's connection writes the record of that person. Each node
+refreshes the record of itself twice a second. A node that is killed can't write any more. So a person counts as here
+only while the node that says so is alive. The first node that notices that another one is dead writes down that the
+people on it lost their connection.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A node that has not been heard of for so long, in milliseconds, is down.
+#: A node is down when its last heartbeat is this old, in milliseconds.
 DOWN_AFTER = 2000
-#: A node that is down is forgotten after so long, in milliseconds.
+#: The record of a node is removed when its last heartbeat is this old, in milliseconds.
 FORGET_AFTER = 600_000
-#: So many are listed to a page at most.
+#: The most people that are listed to a page.
 MAX_PEOPLE = 200
 
 
 @dataclass
-class View:
-    """Who is here, and what is to be written down because nobody else could.
+class Presence:
+    """Who is in the chat, and which changes some node still has to write down because a dead node could not.
 
-    :ivar people: for the pages, in the order of names.
-    :ivar lost: people whose node died: (id, connection).
-    :ivar gone: people who did not come back in time: (id, connection).
+    :ivar people: what the pages show of each person, sorted by name.
+    :ivar lost: people whose node died: pairs of the person's id and the id of the lost connection.
+    :ivar gone: people who did not come back in time: the same pairs.
     """
 
     people: list[dict[str, Any]] = field(default_factory=list)
@@ -34,19 +35,24 @@ class View:
 
 
 def alive(node: Mapping[str, Any], now: int) -> bool:
-    """Whether a node is up: it was heard of lately, and has not said goodbye."""
+    """Whether a node runs: its last heartbeat is recent, and did not say that the node was stopped.
+
+    :param node: its record: ``at`` (ms), ``state``.
+    :param now: Redis's time, in ms.
+    """
     return bool(now - node["at"] < DOWN_AFTER) and node["state"] != "stopped"
 
 
-def view(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: int) -> View:
-    """Works out who is here.
+def presence_of(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: int) -> Presence:
+    """Works out who is in the chat.
 
-    :param people: id -> record: ``name``, ``sid``, ``node``, ``boot``, ``conn``, ``rooms``, ``lost`` (ms, or 0).
+    :param people: id -> record: ``name``, ``node``, ``boot``, ``conn``, ``rooms``, and ``lost``: when the connection
+        was lost, in ms; 0 while there is one.
     :param nodes: name -> record: ``boot``, ``at`` (ms), ``state``.
     :param now: Redis's time, in ms.
-    :param keep: for how long a client can come back, in ms.
+    :param keep: how long after losing its connection a client can recover its session, in ms.
     """
-    found = View()
+    found = Presence()
     up = {(name, node["boot"]) for name, node in nodes.items() if alive(node, now)}
     for id, person in people.items():
         lost = person["lost"]
@@ -70,11 +76,16 @@ def view(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: in
     return found
 
 
-def rot(people: Mapping[str, Any], node: str, boot: str, here: Mapping[str, str]) -> list[tuple[str, str]]:
-    """People that Redis believes to be on this node, though they are not: their leaving could not be written.
+def unrecorded_departures(
+    people: Mapping[str, Any], node: str, boot: str, here: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Returns the people that are on this node according to Redis but have left, which could not be written then.
 
-    :param here: connection -> id, of this node.
-    :returns: (id, connection)
+    :param people: id -> record, as for :func:`presence_of`.
+    :param node: the name of this node.
+    :param boot: identifies this run of the node.
+    :param here: this node's clients: id of the connection -> id of the person.
+    :returns: pairs of a person's id and the id of the connection that it has no longer.
     """
     return [
         (id, person["conn"])

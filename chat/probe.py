@@ -1,6 +1,7 @@
-"""Whether the node of this container is up: ``python -m chat.probe`` ends with status 0 if it is.
+"""The health check of a node's container: ``python -m chat.probe`` ends with status 0 if the node is up, else 1.
 
-``/healthz``, not ``/readyz``: a node that waits for Redis is to be left alone, not started again.
+It asks for ``/healthz`` and not for ``/readyz``, because a node that waits for Redis is not ready but should go on
+running.
 """
 
 from __future__ import annotations

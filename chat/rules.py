@@ -1,4 +1,4 @@
-"""What clients may send (no I/O). Errors are for the client: one code and one sentence."""
+"""The rules for what clients may send (no I/O). An error is for the client: a code and a sentence."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import re
 import unicodedata
 from typing import Any
 
-MAX_TEXT = 1000  # characters
+#: The most characters of a message, of a person's name, and of a room's name.
+MAX_TEXT = 1000
 MAX_NAME = 40
 MAX_ROOM = 30
-#: Rooms that one client may be in.
+#: The most rooms that one client may be in.
 MAX_ROOMS = 12
-#: The room that everybody is in, always.
+#: The room that everybody is in and nobody can leave.
 LOBBY = "lobby"
-#: A client's own ids, of itself and of its messages: random, so that nobody else has them.
+#: What the ids look like that a client makes for itself and for its messages. They are random, so they are unique.
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
 
-class Refused(Exception):
-    """What a client sent is not taken.
+class RequestRefused(Exception):
+    """The server does not accept what a client sent.
 
-    :param code: for the page, which has the words for it.
-    :param text: for a reader.
+    :param code: a short word; the page shows its own text for it, in the user's language.
+    :param text: an English sentence that says what is wrong.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -30,88 +31,100 @@ class Refused(Exception):
         self.code = code
 
     def answer(self) -> dict[str, Any]:
+        """The acknowledgement that the client gets."""
         return {"error": self.code, "text": str(self)}
 
 
 def clean(value: object, what: str, most: int) -> str:
-    """What a client sent as a text: one line, not empty, not too long.
+    """Returns a text that a client sent as one line: each run of white space becomes one space.
 
-    :raises Refused: if it is something else.
+    :param value: what the client sent; it can be of any type.
+    :param what: what the text is, for the error message.
+    :param most: the most characters it may have.
+    :raises RequestRefused: if it is no text, or empty, or too long.
     """
     if not isinstance(value, str):
-        raise Refused("invalid", f"the {what} must be a text")
+        raise RequestRefused("invalid", f"the {what} must be a text")
     text = " ".join(value.encode("utf-8", "replace").decode().split())
     if not text:
-        raise Refused("empty", f"the {what} is empty")
+        raise RequestRefused("empty", f"the {what} is empty")
     if len(text) > most:
-        raise Refused("long", f"the {what} is longer than {most} characters")
+        raise RequestRefused("long", f"the {what} is longer than {most} characters")
     return text
 
 
 def room_name(value: object) -> str:
-    """A room's name: letters and digits of any script, hyphens, underscores; lower case.
+    """Returns a room's name in its one valid form: lower case, with hyphens for spaces.
 
-    :raises Refused: if it is something else.
+    :param value: what the client sent; it can be of any type.
+    :raises RequestRefused: if it is no text, or empty, or too long, or has other characters than letters and digits of
+        any script, hyphens and underscores.
     """
     name = unicodedata.normalize("NFKC", clean(value, "room", MAX_ROOM)).lower().replace(" ", "-")
-    # combining marks too: many scripts spell their letters with them
+    # Combining marks are allowed too, because many scripts write letters with them.
     if not all(c in "-_" or unicodedata.category(c)[0] in "LNM" for c in name) or len(name) > MAX_ROOM:
-        raise Refused("room", "a room's name has letters, digits, hyphens and underscores")
+        raise RequestRefused("room", "a room's name has letters, digits, hyphens and underscores")
     return name
 
 
 def own_id(value: object, what: str) -> str:
-    """An id that the client made.
+    """Returns an id that the client made.
 
-    :raises Refused: if it is something else.
+    :param value: what the client sent; it can be of any type.
+    :param what: what the id is for, for the error message.
+    :raises RequestRefused: if it is not 8 to 64 ASCII letters, digits or hyphens.
     """
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise Refused("invalid", f"the {what} must be 8 to 64 letters, digits or hyphens")
+        raise RequestRefused("invalid", f"the {what} must be 8 to 64 letters, digits or hyphens")
     return value
 
 
 def public_id(client: str) -> str:
-    """What others see of a client's own id: they can't tell the id from it."""
+    """Returns what others may see in place of a client's own id. It is a hash, from which nobody can find the id."""
     return hashlib.sha256(client.encode()).hexdigest()[:16]
 
 
 class Introduction:
-    """What a client says of itself as it connects. What is not right is left out: it is let in all the same.
+    """What a client says about itself when it connects.
 
-    :param auth: hostile.
-    :param sid: for the name of a guest, and for the id of a client that has none.
+    Values that break the rules are replaced or left out, so that every client can connect.
+
+    :param auth: the ``auth`` object that the client sent. It is untrusted, and can be of any type.
+    :param sid: the session id; a client without a valid name or id gets one that is made from it.
     """
 
     def __init__(self, auth: object, sid: str) -> None:
         said = auth if isinstance(auth, dict) else {}
         try:
             self.name = clean(said.get("name"), "name", MAX_NAME)
-        except Refused:
+        except RequestRefused:
             self.name = f"Guest {sid[:4]}"
         try:
             self.id = public_id(own_id(said.get("client"), "client"))
-        except Refused:
+        except RequestRefused:
             self.id = public_id(sid)
-        #: The rooms it was in, and the last message it has of each.
+        #: The rooms that the client was in -> the number of the last message that it has from the room.
         self.rooms: dict[str, int] = {LOBBY: 0}
         rooms = said.get("rooms")
         for room, seen in list(rooms.items())[:MAX_ROOMS] if isinstance(rooms, dict) else ():
             try:
                 self.rooms[room_name(room)] = number(seen)
-            except Refused:
+            except RequestRefused:
                 continue
 
 
 def number(value: object) -> int:
-    """The number of a message that a client has seen; 0 for none."""
+    """Returns the number of a message that a client says it has seen; 0 if ``value`` is no such number."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0
 
 
-class Allowance:
-    """How many messages a client may send: ``rate`` per second on average, and some at once.
+class RateLimiter:
+    """Limits how many events a client may send: ``rate`` per second on average, three times as many at once.
 
-    :param rate: per second.
-    :param now: seconds, of any clock that never goes back.
+    This is a token bucket.
+
+    :param rate: events per second.
+    :param now: the present time in seconds, of any clock that never goes back.
     """
 
     def __init__(self, rate: float, now: float) -> None:
@@ -121,7 +134,7 @@ class Allowance:
         self.at = now
 
     def take(self, now: float) -> float:
-        """Takes one; returns 0, or if there is none left, in how many seconds there will be one."""
+        """Asks for one event. Returns 0 if it is allowed now, else the number of seconds until one will be."""
         self.left = min(self.most, self.left + (now - self.at) * self.rate)
         self.at = now
         if self.left < 1:

@@ -1,19 +1,20 @@
-"""How a node is configured: environment variables, read and checked. README.md has the same list.
+"""A node's configuration, which it reads from environment variables and checks. README.md has the same list.
 
 ===================  =============================================================  ==============================
-``NODE_NAME``        what the page calls it; each node has its own                  the machine's name
-``HOST``             the address it listens on                                      ``127.0.0.1``
-``PORT``             the port                                                       ``8000``
+``NODE_NAME``        the node's name on the pages; each node needs its own          the machine's name
+``HOST``             the address the node listens on                                ``127.0.0.1``
+``PORT``             the port it listens on                                         ``8000``
 ``REDIS_URL``        the Redis that all nodes share                                 ``redis://localhost:6379/0``
 ``CLIENT_JS``        the ``dist`` folder of ``socket.io-client``                    where ``make chat`` installs it
 ``DEMO``             ``1`` lets anybody kill nodes from the page                    ``0``
-``RECOVER_WITHIN``   how long a client can come back to its session, in seconds     ``120``
-``DRAIN_OVER``       spreads the closing of connections on SIGTERM over so many     ``0.5``
-                     seconds
-``MAX_LAG``          with the log further behind than this, in seconds, the node    ``5``
-                     is not ready
-``MESSAGE_RATE``     messages per second that one client may send, on average;      ``10``
-                     three times as many at once
+``RECOVER_WITHIN``   how long after losing its connection a client can recover      ``120``
+                     its session, in seconds
+``DRAIN_OVER``       how long the node takes to close its connections after         ``0.5``
+                     SIGTERM, in seconds
+``MAX_LAG``          the node is not ready while it is further behind the log       ``5``
+                     than this, in seconds
+``MESSAGE_RATE``     how many messages per second one client may send on            ``10``
+                     average; three times as many at once
 ``LOG_LEVEL``        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``                  ``INFO``
 ===================  =============================================================  ==============================
 """
@@ -32,7 +33,7 @@ from . import CLIENT_JS
 
 @dataclass(frozen=True)
 class Settings:
-    """A node's configuration; see the top of this file."""
+    """A node's configuration. The top of this file explains the fields."""
 
     name: str
     host: str
@@ -48,7 +49,10 @@ class Settings:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Settings:
-        """:raises ValueError: for a value that can't be; names the variable."""
+        """Reads the settings from environment variables; those that are missing or empty have their defaults.
+
+        :raises ValueError: if a value is not allowed. The message names the variable.
+        """
 
         def number(name: str, default: float, least: float, most: float) -> float:
             text = environ.get(name) or str(default)

@@ -1,4 +1,7 @@
-"""What the nodes share in Redis beside the log: messages, people, nodes. Thin: the scripts are in ``lua/``."""
+"""What the nodes share in Redis beside the log: messages, people, the nodes' heartbeats.
+
+This is a thin layer; the scripts that run in Redis are in ``lua/``.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+from socketio_recovery import PublishTimeout, RedisUnavailable
 
-from .rules import Refused
+from .rules import RequestRefused
 
-#: Recent messages that are kept of a room, and for how long after its last one, in seconds.
+#: How many recent messages of each room are kept.
 HISTORY = 100
+#: How long they are kept after the room's last message, in seconds.
 HISTORY_FOR = 86400
-#: Rooms with messages, at most.
+#: The most rooms that can have messages at the same time.
 ALL_ROOMS = 500
-#: Lines of news on the cluster's page.
+#: How many lines of news are kept for the cluster's page.
 NEWS = 30
-#: How long an order to kill a node stands, in seconds.
+#: How long an order to kill a node is valid, in seconds.
 ORDER_FOR = 5
+
+#: The exceptions of this module, and of the client manager, that mean that Redis does not answer.
+UNAVAILABLE = (RedisError, OSError, PublishTimeout, RedisUnavailable)
 
 LUA = Path(__file__).parent / "lua"
 
 
 @dataclass
-class History:
-    """What is kept of a room.
+class RoomHistory:
+    """What Redis keeps of a room's messages. They are numbered without gaps from ``first`` to ``last``.
 
-    :ivar first: the number of the room's first message; since then none was left out.
-    :ivar last: the number of its last one; 0 if nobody has said anything.
-    :ivar messages: the recent ones.
+    :ivar first: the number of the room's first message; 0 if there is none.
+    :ivar last: the number of its last message; 0 if there is none.
+    :ivar messages: the recent messages, the oldest first.
     """
 
     first: int
@@ -40,8 +49,15 @@ class History:
 
 
 @dataclass
-class Heard:
-    """What a node learns with each of its beats. Times are in milliseconds, Redis's."""
+class HeartbeatReply:
+    """What a node learns from Redis with each of its heartbeats.
+
+    :ivar now: Redis's time, in milliseconds.
+    :ivar version: changes whenever the record of a person changes.
+    :ivar nodes: the name of each node -> its record; ``at`` is the time of its last heartbeat, in ms.
+    :ivar outcomes: how often connecting had each outcome, on all nodes together.
+    :ivar kill: whether somebody ordered this node to kill itself.
+    """
 
     now: int
     version: str
@@ -50,11 +66,13 @@ class Heard:
     kill: bool
 
 
-class Store:
-    """:param url: of Redis.
-    :param channel: the cluster's name; keys begin with ``{channel}:app:``.
+class ChatStore:
+    """The chat's data in Redis.
 
-    Every method raises :exc:`redis.RedisError` or :exc:`OSError` if Redis does not answer within seconds.
+    Every method raises :exc:`redis.RedisError` or :exc:`OSError` if Redis does not answer within a few seconds.
+
+    :param url: the URL of Redis.
+    :param channel: the cluster's name; all keys begin with ``{channel}:app:``.
     """
 
     def __init__(self, url: str, channel: str) -> None:
@@ -64,8 +82,8 @@ class Store:
             )
         )
         self._prefix = f"{{{channel}}}:app:"
-        self._say, self._person, self._beat = (
-            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "person", "beat")
+        self._say, self._person, self._heartbeat = (
+            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "person", "heartbeat")
         )
 
     def _key(self, *parts: str) -> str:
@@ -75,17 +93,23 @@ class Store:
         return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
+        """Closes all connections to Redis."""
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
     # -- messages -----------------------------------------------------------------------------------
 
-    async def say(self, author: str, id: str, room: str, message: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Takes a message into its room's history; one that was taken before, with this id, only once.
+    async def add_message(
+        self, author: str, id: str, room: str, message: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], bool]:
+        """Adds a message to its room's history, unless it was added before.
 
-        :param message: what to store; ``seq`` (its number in the room) and ``at`` (ms) are added.
-        :returns: the message as it was taken first, and whether everybody was told of it.
-        :raises Refused: if there are too many rooms.
+        :param author: the id of the person who said it.
+        :param id: the author's own id of the message. A second message with the same id is not added.
+        :param room: the room's name.
+        :param message: what to store. ``seq`` (its number in the room) and ``at`` (the time, in ms) are added to it.
+        :returns: the message as it was stored the first time, and whether :meth:`mark_told` was called for it.
+        :raises RequestRefused: if there are too many rooms.
         """
         stored, told = await self._say(
             keys=[
@@ -97,18 +121,22 @@ class Store:
             args=[json.dumps(message)[1:], HISTORY, HISTORY_FOR, room, ALL_ROOMS],
         )
         if told == "rooms":
-            raise Refused("rooms", "there are too many rooms; use one that there is")
+            raise RequestRefused("rooms", "there are too many rooms; use one that there is")
         found: dict[str, Any] = json.loads(stored)
         return found, bool(told)
 
-    async def told(self, author: str, id: str) -> None:
-        """Everybody was told of a message."""
+    async def mark_told(self, author: str, id: str) -> None:
+        """Notes that a message was sent to everybody in its room.
+
+        :param author: the id of the person who said it.
+        :param id: the author's own id of the message.
+        """
         await self._call("HSET", self._key("said", author, id), "told", "1")
 
-    async def history(self, rooms: Mapping[str, int]) -> dict[str, History]:
-        """What is kept of rooms.
+    async def history(self, rooms: Mapping[str, int]) -> dict[str, RoomHistory]:
+        """Reads what is kept of some rooms.
 
-        :param rooms: room -> the number of the last message that is not needed.
+        :param rooms: room -> the number of the last message that the client has; only later ones are returned.
         """
         pipe = self._redis.pipeline(transaction=True)
         for room in rooms:
@@ -119,29 +147,42 @@ class Store:
         for i, (room, seen) in enumerate(rooms.items()):
             (first, last), stored = answers[2 * i], answers[2 * i + 1]
             messages = [message for line in stored if (message := json.loads(line))["seq"] > seen]
-            found[room] = History(int(first or 0), int(last or 0), messages)
+            found[room] = RoomHistory(int(first or 0), int(last or 0), messages)
         return found
 
     # -- people -------------------------------------------------------------------------------------
 
-    async def arrived(self, id: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Writes a person's record down.
+    async def put_person(self, id: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Stores the record of a person who has just connected.
 
-        :returns: the one there was.
+        :param id: the person's id.
+        :param record: see :func:`chat.presence.presence_of`.
+        :returns: the record that this one replaces; ``None`` if there was none.
         """
         _, before = await self._change(id, "put", record["conn"], record)
         return json.loads(before) if before else None
 
-    async def changed(self, id: str, conn: str, **fields: Any) -> bool:
-        """Changes fields of a person's record, if it is still that of the connection ``conn``."""
+    async def change_person(self, id: str, conn: str, **fields: Any) -> bool:
+        """Changes fields of a person's record, if it still belongs to the connection ``conn``.
+
+        :returns: whether it was changed.
+        """
         return bool((await self._change(id, "change", conn, fields))[0])
 
-    async def lost(self, id: str, conn: str) -> bool:
-        """A person's connection ``conn`` was lost: from now on it is waited for."""
+    async def mark_lost(self, id: str, conn: str) -> bool:
+        """Notes that a person's connection ``conn`` was lost now; the person counts as reconnecting from now on.
+
+        Nothing changes if this was noted before, or if the person has a newer connection.
+
+        :returns: whether the record was changed.
+        """
         return bool((await self._change(id, "lost", conn))[0])
 
-    async def gone(self, id: str, conn: str) -> bool:
-        """A person left, or did not come back; unless there is another connection than ``conn`` by now."""
+    async def remove_person(self, id: str, conn: str) -> bool:
+        """Removes a person who left or did not come back, unless the person has a newer connection than ``conn``.
+
+        :returns: whether the person was removed.
+        """
         return bool((await self._change(id, "gone", conn))[0])
 
     async def _change(self, id: str, what: str, conn: str, fields: Mapping[str, Any] | None = None) -> tuple[int, str]:
@@ -150,19 +191,24 @@ class Store:
         return changed, before
 
     async def people(self) -> dict[str, dict[str, Any]]:
-        """The records of all people; see :func:`chat.presence.view`."""
+        """Returns the records of all people by their ids; see :func:`chat.presence.presence_of`."""
         found = await self._call("HGETALL", self._key("people"))
         return {id: json.loads(record) for id, record in found.items()}
 
     # -- nodes --------------------------------------------------------------------------------------
 
-    async def beat(self, name: str, record: Mapping[str, Any], outcomes: Mapping[str, int]) -> Heard:
-        """Tells how this node is; learns how the others are."""
+    async def heartbeat(self, name: str, record: Mapping[str, Any], outcomes: Mapping[str, int]) -> HeartbeatReply:
+        """Stores how this node is, and returns how the other nodes are.
+
+        :param name: the name of this node.
+        :param record: how it is; ``at`` (Redis's time, in ms) is added to it.
+        :param outcomes: how often connecting to this node had each outcome since its last heartbeat.
+        """
         keys = [self._key("nodes"), self._key("version"), self._key("outcomes"), self._key("kill", name)]
-        now, version, nodes, all_outcomes, kill = await self._beat(
+        now, version, nodes, all_outcomes, kill = await self._heartbeat(
             keys=keys, args=[name, json.dumps(record), json.dumps(outcomes)]
         )
-        return Heard(
+        return HeartbeatReply(
             int(now),
             version,
             {node: json.loads(text) for node, text in _pairs(nodes)},
@@ -171,24 +217,26 @@ class Store:
         )
 
     async def forget_nodes(self, names: Iterable[str]) -> None:
+        """Removes the records of some nodes."""
         await self._call("HDEL", self._key("nodes"), *names)
 
     async def order_kill(self, name: str) -> None:
-        """The node is to kill itself at its next beat."""
+        """Orders a node to kill itself at its next heartbeat. The order expires after :data:`ORDER_FOR` seconds."""
         await self._call("SET", self._key("kill", name), "1", "EX", ORDER_FOR)
 
     async def add_news(self, news: Mapping[str, Any]) -> None:
-        """A line for the cluster's page."""
+        """Adds a line of news for the cluster's page, and removes the oldest if there are too many."""
         pipe = self._redis.pipeline(transaction=True)
         pipe.lpush(self._key("news"), json.dumps(news))
         pipe.ltrim(self._key("news"), 0, NEWS - 1)
         await pipe.execute()
 
     async def news(self) -> list[dict[str, Any]]:
-        """The lines for the cluster's page, the newest first."""
+        """Returns the lines of news for the cluster's page, the newest first."""
         found = await self._call("LRANGE", self._key("news"), 0, -1)
         return [json.loads(line) for line in found]
 
 
 def _pairs(flat: list[str]) -> Iterable[tuple[str, str]]:
+    """The fields and values of a hash, from the flat list that a script returns."""
     return zip(flat[::2], flat[1::2], strict=True)

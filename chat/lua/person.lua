@@ -1,8 +1,12 @@
--- Changes the record of a person, if it is still the one that is meant.
+-- Changes the record of a person. Except for "put", only if the record belongs to the connection that is named.
 --
--- KEYS: people (hash), their version
--- ARGV: the person's id, "put" or "change" or "lost" or "gone", the connection that is meant, fields as JSON
--- Returns {1 if it was changed, the record as it was}.
+-- KEYS: 1 the people (hash: id -> record as JSON), 2 the version of their records (grows with each change)
+-- ARGV: 1 the person's id
+--       2 "put" to store a new record, "change" to change some fields of it,
+--         "lost" to note that the connection was lost (unless that is noted already), "gone" to remove the record
+--       3 the id of the connection that the record must belong to
+--       4 the record for "put", the fields for "change", as JSON
+-- Returns {1 if the record was changed, else 0; the record as it was before, "" if there was none}.
 local id, what, conn = ARGV[1], ARGV[2], ARGV[3]
 local json = redis.call('HGET', KEYS[1], id)
 local person = json and cjson.decode(json)

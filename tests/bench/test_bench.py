@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import report
-from benchmarks.load import Receiver
+from benchmarks import plots, report
+from benchmarks.event import MARK, event_argument
 from benchmarks.processes import HERE
-from benchmarks.wire import MARK, event
+from benchmarks.receivers import Receiver
 from tests.support.paths import ROOT
 
 WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed", "rooms")
@@ -80,12 +80,12 @@ def test_an_answer_to_a_ping_is_a_pong() -> None:
 
 
 def test_an_event_has_the_size_it_is_said_to_have() -> None:
-    text = json.dumps(event(100) | {"t": 123_456_789_012_345}, separators=(",", ":"))
+    text = json.dumps(event_argument(100) | {"t": 123_456_789_012_345}, separators=(",", ":"))
     assert len(text) == 100
 
 
 def results() -> dict[str, Any]:
-    """Returns made-up results of two rounds."""
+    """Two rounds, made up."""
     work = {
         "title": "fan-out",
         "result": {"recovery": {"deliveries/s": [100.0, 90.0]}, "redis": {"deliveries/s": [10.0, 30.0]}},
@@ -118,7 +118,7 @@ def test_the_page_gets_its_measured_parts() -> None:
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
-    for path in report.plots(results(), tmp_path):
+    for path in plots.draw(results(), tmp_path):
         text = path.read_text()
         assert text.startswith("<?xml")
         assert not re.search(r" $", text, re.MULTILINE)

@@ -382,7 +382,7 @@ def test_no_caddy(monkeypatch: pytest.MonkeyPatch) -> None:
     from chat import __main__ as local
 
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(local.Refusal, match="no Caddy here: run `make chat`"):
+    with pytest.raises(local.CannotRun, match="no Caddy here: run `make chat`"):
         local.find_caddy()
 
 

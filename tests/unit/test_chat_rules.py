@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chat import presence, rules
 from chat.journal import _quoted
-from chat.rules import Allowance, Introduction, Refused
+from chat.rules import Introduction, RateLimiter, RequestRefused
 from chat.settings import Settings
 
 ANYTHING = st.recursive(
@@ -39,7 +39,7 @@ def test_what_is_taken_is_clean(value: Any) -> None:
         lambda: rules.own_id(value, "id"),
     )
     for check in checks:
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RequestRefused):
             found = check()
             assert found
             found.encode()  # no lone surrogates
@@ -50,7 +50,7 @@ def test_what_is_taken_is_clean(value: Any) -> None:
 def test_a_room_has_one_name(text: str) -> None:
     try:
         name = rules.room_name(text)
-    except Refused:
+    except RequestRefused:
         return
     assert rules.room_name(name) == name
     assert not set(name) & set("<>&\"'/#: ")
@@ -63,14 +63,14 @@ def test_nobody_learns_a_client_id_from_what_is_shown() -> None:
     assert said.id != Introduction({}, "sid").id
 
 
-def test_the_allowance() -> None:
-    allowance = Allowance(2, 100)
-    assert [allowance.take(100) for _ in range(6)] == [0] * 6  # three seconds' worth at once
-    assert allowance.take(100) == pytest.approx(0.5)
-    assert allowance.take(100.5) == 0
-    assert allowance.take(100.5) > 0
-    assert [allowance.take(1000) for _ in range(6)] == [0] * 6
-    assert allowance.take(1000) > 0
+def test_the_rate_limiter() -> None:
+    limiter = RateLimiter(2, 100)
+    assert [limiter.take(100) for _ in range(6)] == [0] * 6  # three seconds' worth at once
+    assert limiter.take(100) == pytest.approx(0.5)
+    assert limiter.take(100.5) == 0
+    assert limiter.take(100.5) > 0
+    assert [limiter.take(1000) for _ in range(6)] == [0] * 6
+    assert limiter.take(1000) > 0
 
 
 def person(name: str, node: str, boot: str, lost: int = 0) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_who_is_here() -> None:
         "5": person("stopped", "c", "1"),
         "6": person("away for long", "a", "1", lost=NOW - 5001),
     }
-    found = presence.view(people, NODES, NOW, 5000)
+    found = presence.presence_of(people, NODES, NOW, 5000)
     states = {p["name"]: p["state"] for p in found.people}
     assert states == {
         "here": "here",
@@ -114,7 +114,9 @@ def test_presence_does_not_rot() -> None:
         "2": person("left, though it could not be written", "a", "1"),
         "3": person("elsewhere", "b", "1"),
     }
-    assert presence.rot(people, "a", "1", {"conn-here": "1"}) == [("2", "conn-left, though it could not be written")]
+    assert presence.unrecorded_departures(people, "a", "1", {"conn-here": "1"}) == [
+        ("2", "conn-left, though it could not be written")
+    ]
 
 
 def test_settings() -> None:

@@ -1,10 +1,11 @@
-// The cluster's page: asks any node, once a second, how all are. It needs no session of its own, so it counts as nobody.
+// The cluster's page. Once a second it asks some node how all nodes are. It uses plain HTTP and has no session, so it
+// does not count as a person.
 import { nodeColour } from "./colours.js";
 import { $, element, svg, write } from "./dom.js";
 import { duration, t, timeWithSeconds, translate, why } from "./words.js";
 
 const EVERY = 1000; // milliseconds
-const KEPT = 120; // samples of the chart
+const KEPT = 120; // how many samples the chart shows
 
 const rates = [];
 translate();
@@ -16,7 +17,7 @@ async function look() {
     const answer = await fetch("/cluster.json", { cache: "no-store", signal: AbortSignal.timeout(3000) });
     if (answer.ok) found = await answer.json();
   } catch {
-    // said below
+    // The notice below says so.
   }
   const problem = found === null ? t("no-cluster") : found.redis ? "" : t("redis-down");
   write($("notice"), problem);

@@ -1,12 +1,13 @@
-// Elements, made without markup: what others write is always text.
+// Makes elements of the page without parsing HTML. So what other people write is always shown as text.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with properties (`class`, `data`, or any attribute) and children (elements or texts). */
+/** Makes an HTML element with properties (`class`, `data`, `on`, or any attribute) and children (elements or texts). */
 export function element(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
 
+/** Makes an SVG element in the same way. */
 export function svg(tag, properties = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
 }
@@ -22,7 +23,7 @@ function fill(made, properties, children) {
   return made;
 }
 
-/** Writes a text only if it changed, so that a screen reader does not say it again. */
+/** Sets the text of an element only if it changed, so that a screen reader does not read it out again. */
 export function write(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

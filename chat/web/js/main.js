@@ -1,4 +1,4 @@
-// The chat's page: what happens is told to those who show it.
+// The chat's page. This file connects the parts: it passes what the session reports to the files that keep or show it.
 import { Conversation } from "./conversation.js";
 import { $, write } from "./dom.js";
 import * as identity from "./identity.js";
@@ -12,17 +12,17 @@ import * as timeline from "./view-timeline.js";
 import { language, t, translate, why } from "./words.js";
 
 const LOBBY = "lobby";
-const TYPING_EVERY = 2000; // milliseconds
-const TYPING_FOR = 4000;
+const TYPING_EVERY = 2000; // how often to tell the others that the user is typing, in milliseconds
+const TYPING_FOR = 4000; // how long the page shows that somebody is typing, in milliseconds
 
 translate();
 const client = await identity.clientId();
-if (!client.same) identity.pending.set([]); // another tab's
+if (!client.same) identity.pending.set([]); // they belong to another tab
 const me = { id: "", name: identity.name.get() };
 const conversation = new Conversation();
 let current = LOBBY;
 let people = [];
-let loss = null; // the incident that is not over
+let loss = null; // the incident of a lost connection, until the session goes on or ends
 conversation.room(LOBBY);
 $("name").value = me.name;
 
@@ -45,7 +45,7 @@ session.addEventListener("state", () => {
     panel.happened(session.state, t(`line-${session.state}`));
   }
   typists.clear();
-  // The others see the same within a second; here it is known at once.
+  // The server tells the other clients within a second. This page changes its own list at once.
   if (session.state === "left" || session.state === "ended") people = people.filter((person) => person.id !== me.id);
   else if (session.state === "lost") people = people.map((person) => (person.id === me.id ? { ...person, state: "reconnecting" } : person));
   panel.state(session);
@@ -62,7 +62,7 @@ session.addEventListener("welcome", ({ detail: it }) => {
   let reloaded = 0;
   let anew = false;
   const lostBefore = conversation.missing;
-  // A room whose joining was not answered: the connection was lost just then.
+  // The connection was lost before a `join` was answered: the server says that the client is in the room.
   const unknown = it.rooms.filter((room) => !conversation.rooms.has(room) && !it.histories[room]);
   for (const room of it.rooms) conversation.room(room);
   for (const room of unknown) ask("join", { room }).then((answer) => answer?.history && (conversation.take(room, answer.history), show()));
@@ -80,7 +80,7 @@ session.addEventListener("welcome", ({ detail: it }) => {
     panel.happened("first", t("happened-first", { node: it.node }));
     if (it.name !== $("name").value.trim()) $("name").placeholder = it.name;
   } else {
-    // The incident stays where it happened; what was caught up stands below it.
+    // The line of the incident stays where it is. The messages that were missed stand below it.
     if (loss) Object.assign(loss, incident);
     else conversation.incident(incident);
     panel.happened(outcome, messagesView.incidentText(incident));
@@ -97,7 +97,7 @@ session.addEventListener("welcome", ({ detail: it }) => {
   outbox.flush();
 });
 
-let fresh = null; // the welcome that was not a recovery
+let fresh = null; // the last welcome, if it began a new session although the user had not left
 
 function notice() {
   const offline = session.state === "lost" || session.state === "connecting";
@@ -113,7 +113,7 @@ function notice() {
   $("notice").hidden = !text;
 }
 
-let offlineFor = 0; // seconds
+let offlineFor = 0; // how long there has been no connection, in seconds
 setInterval(() => {
   offlineFor = session.state === "lost" || session.state === "connecting" ? offlineFor + 1 : 0;
   if (offlineFor === 4) notice();
@@ -125,7 +125,7 @@ $("toggle").addEventListener("click", () => {
 });
 $("drop").addEventListener("click", () => session.drop());
 $("kill").addEventListener("click", () => session.kill());
-// A tab that is closed does not come back.
+// The user closes the tab, so the session ends.
 addEventListener("pagehide", (event) => event.persisted || session.socket.disconnect());
 addEventListener("beforeunload", (event) => outbox.items.length && event.preventDefault());
 
@@ -154,7 +154,7 @@ document.addEventListener("visibilitychange", () => {
 
 outbox.addEventListener("change", show);
 outbox.addEventListener("taken", ({ detail: { item, answer } }) => {
-  // Most come back as an event first; one that was sent again in a new session need not.
+  // Most messages come back as an event first. One that was sent again in a new session may not.
   const message = { id: answer.id, seq: answer.seq, at: answer.at, room: item.room, from: me.id, name: me.name, text: item.text };
   if (conversation.add(message, { again: true })) show();
 });
@@ -223,7 +223,7 @@ async function rename() {
   if (!name || name === me.name) return;
   const answer = await ask("rename", { name });
   if (answer?.name) me.name = answer.name;
-  else if (answer) problem("problem", answer.error); // without an answer, the next welcome sees to it
+  else if (answer) problem("problem", answer.error); // if there is no answer, the next welcome renames again
 }
 
 $("join").addEventListener("submit", async (event) => {
@@ -292,7 +292,7 @@ function close() {
 
 let wanted = null;
 
-/** Shows everything as it is now, once for all that changes at the same time. */
+/** Shows everything as it is now. Changes that happen at the same time are shown together. */
 function show(atEnd = false) {
   if (wanted) wanted.atEnd ||= atEnd === true;
   else {

@@ -1,20 +1,23 @@
-// What this user said and the server has not confirmed. One at a time, in order, each until there is an answer.
+// The outbox: the messages of this user that the server has not confirmed. It sends them in order, one at a time, and
+// each of them again until there is an answer.
 //
-// The client library's own buffer is not used: a message that was on its way when the connection was lost is in no
-// buffer, and its answer may have been lost after the server took it. So each message has an id that the server knows
-// again, and it is sent until it is answered: on another node, in another session, after a reload. That it comes back
-// as an event is an answer too: after a recovery it does so before anything is sent again.
+// It does not rely on the buffer of the client library. A message that was on its way when the connection was lost is
+// in no buffer, and perhaps the server stored it and only the answer was lost. So each message has an id by which the
+// server recognises it, and the outbox sends it until it is answered: to another node, in another session, after a
+// reload. If the message comes back as an event, this is an answer too. After a recovery that happens before anything
+// is sent again.
 //
-// Events: "change"; "taken" {detail: {item, answer}}; "refused" {detail: {item, answer}}
+// Events: "change": the items changed; "taken" {detail: {item, answer}}: the server stored a message;
+// "refused" {detail: {item, answer}}: it refused a message
 import { random } from "./identity.js";
 
-const AGAIN = 700; // milliseconds
+const AGAIN = 70; // how long to wait after a failure, in milliseconds
 
 export class Outbox extends EventTarget {
   /**
-   * @param ask (item) => Promise of the server's answer; rejects if there is none
-   * @param ready whether there is a connection
-   * @param storage {get(): items, set(items)}
+   * @param ask (item) => Promise of the server's answer; it rejects if no answer comes
+   * @param ready () => whether there is a connection
+   * @param storage {get(): items, set(items)}; keeps the items when the page is reloaded
    */
   constructor(ask, ready, storage) {
     super();
@@ -25,6 +28,7 @@ export class Outbox extends EventTarget {
     this.sending = false;
   }
 
+  /** Adds a message to the outbox and returns its item. */
   add(room, text) {
     const item = { id: random(), room, text, at: Date.now() };
     this.items.push(item);
@@ -33,6 +37,7 @@ export class Outbox extends EventTarget {
     return item;
   }
 
+  /** Sends the messages until none is left or there is no connection. */
   async flush() {
     if (this.sending) return;
     this.sending = true;
@@ -42,8 +47,8 @@ export class Outbox extends EventTarget {
       try {
         answer = await this.ask({ id: item.id, room: item.room, text: item.text });
       } catch {
-        await pause(AGAIN / 10);
-        continue; // if there still is a connection; else the next welcome flushes
+        await pause(AGAIN);
+        continue; // if there still is a connection; otherwise the next welcome calls flush()
       }
       if (answer.retry) {
         await pause(Math.min(answer.retry, 5000));
@@ -55,7 +60,7 @@ export class Outbox extends EventTarget {
     this.sending = false;
   }
 
-  /** The message is everybody's: it needs no answer any more. Returns whether it was waiting for one. */
+  /** Removes a message that the server has answered. Returns whether it was still in the outbox. */
   confirm(id) {
     const at = this.items.findIndex((item) => item.id === id);
     if (at < 0) return false;

@@ -1,23 +1,23 @@
-// The session: the connection, and what becomes of it. Others listen to its events:
+// The session of this page with the server: its connection and its state. It dispatches these events:
 //
 //   state                     `session.state` changed: "connecting", "here", "lost", "left", "ended"
-//   welcome {detail}          the server took this client in, with all it missed before it
-//   message, people, typing   what the server sent; {detail}
+//   welcome {detail}          the server has welcomed this client; everything that it missed came before this
+//   message, people, typing   the server sent this event; its data is in {detail}
 import { io } from "/socket.io.js";
 
-const ANSWER_WITHIN = 8000; // milliseconds
+const ANSWER_WITHIN = 8000; // how long to wait for an answer, in milliseconds
 
 export class Session extends EventTarget {
-  /** @param introduce what the server is told at each connect: () => {name, client, rooms} */
+  /** @param introduce () => {name, client, rooms}: what the client says about itself each time it connects */
   constructor(introduce) {
     super();
     this.state = "connecting";
-    this.welcome = null; // the last one
-    this.offset = null; // the position up to which this client has seen the log
-    this.lostAt = null; // ms, this machine's clock
-    this.skew = 0; // the server's clock, ahead of this one's, in ms
-    this.caughtUp = 0;
-    this.counting = false;
+    this.welcome = null; // the last welcome
+    this.offset = null; // how far this client has received the log
+    this.lostAt = null; // when the connection was lost, in ms by this machine's clock
+    this.skew = 0; // how far the server's clock is ahead of this machine's, in ms
+    this.caughtUp = 0; // how many messages came between the connect and the welcome
+    this.counting = false; // whether the welcome is still to come
     this.socket = io({
       auth: (send) => send(introduce()),
       reconnectionDelay: 150,
@@ -29,11 +29,11 @@ export class Session extends EventTarget {
 
   #listen(socket) {
     socket.on("connect", () => {
-      // What was missed comes before the welcome, what is new after it.
+      // The client gets everything that it missed before the welcome, and everything new after it.
       this.caughtUp = 0;
       this.counting = true;
     });
-    // The server adds a last argument to each event: its offset. The client library keeps it for itself.
+    // The server adds the offset to each event as its last argument. The client library has no public way to read it.
     socket.onAny((event, ...args) => {
       const last = args[args.length - 1];
       if (typeof last === "string" && args.length) this.offset = last;
@@ -87,36 +87,38 @@ export class Session extends EventTarget {
     this.dispatchEvent(new CustomEvent(what, { detail }));
   }
 
-  /** Asks the server; resolves with its answer. Rejects at once without a connection, or if no answer comes. */
+  /** Sends an event and resolves with the server's answer. Rejects if there is no connection or no answer comes. */
   async ask(event, value) {
     if (this.state !== "here" || !this.socket.connected) throw new Error("no connection");
     return await this.socket.timeout(ANSWER_WITHIN).emitWithAck(event, value);
   }
 
-  /** Tells the server what is not worth keeping. */
+  /** Sends an event that may get lost. */
   mention(event, value) {
     if (this.state === "here") this.socket.volatile.emit(event, value);
   }
 
+  /** Connects again after the session ended. */
   connect() {
     this.socket.connect();
     this.#change("connecting");
   }
 
-  /** Leaves on purpose: the session ends. */
+  /** Leaves on purpose, which ends the session. */
   disconnect() {
     const connected = this.socket.connected;
     this.socket.disconnect();
     if (!connected) this.#leave("left");
   }
 
-  /** Loses the connection, as when a network goes away. */
+  /** Breaks the connection, as if the network had failed. The session can be recovered. */
   drop() {
     const { engine } = this.socket.io;
     if (engine.transport.name === "websocket") engine.transport.ws.close();
     else engine.close();
   }
 
+  /** Asks the node that this client is on to kill itself. */
   kill() {
     this.socket.volatile.emit("kill");
   }

@@ -1,4 +1,4 @@
-// The messages of one room. Lines are found again by what they show, so that nothing is drawn twice.
+// Shows the messages of one room. It keeps the element of each line, so that it draws only what is new.
 import { initials, personColour } from "./colours.js";
 import { $, element, write } from "./dom.js";
 import { duration, t, time, why } from "./words.js";
@@ -6,11 +6,11 @@ import { duration, t, time, why } from "./words.js";
 const list = $("messages");
 let drawn = new Map(); // line -> element
 let room = null;
-let stuck = true; // to the end, until the user looks further up
+let stuck = true; // whether the list stays scrolled to its end; false once the user scrolls up
 list.addEventListener("scroll", () => (stuck = list.scrollHeight - list.scrollTop - list.clientHeight < 80));
 new ResizeObserver(() => stuck && (list.scrollTop = list.scrollHeight)).observe(list);
 
-/** Shows a room: what it has, then what is pending. */
+/** Shows a room: first its lines, then the user's messages that are still in the outbox. */
 export function show(conversation, name, pending, me, fresh = false) {
   const shown = conversation.rooms.get(name);
   const atEnd = fresh || room !== name || stuck;
@@ -22,20 +22,20 @@ export function show(conversation, name, pending, me, fresh = false) {
   const lines = shown ? [...shown.lines] : [];
   for (const item of pending) if (item.room === name && !shown?.ids.has(`${me.id}-${item.id}`)) lines.push(item);
   const keep = new Set(lines);
-  for (const [line, node] of drawn) {
+  for (const [line, drawing] of drawn) {
     if (!keep.has(line)) {
-      node.remove();
+      drawing.remove();
       drawn.delete(line);
     }
   }
   let next = list.firstElementChild;
   let before = null;
   for (const line of lines) {
-    let node = drawn.get(line);
-    if (!node) drawn.set(line, (node = draw(line, me)));
-    if (node !== next) list.insertBefore(node, next);
+    let drawing = drawn.get(line);
+    if (!drawing) drawn.set(line, (drawing = element("li")));
+    if (drawing !== next) list.insertBefore(drawing, next);
     else next = next.nextElementSibling;
-    update(node, line, before, me);
+    update(drawing, line, before, me);
     before = line;
   }
   while (next) {
@@ -47,24 +47,21 @@ export function show(conversation, name, pending, me, fresh = false) {
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 
-function draw(line) {
-  return element("li");
-}
-
-function update(node, line, before, me) {
-  if (line.kind === "incident") return incident(node, line.incident);
+/** Draws a line into its element, or adapts what was drawn there before. */
+function update(drawing, line, before, me) {
+  if (line.kind === "incident") return incident(drawing, line.incident);
   const pending = line.kind !== "message";
   const message = pending ? { from: me.id, name: me.name, text: line.text, at: line.at } : line.message;
   const mine = message.from === me.id;
   const previous = before && (before.kind === "message" ? before.message : before.kind ? null : { from: me.id, at: before.at });
   const follows = previous && previous.from === message.from && Math.abs(message.at - previous.at) < 120_000;
   const gap = !pending && before?.kind === "message" && message.seq - before.order > 1 && message.seq - before.order < 1_000_000;
-  node.className = ["message", mine && "mine", pending && "pending", line.caught && "caught", follows && !gap && "follows"].filter(Boolean).join(" ");
-  node.dataset.gap = gap ? t("gap", { n: message.seq - before.order - 1 }) : "";
-  if (node.firstChild) return;
-  if (!pending) Object.assign(node.dataset, { id: message.id, seq: message.seq });
+  drawing.className = ["message", mine && "mine", pending && "pending", line.caught && "caught", follows && !gap && "follows"].filter(Boolean).join(" ");
+  drawing.dataset.gap = gap ? t("gap", { n: message.seq - before.order - 1 }) : "";
+  if (drawing.firstChild) return;
+  if (!pending) Object.assign(drawing.dataset, { id: message.id, seq: message.seq });
   const at = new Date(message.at);
-  node.append(
+  drawing.append(
     element("span", { class: "avatar", "aria-hidden": "true", data: { person: personColour(message.from) } }, initials(message.name)),
     element(
       "div",
@@ -81,13 +78,14 @@ function update(node, line, before, me) {
   );
 }
 
-/** A thin line across the conversation: what happened to the session here. */
-function incident(node, it) {
-  node.className = `incident ${it.outcome}${it.reason === "left" ? " calm" : ""}`;
-  if (!node.firstChild) node.append(element("span"));
-  write(node.firstChild, incidentText(it));
+/** Draws a thin line across the conversation that says what happened to the session at this point. */
+function incident(drawing, it) {
+  drawing.className = `incident ${it.outcome}${it.reason === "left" ? " calm" : ""}`;
+  if (!drawing.firstChild) drawing.append(element("span"));
+  write(drawing.firstChild, incidentText(it));
 }
 
+/** The text for something that happened to the session. */
 export function incidentText(it) {
   const parts = [];
   if (it.outcome === "recovered") {

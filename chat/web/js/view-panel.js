@@ -1,8 +1,9 @@
-// The connection panel: state, session, and the proof that nothing is missing.
+// Shows the connection panel: the connection's state, the session, and the proof that no message is missing.
 import { nodeColour } from "./colours.js";
 import { $, element, write } from "./dom.js";
 import { duration, t, timeWithSeconds, why } from "./words.js";
 
+/** Shows the state of the connection, and which buttons can be used now. */
 export function state(session) {
   const node = session.welcome?.node;
   const text = t(`is-${session.state}`, { node });
@@ -16,6 +17,7 @@ export function state(session) {
   $("drop").disabled = $("kill").disabled = session.state !== "here";
 }
 
+/** Shows what the server's welcome says about the session. */
 export function welcome(it) {
   write($("node"), it.node);
   write($("recovered"), it.recovered ? t("yes") : t("no", { why: why(it.deliberate && it.reason === "unknown" ? "left" : it.reason, it.within) }));
@@ -27,6 +29,7 @@ export function welcome(it) {
   $("kill").hidden = !it.demo;
 }
 
+/** Shows how many messages were seen, are missing, and came twice. */
 export function proof(conversation, offset) {
   write($("seen"), String(conversation.seen));
   write($("missing"), String(conversation.missing));
@@ -36,7 +39,7 @@ export function proof(conversation, offset) {
   $("doubled").parentElement.classList.toggle("bad", conversation.doubled > 0);
 }
 
-/** A line of what happened, the newest first. */
+/** Adds a line to the list of what happened. The newest line is at the top. */
 export function happened(kind, text) {
   $("events").prepend(element("li", { class: kind }, element("time", {}, timeWithSeconds(Date.now())), element("span", {}, text)));
   while ($("events").children.length > 50) $("events").lastElementChild.remove();

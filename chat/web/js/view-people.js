@@ -1,4 +1,4 @@
-// Who is in the room, on which node, and who is reconnecting.
+// Shows the people in the current room: which node each of them is on, and who is reconnecting.
 import { initials, nodeColour, personColour, shortNode } from "./colours.js";
 import { $, element, write } from "./dom.js";
 import { t } from "./words.js";

@@ -1,10 +1,10 @@
-// The rooms this client is in, and those it could join.
+// Shows the rooms that this client is in, and suggests the other rooms that people are in.
 import { $, element, write } from "./dom.js";
 import { t } from "./words.js";
 
 const LOBBY = "lobby";
 
-/** @param choose, leave (room) => void */
+/** @param choose, leave (room) => void; called when the user chooses or leaves a room */
 export function show(conversation, current, people, choose, leave) {
   const rooms = [...conversation.rooms.values()].sort((a, b) => (b.name === LOBBY) - (a.name === LOBBY) || a.name.localeCompare(b.name));
   const focused = document.activeElement?.dataset?.room;

@@ -1,14 +1,14 @@
-// The session over time, as on a map of a metro: a line for each node, and the client travels along them. A lost
-// connection is a gap in its way; what was said meanwhile lies there as dots, and is picked up on recovery.
+// Draws the session over time like a map of a metro. Each node is a line, and the client travels along the lines. Where
+// the connection was lost, its way has a gap. The messages that were sent meanwhile are dots in the gap.
 import { nodeColour, shortNode } from "./colours.js";
 import { $, svg } from "./dom.js";
 import { duration, t } from "./words.js";
 
 const SPEED = 9; // pixels per second
-const LEAST = { here: 34, lost: 66, left: 46 }; // pixels; a second is too short to see
-const LEFT = 30;
+const LEAST = { here: 34, lost: 66, left: 46 }; // the least width of a span in pixels; a second is too short to see
+const LEFT = 30; // the margins, in pixels
 const RIGHT = 26;
-const KEPT = 40;
+const KEPT = 40; // how many spans are kept
 
 const box = $("timeline");
 const canvas = box.firstElementChild;
@@ -16,11 +16,12 @@ let nodes = [];
 let spans = []; // {kind: "here" | "lost" | "left", node, from, to, marks: [{at, caught, mine}], outcome, caughtUp}
 let counts = { lost: 0, recovered: 0 };
 
+/** Adds lines for nodes that are new. */
 export function know(names) {
   nodes = [...new Set([...nodes, ...names])].sort().slice(0, 6);
 }
 
-/** The client is on a node. @param outcome "first", "recovered" or "fresh" */
+/** Notes that the client is on a node now. @param outcome "first", "recovered" or "fresh" */
 export function arrive(node, outcome, caughtUp) {
   close();
   if (outcome === "recovered") counts.recovered++;
@@ -28,7 +29,7 @@ export function arrive(node, outcome, caughtUp) {
   draw();
 }
 
-/** It is not. @param kind "lost" or "left" */
+/** Notes that the client is on no node now. @param kind "lost" or "left" */
 export function depart(kind) {
   const node = spans.at(-1)?.node;
   if (!node || spans.at(-1).kind !== "here") return;
@@ -38,12 +39,13 @@ export function depart(kind) {
   draw();
 }
 
+/** Ends the current span, and removes the oldest ones. */
 function close() {
   if (spans.length) spans.at(-1).to ??= Date.now();
   spans = spans.slice(-KEPT);
 }
 
-/** A message. One that was caught up lies where it was said, in the gap. */
+/** Notes a message. One that the client missed at first is drawn in the gap, at the time when it was sent. */
 export function message(at, { caught = false, mine = false } = {}) {
   let span = spans.at(-1);
   if (caught) span = [...spans].reverse().find((s) => s.kind !== "here") ?? span;
@@ -53,6 +55,7 @@ export function message(at, { caught = false, mine = false } = {}) {
   if (span.marks.length > 200) span.marks.shift();
 }
 
+/** Draws everything anew. */
 export function draw() {
   const width = box.clientWidth;
   const height = box.clientHeight;
@@ -72,7 +75,7 @@ export function draw() {
       svg("text", { x: 10, y: lane(node) + 4 }, shortNode(node).slice(-2)),
     ),
   );
-  const over = []; // drawn last
+  const over = []; // what is drawn last, above everything else
   let right = width - RIGHT;
   for (let i = spans.length - 1; i >= 0 && right > LEFT; i--) {
     const span = spans[i];
@@ -103,6 +106,7 @@ export function draw() {
   canvas.replaceChildren(...parts, ...over);
 }
 
+/** The mark at the place where the client came to a node. */
 function station(span, x, y) {
   const recovered = span.outcome === "recovered";
   return svg(
@@ -114,7 +118,7 @@ function station(span, x, y) {
   );
 }
 
-/** From one height to another, level at both ends. */
+/** The height of a curve that is level at both ends; `at` runs from 0 to 1. */
 const curve = (from, to, at) => from + (to - from) * at * at * (3 - 2 * at);
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -124,7 +128,7 @@ function tick(at) {
     drawnAt = at;
     draw();
   }
-  requestAnimationFrame(tick); // not while the page is hidden
+  requestAnimationFrame(tick); // the browser calls it only while the page is visible
 }
 requestAnimationFrame(tick);
 new ResizeObserver(draw).observe(box);

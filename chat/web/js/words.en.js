@@ -1,4 +1,4 @@
-// English. `{x}` is filled in; a list is [one, many], by `{n}`.
+// English texts. `{x}` is a placeholder. A list has the forms for one and for many, chosen by `{n}`.
 export default {
   title: "Chat",
   name: "Your name",

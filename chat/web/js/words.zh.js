@@ -1,4 +1,4 @@
-// 简体中文
+// Texts in simplified Chinese: 简体中文
 export default {
   title: "聊天室",
   name: "你的名字",

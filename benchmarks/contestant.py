@@ -1,9 +1,9 @@
-"""A Python contestant: a server process that is told what to do by lines of JSON.
+"""A contestant in Python: a server process that reads commands from standard input and answers, each in a line of JSON.
 
-python -m benchmarks.node '{"kind": "recovery", "redis": ..., "port": ..., ...}'
+python -m benchmarks.contestant '{"kind": "recovery", "redis": ..., "port": ..., ...}'
 
 ``kind`` is ``recovery`` (this library), ``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp
-WebSockets and nothing else). ``node.mjs`` is the same with Node's Socket.IO.
+WebSockets and nothing else). ``contestant.mjs`` does the same with Node's Socket.IO.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ import socketio
 from aiohttp import WSMsgType, web
 from socketio_recovery import AsyncRedisStreamsManager
 
-from .wire import NAME, event
-
-#: Entries in one pipeline of the bare XADD.
-PIPELINE = 512
+from .event import NAME, event_argument
 
 
-class Emitter(Protocol):
-    """What a contestant can do."""
+class Contestant(Protocol):
+    """What every contestant can do."""
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None: ...
 
 
 class SocketIO:
-    """This library, or ``AsyncRedisManager``: the same application."""
+    """A Socket.IO server with this library or with ``AsyncRedisManager``. The application is the same."""
 
     def __init__(self, config: dict[str, Any], app: web.Application) -> None:
         options = config.get("manager", {})
@@ -60,12 +57,12 @@ class SocketIO:
         if isinstance(self.manager, AsyncRedisStreamsManager):
             await self.manager.start()
         else:
-            self.sio.manager_initialized = True  # else it begins with the first client, and again
+            self.sio.manager_initialized = True  # else the server would do it again with the first client
             self.manager.initialize()
 
 
 class Bare:
-    """The limit: a server that can only send the same bytes to all its WebSockets."""
+    """A server that can only send the same bytes to all its WebSockets. It shows the limit of what is possible."""
 
     def __init__(self, config: dict[str, Any], app: web.Application) -> None:
         self.requests: dict[web.WebSocketResponse, web.Request] = {}
@@ -83,7 +80,7 @@ class Bare:
         return socket
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
-        # As long as what this library sends: with an offset.
+        # With an offset, so that the packet is as long as the one that this library sends.
         text = f'42["{name}",{json.dumps(data, separators=(",", ":"))},"19a1b2c3d4e-1f2-19a1b2c3d4e"]'
         for socket in self.requests:
             await socket.send_str(text)
@@ -93,8 +90,8 @@ class Bare:
         pass
 
     async def blast(self, count: int, size: int) -> dict[str, float]:
-        """Writes all events of all receivers, a hundred at a time, with as little work as possible."""
-        text = json.dumps(event(size) | {"t": time.monotonic_ns()}, separators=(",", ":"))
+        """Writes ``count`` events to each receiver with as little work as possible: a hundred of them at a time."""
+        text = json.dumps(event_argument(size) | {"t": time.monotonic_ns()}, separators=(",", ":"))
         body = f'42["{NAME}",{text}]'.encode()
         frames = (b"\x81\x7e" + len(body).to_bytes(2, "big") + body) * 100
         start = time.monotonic()
@@ -107,13 +104,13 @@ class Bare:
 
 
 async def emit(
-    emitter: Emitter, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
+    contestant: Contestant, room: str | None, count: int, in_flight: int, size: int, rate: float, name: str, rooms: int
 ) -> dict[str, float]:
-    """Emits ``count`` events, each awaited, so many at a time; at ``rate`` per second if that is not 0.
+    """Emits events; :meth:`benchmarks.processes.BenchNode.emit` explains the parameters.
 
-    :param rooms: spread over the rooms ``room0``, ``room1``, ... if that is not 0.
+    :returns: when the first emit began and when all were done, by :func:`time.monotonic`.
     """
-    data = event(size)
+    data = event_argument(size)
     numbers = iter(range(count))
     start = time.monotonic()
 
@@ -122,7 +119,7 @@ async def emit(
             if rate and (wait := start + i / rate - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
             where = f"room{i % rooms}" if rooms else room
-            await emitter.emit(name, {**data, "t": time.monotonic_ns()}, where)
+            await contestant.emit(name, {**data, "t": time.monotonic_ns()}, where)
 
     await asyncio.gather(*(work() for _ in range(in_flight)))
     return {"start": start, "end": time.monotonic()}

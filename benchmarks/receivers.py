@@ -1,8 +1,8 @@
-"""Receivers: many raw WebSocket clients in one thread, which must take as little as possible of the machine.
+"""The receivers: many raw WebSocket clients in one thread, which use as little of the machine as possible.
 
-No client library could: parsing 100,000 packets a second takes a core of its own. While events are counted, nothing is
-parsed here: what came is searched for how an event begins. All sockets are looked at every few milliseconds, so
-that what came meanwhile is one read.
+No client library could do that: parsing 100,000 packets a second takes a whole core. The receivers parse nothing while
+they count events. They only search the bytes for the beginning of an event. The thread looks at the sockets every few
+milliseconds, so that it reads everything that came meanwhile at once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from typing import Any
 
-from .wire import MARK
+from .event import MARK
 
-#: How long anything here may take, in seconds, before the benchmark gives up.
+#: How long any wait may take before the benchmark fails, in seconds.
 PATIENCE = 120.0
 
 _PING = b"\x81\x012"
@@ -27,7 +27,15 @@ _OFFSET = re.compile(rb',"([^"]+)"\]')
 
 
 class Receiver:
-    """One client. It connects with a session id and an offset, if it had them."""
+    """One client. When it connects again, it sends its private session id and its offset, so that it can be recovered.
+
+    :param selector: waits for the sockets of all receivers.
+    :param rooms: the rooms it asks to enter.
+    :ivar received: how many events it has received.
+    :ivar recovered: whether its last connect recovered its session.
+    :ivar live: whether the Socket.IO connection is established.
+    :ivar latencies: the time from emit to arrival of each event, in seconds; ``None`` if that is not measured.
+    """
 
     def __init__(self, selector: selectors.BaseSelector, rooms: Sequence[str]) -> None:
         self.selector = selector
@@ -46,6 +54,7 @@ class Receiver:
         self._recent = (b"", b"")
 
     def connect(self, port: int) -> None:
+        """Begins to connect to a node on this machine. :meth:`ready` continues when the socket can be written."""
         self.live = self._opened = self.recovered = False
         self._buffer = self._end = b""
         self.socket = socket.socket()
@@ -55,6 +64,7 @@ class Receiver:
         self.selector.register(self.socket, selectors.EVENT_WRITE, self)
 
     def ready(self, mask: int) -> None:
+        """Handles what the selector reported for the socket: it is connected, or there are bytes to read."""
         assert self.socket is not None
         if mask & selectors.EVENT_WRITE:
             self.socket.sendall(
@@ -78,6 +88,7 @@ class Receiver:
             self._shake_hands(data)
 
     def _count(self, data: bytes) -> None:
+        # An event may be cut in two by the end of `data`, so the last bytes are kept and searched with the next ones.
         k = len(MARK) - 1
         self.received += data.count(MARK) + (self._end + data[:k]).count(MARK)
         self._end = (self._end + data)[-k:] if len(data) < k else data[-k:]
@@ -113,13 +124,14 @@ class Receiver:
                 return
             elif frame == b"2":
                 self._send(b"3")
-            elif frame.startswith(b"42"):  # Node sends what was missed first
+            elif frame.startswith(b"42"):  # Node sends the missed events before the answer to CONNECT
                 self.received += frame.count(MARK)
                 self._recent = (b"", frame)
             else:
                 raise RuntimeError(f"the server answers a handshake with {frame[:200]!r}")
 
     def _frame(self) -> bytes | None:
+        """Takes one WebSocket frame from the buffer and returns its payload; ``None`` if no frame is complete."""
         buffer = self._buffer
         if len(buffer) < 2:
             return None
@@ -133,12 +145,12 @@ class Receiver:
 
     def _send(self, data: bytes) -> None:
         assert self.socket is not None
-        # masked, with a mask of zeros
+        # Clients must mask what they send. A mask of zeros leaves the data as it is.
         size = bytes([128 + len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
         self.socket.sendall(b"\x81" + size + b"\0\0\0\0" + data)
 
     def drop(self) -> None:
-        """The connection is lost, without a word."""
+        """Closes the connection without a closing handshake, as if it were lost; keeps the last offset."""
         if self.socket is not None:
             self.selector.unregister(self.socket)
             self.socket.close()
@@ -149,26 +161,39 @@ class Receiver:
                 self.offset = found[-1].decode()
 
 
-class Load:
-    """All receivers of one run."""
+class Receivers:
+    """All receivers of one cluster.
+
+    :ivar all: the receivers, connected or not.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self.receivers: list[Receiver] = []
+        self.all: list[Receiver] = []
 
     def add(self, count: int, ports: Sequence[int], rooms: Callable[[int], Sequence[str]]) -> list[Receiver]:
-        """Connects receivers, a hundred at a time.
+        """Adds receivers and connects them, a hundred at a time.
 
-        :param rooms: what the ``i``-th asks to enter.
+        :param count: how many.
+        :param ports: the ports of the nodes; the receivers are spread over them.
+        :param rooms: returns the rooms that the ``i``-th of them asks to enter.
+        :raises RuntimeError: if a node does not accept a receiver.
+        :raises TimeoutError: if it takes too long.
         """
         new = [Receiver(self._selector, rooms(i)) for i in range(count)]
-        self.receivers += new
+        self.all += new
         for first in range(0, count, 100):
             self.connect(new[first : first + 100], ports)
         return new
 
     def connect(self, receivers: Iterable[Receiver], ports: Sequence[int], pause: float = 0) -> None:
-        """Connects receivers, or again, spread over ``ports``, all at once; returns when all are."""
+        """Connects receivers at once, whether for the first time or again, and waits until all are connected.
+
+        :param ports: the ports of the nodes; the receivers are spread over them.
+        :param pause: see :meth:`until`.
+        :raises RuntimeError: if a node does not accept a receiver.
+        :raises TimeoutError: if it takes too long.
+        """
         some = list(receivers)
         for receiver, port in zip(some, cycle(ports)):
             receiver.connect(port)
@@ -177,42 +202,51 @@ class Load:
             raise RuntimeError(f"{lost} of {len(some)} receivers were sent away")
 
     def until(self, condition: Callable[[], Any], pause: float = 0, patience: float = PATIENCE) -> float:
-        """Receives until ``condition()`` is true; returns when that was, of :func:`time.monotonic`.
+        """Receives until ``condition()`` is true, and returns the time then, by :func:`time.monotonic`.
 
-        :param pause: how long to leave the machine to others between two looks, in seconds.
+        :param pause: how long to sleep between two looks at the sockets, in seconds, to leave the machine to others.
+        :param patience: how long to wait at most, in seconds.
+        :raises TimeoutError: if it takes longer.
         """
         end = time.monotonic() + patience
         while not condition():
             for key, mask in self._selector.select(0.02):
                 key.data.ready(mask)
             if time.monotonic() > end:
-                received = sum(receiver.received for receiver in self.receivers)
+                received = sum(receiver.received for receiver in self.all)
                 raise TimeoutError(f"not within {patience:g} s; {received} events were received")
             if pause:
                 time.sleep(pause)
         return time.monotonic()
 
-    def received(self, least: int, pause: float = 0) -> float:
-        """Receives until each has so many events; returns when that was."""
+    def until_received(self, least: int, pause: float = 0) -> float:
+        """Receives until each receiver has ``least`` events, and returns the time then, by :func:`time.monotonic`.
+
+        :param pause: see :meth:`until`.
+        :raises RuntimeError: if a receiver loses its connection.
+        :raises TimeoutError: if it takes too long.
+        """
 
         def all_have() -> bool:
-            if lost := sum(receiver.socket is None for receiver in self.receivers):
-                raise RuntimeError(f"{lost} of {len(self.receivers)} receivers lost their connection")
-            return all(receiver.received >= least for receiver in self.receivers)
+            if lost := sum(receiver.socket is None for receiver in self.all):
+                raise RuntimeError(f"{lost} of {len(self.all)} receivers lost their connection")
+            return all(receiver.received >= least for receiver in self.all)
 
         return self.until(all_have, pause)
 
     def rest(self, seconds: float) -> None:
-        """Goes on receiving for so long."""
+        """Goes on receiving for so many seconds."""
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() >= end, pause=0.002, patience=seconds + 10)
 
     def reset(self) -> None:
-        for receiver in self.receivers:
+        """Lets all receivers count from 0 again."""
+        for receiver in self.all:
             receiver.received = 0
 
     def close(self) -> None:
-        for receiver in self.receivers:
+        """Closes all connections and removes all receivers."""
+        for receiver in self.all:
             receiver.drop()
-        self.receivers.clear()
+        self.all.clear()
         self._selector.close()

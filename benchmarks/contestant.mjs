@@ -1,4 +1,4 @@
-// The same as node.py, with Node's Socket.IO and its Redis Streams adapter.
+// The contestant of Node.js: the same as contestant.py, with Node's Socket.IO and its Redis Streams adapter.
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { createClient } from "redis";
@@ -23,7 +23,7 @@ const now = () => Number(process.hrtime.bigint()) / 1e9;
 const turn = () => new Promise((done) => setImmediate(done));
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
-// Its emit can't be awaited: `in_flight` of them in each turn of the event loop.
+// Emits events. Node's emit can't be awaited, so each turn of the event loop makes `in_flight` of them.
 async function emit({ room, count, in_flight, size, rate, name, rooms }) {
   const text = "x".repeat(size - '{"t":,"text":""}'.length - 15);
   const start = now();
