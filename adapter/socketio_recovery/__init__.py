@@ -1,8 +1,22 @@
 """Connection state recovery for Socket.IO clusters in Python, on Redis Streams."""
 
-from .errors import PublishTimeout, RedisUnavailable, SessionGone
-from .manager import AsyncRedisStreamsManager, offset_for
-from .orphans import NODE_LOST
+from .aio.manager import AsyncRedisStreamsManager
+from .continuity import can_recover
+from .errors import HooksReplaced, PublishTimeout, RedisUnavailable, SessionGone, UnsupportedVersion
+from .metrics import Metrics
+from .reasons import NODE_LOST, Fate, Outcome
 
-__all__ = ["NODE_LOST", "AsyncRedisStreamsManager", "PublishTimeout", "RedisUnavailable", "SessionGone", "offset_for"]
+__all__ = [
+    "NODE_LOST",
+    "AsyncRedisStreamsManager",
+    "Fate",
+    "HooksReplaced",
+    "Metrics",
+    "Outcome",
+    "PublishTimeout",
+    "RedisUnavailable",
+    "SessionGone",
+    "UnsupportedVersion",
+    "can_recover",
+]
 __version__ = "0.1.0"

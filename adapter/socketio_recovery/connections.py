@@ -1,400 +1,369 @@
-"""Redis: URLs, dedicated connections, and scripts.
+"""Connections: the states in which one can be, and the registry of this node's connections.  No I/O.
 
-Two habits of client libraries do harm here, so commands do not go through their connection pools:
+A *connection* is a session on one transport of one node. A session that returns is another connection with the same
+``sid``; for a moment both may exist on one node.
 
-* redis-py 8 repeats a command by itself when its reply is lost, which stores an entry twice;
-* its default ``socket_timeout`` of 5 s ends a reader that waits for a quiet stream.
+Three aspects of a connection change while it lives. Each is an enum, and :data:`TRANSITIONS` says everything about how
+they change:
 
-A :class:`Link` is one connection used by one task. It sends a command once; whether to send it again is
-for the caller to say, who knows what is safe. A pool's limits and locks play no part either.
+* ``state``: what python-socketio and the application know of it;
+* ``flow``: whether it gets events from the log;
+* ``hold``: what it holds of its session in Redis, and so what has to be given back when it ends.
+
+How it ends is a value, too: ``ending``. What ends it first decides.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import random
-from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from importlib import import_module, resources
-from typing import Any
-from urllib.parse import urlparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, Final, Literal
 
-from .errors import RedisUnavailable
-
-try:
-    import hiredis
-except ImportError:
-    hiredis = None  # type: ignore[assignment]
-
-#: Older versions know no push messages, nor how to pack commands.
-_PUSH: Any = getattr(hiredis, "PushNotification", ())
-_FAST = hasattr(hiredis, "pack_command")
-
-Argument = str | bytes | int | float
-
-#: Replies that mean "not now" rather than "no"; clients cut the code off where they have a class for it.
-_NOT_NOW_CLASSES = {"BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"}
-_NOT_NOW_CODES = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "UNBLOCKED")
+from .entries import Entry, Room
+from .membership import Rooms
+from .packets import Message
+from .partition import Partition
+from .reasons import Ending, Outcome
 
 
-class Script:
-    """A Lua script of this package, with what it shares with others put in front of it."""
+class State(Enum):
+    """What python-socketio and the application know of a connection."""
 
-    def __init__(self, name: str) -> None:
-        folder = resources.files(__package__) / "lua"
-        parts = ("_log", "_rooms", "_owned", name)
-        self.name = name
-        self.source = "\n".join((folder / f"{part}.lua").read_text() for part in parts)
-        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-
-#: A script, its keys, its arguments.
-Call = tuple[Script, Sequence[str], Sequence[Argument]]
-
-
-class Backoff:
-    """Waiting times that double from ``first`` to ``most`` seconds, each with jitter."""
-
-    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
-        self.first = first
-        self.most = most
-        self._next = first
-
-    def reset(self) -> None:
-        self._next = self.first
-
-    async def wait(self) -> None:
-        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
-        self._next = min(self._next * 2, self.most)
+    #: It is registered with its transport, so that no other takes its place. Its session is being claimed or created.
+    ARRIVED = "arrived"
+    #: It has its session and follows the log. The ``connect`` handler runs, or is about to.
+    CONNECTING = "connecting"
+    #: The client has its CONNECT packet. To python-socketio it is connected.
+    CONNECTED = "connected"
+    #: The ``disconnect`` handler runs, or is about to; or the ``connect`` handler refused it.
+    LEAVING = "leaving"
+    #: Nothing of it is left on this node.
+    GONE = "gone"
 
 
-def client_for(url: str, options: dict[str, Any], service: str) -> Any:
-    """A client for a URL, in the forms that python-socketio's ``AsyncRedisManager`` takes.
+class Flow(Enum):
+    """Whether a connection gets events from the log."""
 
-    :param url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, ``valkeys://``, or
-        ``redis+sentinel://[user:password@]host:port,host:port/db/service`` (or ``valkey+sentinel://``).
-    :param options: keyword arguments for ``Redis.from_url()``, or for ``Sentinel()``.
-    :param service: the Sentinel service, if the URL names none.
-    :raises ValueError: for another URL.
-    :raises RuntimeError: if the package the URL needs is not installed.
-    """
-    scheme = urlparse(url).scheme.lower()
-    family = "valkey" if scheme.startswith("valkey") else "redis"
-    if scheme not in ("redis", "rediss", "unix", "valkey", "valkeys", "redis+sentinel", "valkey+sentinel"):
-        raise ValueError(
-            f"unsupported Redis URL scheme {scheme!r}: use redis://, rediss://, unix://, valkey://, valkeys://, "
-            "redis+sentinel:// or valkey+sentinel://"
-        )
-    try:
-        module = import_module(family + ".asyncio")
-    except ImportError:
-        raise RuntimeError(f"{url.split(':')[0]}:// needs the package {family}: pip install {family}") from None
-    if not scheme.endswith("+sentinel"):
-        return getattr(module, family.capitalize()).from_url(url, **options)
-    from socketio.redis_manager import parse_redis_sentinel_url
-
-    hosts, name, connection = parse_redis_sentinel_url(url)
-    sentinel = import_module(family + ".asyncio.sentinel").Sentinel(hosts, **{**options, **connection})
-    return sentinel.master_for(name or service)
+    #: Not yet: it has to catch up first.
+    BEHIND = "behind"
+    #: It gets each event when the node dispatches it.
+    LIVE = "live"
+    #: Not any more.
+    MUTED = "muted"
 
 
-class Link:
-    """One Redis connection of its own, taken from where ``client`` connects to.
+class Hold(Enum):
+    """What a connection holds of its session in Redis."""
 
-    :param client: an asyncio client of redis-py, valkey-py or fakeredis. Its pool is not used.
-    :param timeout: how long a command may take, in seconds.
-    """
-
-    def __init__(self, client: Any, timeout: float) -> None:
-        pool: Any = getattr(client, "connection_pool", None)
-        if not hasattr(pool, "make_connection") or not asyncio.iscoroutinefunction(pool.disconnect):
-            raise TypeError(
-                f"{type(client).__name__} can't be used: pass an asyncio client of redis-py or valkey-py "
-                "(redis.asyncio.Redis, valkey.asyncio.Valkey), or a URL"
-            )
-        self._pool = pool
-        self._timeout = timeout
-        self._connection: Any = None
-        self._wire: Wire | None = None
-        #: How many connections it has opened so far.
-        self.number = 0
-
-    @property
-    def connected(self) -> bool:
-        """Whether the next command goes where the last one went."""
-        return self._connection is not None
-
-    async def call(self, *command: Argument, timeout: float | None = None) -> Any:
-        """One command and its reply, undecoded.
-
-        :raises RedisUnavailable: if there is no connection or no reply; the command may have been executed.
-        """
-        return raised((await self._exchange([command], timeout or self._timeout))[0])
-
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Runs a script, as :meth:`call`. See https://redis.io/docs/latest/commands/evalsha/."""
-        return raised((await self.run_many([(script, keys, arguments)]))[0])
-
-    async def run_many(self, calls: Sequence[Call], *more: Sequence[Argument]) -> list[Any]:
-        """Runs scripts one after the other, then ``more`` commands, in one round trip. Replies may be exceptions.
-
-        A script that the server does not know is loaded and then run, after the others.
-        """
-        commands = [("EVALSHA", s.sha, len(keys), *keys, *arguments) for s, keys, arguments in calls]
-        replies = await self._exchange([*commands, *more], self._timeout)
-        unknown = [i for i, reply in enumerate(replies) if _is(reply, {"NoScriptError"}, ("NOSCRIPT",))]
-        if unknown:
-            commands = [("EVAL", calls[i][0].source, *commands[i][2:]) for i in unknown]
-            for i, reply in zip(unknown, await self._exchange(commands, self._timeout), strict=True):
-                replies[i] = reply
-        return replies
-
-    async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:
-        try:
-            if self._wire is None:
-                async with asyncio.timeout(timeout):
-                    if self._connection is None:
-                        await self._connect()
-                    replies = await self._talk(commands)
-            else:
-                replies = await self._wire.exchange(_packed(self._connection, commands), len(commands), timeout)
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, TimeoutError):
-                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
-            if isinstance(error, OSError) or _is_library(error):
-                raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
-            raise
-        for reply in replies:
-            gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
-            if gone or _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
-                await self.close()  # perhaps another server is the one to ask now
-                raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
-        return replies
-
-    async def _talk(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        connection = self._connection
-        await connection.send_packed_command(_packed(connection, commands), check_health=False)
-        replies = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response(disable_decoding=True))
-            except Exception as error:
-                if not _is_reply(error):
-                    raise
-                replies.append(error)
-        self._wire = Wire.take_over(connection)
-        return replies
-
-    async def _connect(self) -> None:
-        connection = self._pool.make_connection()
-        if getattr(connection, "retry", None) is not None:
-            backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
-            connection.retry = type(connection.retry)(backoff, 0)
-        connection.socket_timeout = None  # each exchange has its own
-        self.number += 1
-        self._connection = connection  # closed by close(), also when it is cancelled on its way
-        await connection.connect()
-
-    async def close(self) -> None:
-        """Closes the connection; the next command opens another."""
-        connection, self._connection = self._connection, None
-        self._wire = None
-        if connection is not None:
-            with suppress(Exception):  # it is of no further use either way
-                await connection.disconnect(nowait=True)
+    #: Nothing.
+    NONE = "none"
+    #: A session that was there before. It is given back as it was if the handshake fails.
+    CLAIMED = "claimed"
+    #: A new session. It is forgotten if the handshake fails.
+    CREATED = "created"
+    #: A session that the ``connect`` handler took. Its connection's ``ending`` decides what becomes of it.
+    ACCEPTED = "accepted"
+    #: The session is over.
+    FORGOTTEN = "forgotten"
+    #: Another node took this one for dead, and runs the ``disconnect`` handler.
+    ADOPTED = "adopted"
 
 
-class Wire(asyncio.Protocol):
-    """The short way of a connection that a client library has opened: bytes out, replies in.
+#: What can happen to a connection.
+Event = Literal[
+    "added",
+    "greeted",
+    "leaves",
+    "removed",
+    "caught up",
+    "muted",
+    "claims",
+    "gives back",
+    "creates",
+    "accepted",
+    "forgets",
+    "adopted",
+]
 
-    The library connects, authenticates and speaks TLS; then its streams, tasks and locks cost several times what a
-    command and its reply do, so they are left out. Replies are parsed by hiredis, where they arrive.
+#: Each event changes one aspect: from each value that it may have, to the value that it has then.
+TRANSITIONS: Final[Mapping[Event, Mapping[Any, State | Flow | Hold]]] = {
+    # It has its session and is listed by its sid.
+    "added": {State.ARRIVED: State.CONNECTING},
+    # CONNECT was sent, and what was missed is on its way.
+    "greeted": {State.CONNECTING: State.CONNECTED, State.GONE: State.GONE},
+    # Its disconnect handler is about to run, or its connect handler refused it.
+    "leaves": dict.fromkeys((State.CONNECTING, State.CONNECTED, State.LEAVING), State.LEAVING),
+    "removed": dict.fromkeys(State, State.GONE),
+    # It has got everything up to the end of the window.
+    "caught up": {Flow.BEHIND: Flow.LIVE},
+    "muted": dict.fromkeys(Flow, Flow.MUTED),
+    # It may have claimed a session: the reply can be lost.
+    "claims": {Hold.NONE: Hold.CLAIMED},
+    "gives back": {Hold.CLAIMED: Hold.NONE},
+    "creates": {Hold.NONE: Hold.CREATED},
+    # Its connect handler is done; the session may be over by now.
+    "accepted": {
+        Hold.CLAIMED: Hold.ACCEPTED,
+        Hold.CREATED: Hold.ACCEPTED,
+        Hold.FORGOTTEN: Hold.FORGOTTEN,
+        Hold.ADOPTED: Hold.ADOPTED,
+    },
+    "forgets": {**dict.fromkeys(Hold, Hold.FORGOTTEN), Hold.ADOPTED: Hold.ADOPTED},
+    "adopted": dict.fromkeys(Hold, Hold.ADOPTED),
+}
+
+_ASPECT: Final = {
+    event: {State: "state", Flow: "flow", Hold: "hold"}[type(next(iter(changes)))]
+    for event, changes in TRANSITIONS.items()
+}
+
+
+class Connection:
+    """A session on a transport of this node: what a ``sid`` is here, now.
+
+    :param sid: the session id. It never changes: a client whose session can't be recovered gets another connection.
+    :param transport: the Engine.IO session id.
+    :param socket: the Engine.IO socket.
+    :param token: names this connection as the owner of its session in Redis.
+    :param pid: what the client shows to get the session back; ``None`` if the client can't use one.
     """
 
-    def __init__(self, connection: Any, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
-        self._replies: list[Any] = []
-        self._missing = 0
-        self._done: asyncio.Future[list[Any]] | None = None
-        self._lost: Exception | None = None
-        transport.set_protocol(self)
+    __slots__ = (
+        "acks",
+        "after",
+        "catching_up",
+        "closed_rooms",
+        "confirmed",
+        "ending",
+        "epoch",
+        "flow",
+        "held",
+        "hold",
+        "kept_at",
+        "namespace",
+        "outcome",
+        "pid",
+        "pinged",
+        "rooms",
+        "rooms_then",
+        "sending",
+        "sent",
+        "sid",
+        "socket",
+        "state",
+        "stored_confirmed",
+        "token",
+        "transport",
+    )
+
+    def __init__(
+        self, sid: str, namespace: str, transport: str, socket: Any, token: str, pid: str | None = None
+    ) -> None:
+        self.sid: Final = sid
+        self.namespace: Final = namespace
+        self.transport: Final = transport
+        self.socket = socket
+        self.token: Final = token
+        self.pid: Final = pid
+        self.state = State.ARRIVED
+        self.flow = Flow.BEHIND
+        self.hold = Hold.NONE
+        self.ending: Ending | None = None
+        self.outcome: Outcome | None = None
+        self.epoch = 0
+        #: The rooms at the end of the window.
+        self.rooms: Rooms = {}
+        #: Until it is live: everything up to this number is accounted for; the rooms at that number.
+        self.after = 0
+        self.rooms_then: Rooms = {}
+        #: When Redis last extended the session's deadline, or earlier (event loop time, seconds).
+        self.kept_at = 0.0
+        #: The last number that this client was given as an offset.
+        self.sent = 0
+        #: A pair (number, ``sent``), as it was when the last ping was queued; as it was when the last ping that was
+        #: answered was queued; as the session record has it.
+        self.pinged: tuple[int, int] | None = None
+        self.confirmed: tuple[int, int] | None = None
+        self.stored_confirmed: tuple[int, int] | None = None
+        #: Rooms that were closed since the last heartbeat.
+        self.closed_rooms: list[Room] = []
+        #: The acknowledgements that the client owes: number of the event -> (node that waits, id of its callback).
+        self.acks: dict[int, tuple[str, int]] = {}
+        #: The task that sends what was missed.
+        self.catching_up: Any = None
+        #: Events for it that the window does not hold, dispatched while it was behind.
+        self.held: list[Entry] = []
+        #: What the batch that is being dispatched has for it.
+        self.sending: list[Message] = []
 
     @classmethod
-    def take_over(cls, connection: Any) -> Wire | None:
-        """Takes a connection's transport, where it has one; ``None`` goes on as before."""
-        writer = getattr(connection, "_writer", None)
-        if not _FAST or not isinstance(writer, asyncio.StreamWriter) or not hasattr(connection, "_parser"):
-            return None
-        return cls(connection, writer.transport)  # type: ignore[arg-type]
+    def of_orphan(cls, sid: str, namespace: str, socket: Any, token: str, rooms: Rooms) -> Connection:
+        """Stands for the connection of a dead node while this node runs its ``disconnect`` handler."""
+        connection = cls(sid, namespace, "", socket, token)
+        connection.rooms = rooms
+        connection.state, connection.flow, connection.hold = State.LEAVING, Flow.MUTED, Hold.ACCEPTED
+        return connection
 
-    async def exchange(self, commands: bytes, count: int, timeout: float) -> list[Any]:
-        """Sends ``count`` commands, and waits for as many replies.
+    def note(self, event: Event) -> None:
+        """Moves the aspect that ``event`` changes, by :data:`TRANSITIONS`.
 
-        :raises TimeoutError: if they are not there after so many seconds.
-        :raises OSError: if the connection is lost.
+        :raises RuntimeError: if that can't happen to a connection as it is: a mistake in this library.
         """
-        if self._lost is not None:
-            raise self._lost
-        if self._replies:
-            raise ConnectionError("Redis replied to what it was not asked")
-        loop = asyncio.get_running_loop()
-        self._done = loop.create_future()
-        self._missing = count
-        timer = loop.call_later(timeout, self._time_out)
-        try:
-            self._transport.write(commands)
-            return await self._done
-        finally:
-            timer.cancel()
+        aspect = _ASPECT[event]
+        value = getattr(self, aspect)
+        after = TRANSITIONS[event].get(value)
+        if after is None:
+            raise RuntimeError(f"{event!r} can't happen to a connection that is {value.value}")
+        setattr(self, aspect, after)
 
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                if isinstance(reply, _PUSH):
-                    continue
-                self._replies.append(reply)
-                if len(self._replies) == self._missing:
-                    replies, self._replies = self._replies, []
-                    if self._done is not None and not self._done.done():
-                        self._done.set_result(replies)
-        except hiredis.ProtocolError as error:
-            self._fail(ConnectionError(f"not the Redis protocol: {error}"))
-            self._transport.abort()
+    @property
+    def recovered(self) -> bool:
+        """Whether its session is one that the client had before."""
+        return self.outcome is Outcome.RECOVERED
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(exc if isinstance(exc, OSError) else ConnectionError("Connection closed by server."))
-
-    def _time_out(self) -> None:
-        if self._done is not None and not self._done.done():  # else the reply came at the same time
-            self._fail(TimeoutError())
-
-    def _fail(self, error: Exception) -> None:
-        self._lost = error
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+    def end(self, ending: Ending) -> None:
+        """Notes how the connection ends, unless that is known."""
+        if self.ending is None:
+            self.ending = ending
 
 
-def _packed(connection: Any, commands: Sequence[Sequence[Argument]]) -> Any:
-    """Commands as bytes. redis-py's own packing, in Python, takes as long as all else that an ``emit`` does."""
-    if not _FAST:
-        return connection.pack_commands(commands)
-    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+class Connections:
+    """The connections of this node.
 
-
-def _is_library(error: BaseException) -> bool:
-    return type(error).__module__.split(".")[0] in ("redis", "valkey")
-
-
-def _is_reply(error: Exception) -> bool:
-    """Whether the error is an answer of the server, so that the connection is still in step."""
-    return _is_library(error) and any(c.__name__ == "ResponseError" for c in type(error).__mro__)
-
-
-def _is(reply: Any, classes: set[str], codes: tuple[str, ...]) -> bool:
-    return isinstance(reply, Exception) and (type(reply).__name__ in classes or str(reply).startswith(codes))
-
-
-def raised(reply: Any) -> Any:
-    """``reply``, unless it is an exception."""
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
-
-
-class Calls:
-    """Script calls of many tasks over one link: what waits is sent together, in one round trip.
-
-    For scripts that may be run again when their reply was lost. Unlike a pool, it has no limit to exceed:
-    a thousand clients that return at once are a few round trips.
-
-    :param link: used by this object alone.
-    :param most: calls in one round trip, at most.
+    :param partition: the log that they follow.
     """
 
-    def __init__(self, link: Link, most: int = 500) -> None:
-        self._link = link
-        self._most = most
-        self._waiting: deque[tuple[Call, asyncio.Future[Any]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._closed = False
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        #: Those that are not live yet but follow the log.
+        self.behind: dict[Connection, None] = {}
+        self._by_sid: dict[str, dict[str, Connection]] = {}
+        self._by_transport: dict[str, dict[str, Connection]] = {}
+        #: Live connections: namespace -> room -> connections. Room ``None`` is everybody.
+        self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
+        self._waiters: list[Callable[[], None]] = []
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], timeout: float) -> Any:
-        """Runs a script, again if its reply was lost.
+    # -- from arriving to gone ----------------------------------------------------------------------
 
-        :raises RedisUnavailable: if there was no reply within ``timeout`` seconds.
-        """
-        if self._closed:
-            raise RedisUnavailable("this manager is closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(((script, keys, arguments), future))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="socketio_recovery calls")
-        try:
-            async with asyncio.timeout(timeout):
-                return raised(await future)
-        except TimeoutError:
-            raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
+    def arrive(self, connection: Connection) -> None:
+        """Registers a connection with its transport: it can be evicted, and no other takes its place."""
+        self._by_transport.setdefault(connection.transport, {})[connection.namespace] = connection
 
-    async def _work(self) -> None:
-        backoff = Backoff()
-        batch: list[tuple[Call, asyncio.Future[Any]]] = []
-        try:
-            while self._waiting:
-                batch = []
-                while self._waiting and len(batch) < self._most:
-                    call = self._waiting.popleft()
-                    if not call[1].done():  # nobody waits for it any more
-                        batch.append(call)
-                if not batch:
-                    continue
-                try:
-                    replies = await self._link.run_many([call for call, _ in batch])
-                except RedisUnavailable:
-                    self._waiting.extendleft(reversed(batch))
-                    await backoff.wait()
-                    continue
-                except Exception as error:
-                    if len(batch) > 1:  # an argument that can't be sent must not be the others' trouble
-                        for waiting in batch:
-                            await self._alone(*waiting)
-                        continue
-                    replies = [error]
-                backoff.reset()
-                for (_, future), reply in zip(batch, replies, strict=True):
-                    if not future.done():
-                        future.set_result(reply)
-        finally:
-            self._worker = None
-            self._end(batch)
+    def add(self, connection: Connection) -> None:
+        """Registers a connection with its ``sid``: it follows the log, though it is not live yet."""
+        connection.note("added")
+        self._by_sid.setdefault(connection.namespace, {})[connection.sid] = connection
+        self.behind[connection] = None
+        self.partition.pin(connection, connection.after)
 
-    async def _alone(self, call: Call, future: asyncio.Future[Any]) -> None:
-        try:
-            reply = (await self._link.run_many([call]))[0]
-        except RedisUnavailable:
-            self._waiting.append((call, future))
-            return
-        except Exception as error:
-            reply = error
-        if not future.done():
-            future.set_result(reply)
+    def go_live(self, connection: Connection) -> None:
+        """A connection has caught up: it gets from now on what is dispatched to its rooms."""
+        assert connection.rooms_then.keys() == connection.rooms.keys()
+        connection.note("caught up")
+        connection.rooms_then = {}
+        del self.behind[connection]
+        self.partition.unpin(connection)
+        for room in (None, connection.sid, *connection.rooms):
+            self.enter(connection, room)
 
-    async def close(self) -> None:
-        self._closed = True
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-        self._end(self._waiting)
-        self._waiting.clear()
-        await self._link.close()
+    def mute(self, connection: Connection) -> None:
+        """No event goes to this connection any more."""
+        live = connection.flow is Flow.LIVE
+        connection.note("muted")
+        self.behind.pop(connection, None)
+        self.partition.unpin(connection)
+        if live:
+            for room in (None, connection.sid, *connection.rooms):
+                self.leave(connection, room)
 
-    @staticmethod
-    def _end(calls: Iterable[tuple[Call, asyncio.Future[Any]]]) -> None:
-        """Tells who still waits that nothing will come."""
-        for _, future in calls:
-            if not future.done():
-                future.set_exception(RedisUnavailable("this manager is closed"))
+    def remove(self, connection: Connection) -> None:
+        """The end of a connection on this node. Its session may go on elsewhere."""
+        self.mute(connection)
+        connection.note("removed")
+        sids = self._by_sid.get(connection.namespace, {})
+        if sids.get(connection.sid) is connection:
+            del sids[connection.sid]
+            if not sids:
+                del self._by_sid[connection.namespace]
+        namespaces = self._by_transport.get(connection.transport, {})
+        if namespaces.get(connection.namespace) is connection:
+            del namespaces[connection.namespace]
+            if not namespaces:
+                del self._by_transport[connection.transport]
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+
+    def when_removed(self, done: Callable[[], None]) -> None:
+        """Calls ``done`` once, after the next connection is removed."""
+        self._waiters.append(done)
+
+    # -- who is here --------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All connections of this node."""
+        for namespaces in self._by_transport.values():
+            yield from namespaces.values()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_transport)
+
+    def by_sid(self, namespace: str, sid: str | None) -> Connection | None:
+        """The newest connection with a ``sid``."""
+        return self._by_sid.get(namespace, {}).get(sid) if sid is not None else None
+
+    def by_transport(self, transport: str) -> dict[str, Connection]:
+        """The connections of one transport, by namespace."""
+        return self._by_transport.get(transport, {})
+
+    def namespaces(self) -> set[str]:
+        """The namespaces that have connections on this node."""
+        return set(self._by_sid)
+
+    # -- who is in which room -----------------------------------------------------------------------
+
+    def rooms(self, namespace: str) -> dict[Room, dict[Connection, None]]:
+        """The rooms of a namespace that have live connections on this node."""
+        return self._members.get(namespace, {})
+
+    def members(self, namespace: str, rooms: Sequence[Room]) -> Iterable[Connection]:
+        """The live connections in any of ``rooms``, each once. No rooms: everybody."""
+        index = self._members.get(namespace)
+        if index is None:
+            return ()
+        if len(rooms) < 2:
+            return index.get(rooms[0] if rooms else None, ())
+        found: dict[Connection, None] = {}
+        for room in rooms:
+            found.update(index.get(room, {}))
+        return found
+
+    def enter(self, connection: Connection, room: Room) -> None:
+        """A live connection gets what is emitted to ``room``."""
+        rooms = self._members.setdefault(connection.namespace, {})
+        rooms.setdefault(room, {})[connection] = None
+
+    def leave(self, connection: Connection, room: Room) -> None:
+        """A live connection no longer gets what is emitted to ``room``."""
+        rooms = self._members.get(connection.namespace, {})
+        members = rooms.get(room, {})
+        members.pop(connection, None)
+        if not members and room in rooms:
+            del rooms[room]
+            if not rooms:
+                del self._members[connection.namespace]
+
+    # -- how far clients have received --------------------------------------------------------------
+
+    def pinged(self, transport: str) -> None:
+        """A ping is about to be queued, behind everything that was sent so far."""
+        position = self.partition.position
+        for connection in self.by_transport(transport).values():
+            if connection.epoch == position.epoch and connection.flow is not Flow.MUTED:
+                upto = position.n if connection.flow is Flow.LIVE else connection.after
+                connection.pinged = (upto, connection.sent)
+
+    def ponged(self, transport: str) -> None:
+        """The last ping was answered: everything that was sent before it has arrived."""
+        for connection in self.by_transport(transport).values():
+            connection.confirmed = connection.pinged

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .reasons import Fate
+
 
 class RedisUnavailable(ConnectionError):
     """Redis can't be reached or can't serve just now (loading, failing over, read-only)."""
@@ -12,29 +14,37 @@ class PublishTimeout(TimeoutError):
 
     ``fate`` says what became of it:
 
-    - ``"withdrawn"``: it was never sent to Redis and won't be; it is safe to emit it again.
-    - ``"unknown"``: it was sent and no reply came; the library goes on trying to store it, once.
-    - ``"stored"``: clients will receive it; only this node's own reader is behind.
+    - ``"withdrawn"``: it was never sent to Redis and won't be. It is safe to emit it again.
+    - ``"unknown"``: it was sent and no reply came. The library goes on trying to store it, once.
+    - ``"stored"``: clients will receive it. Only this node's own reader is behind.
     """
 
-    def __init__(self, fate: str, seconds: float) -> None:
+    def __init__(self, fate: Fate, seconds: float) -> None:
         self.fate = fate
         advice = {
-            "withdrawn": "it was withdrawn: emit it again if it still matters",
-            "unknown": "its fate is unknown: the library keeps trying to store it, once",
-            "stored": "it is stored and will be delivered; this node's reader is behind",
+            Fate.WITHDRAWN: "it was withdrawn: emit it again if it still matters",
+            Fate.UNKNOWN: "its fate is unknown: the library keeps trying to store it, once",
+            Fate.STORED: "it is stored and will be delivered; this node's reader is behind",
         }[fate]
         super().__init__(f"Redis did not take the entry within publish_timeout={seconds:g} s; {advice}")
 
 
 class SessionGone(KeyError):
-    """The session expired, was forgotten, or belongs to another connection now; nothing was written.
+    """The session expired, was forgotten, or belongs to another connection now. Nothing was written.
 
-    A ``KeyError``, as python-socketio raises for a ``sid`` that is not connected.
+    It is a ``KeyError``, as python-socketio raises for a ``sid`` that is not connected.
     """
 
     def __init__(self, sid: str) -> None:
         super().__init__(f"session {sid} is gone, or belongs to another connection now")
+
+
+class UnsupportedVersion(RuntimeError):
+    """The installed python-socketio or python-engineio lacks something that this library relies on."""
+
+
+class HooksReplaced(RuntimeError):
+    """Something put python-socketio's own methods back where this library had wrapped them: recovery can't work."""
 
 
 class LogBroken(Exception):

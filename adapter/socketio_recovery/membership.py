@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from .codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Room
+from .entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Room
 from .window import Window
 
 #: The rooms a session is in, each with the position at which it entered.
@@ -47,36 +47,36 @@ class Replay(NamedTuple):
     """A slice of what a session missed."""
 
     events: list[Entry]  #: to be sent, in order
-    position: int  #: everything up to here is accounted for
+    upto: int  #: everything up to this number is accounted for
     done: bool  #: the slice reaches the end of the window, or of the session
-    ended: bool  #: the session was disconnected by the application at ``position``
+    ended: bool  #: the application disconnected the session at ``upto``
 
 
-def replay(window: Window, namespace: str, sid: str, rooms: Rooms, position: int, limit: int) -> Replay:
-    """The next events after ``position`` for session ``sid``, which is in ``rooms`` there.
+def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, limit: int) -> Replay:
+    """The next events after number ``after`` for session ``sid``, which is in ``rooms`` there.
 
-    :param rooms: changed to what they are at the position returned.
+    :param rooms: changed to what they are at ``upto`` of the result.
     :param limit: at most this many events.
-    :raises LookupError: if the window no longer reaches back to ``position``.
+    :raises LookupError: if the window no longer reaches back to ``after``.
 
     Every room has a sorted list of the entries that concern it. They are merged by a heap that holds, for
     each room, its next entry. When the session enters a room, that room joins the merge there; an entry of
     a room that it has left meanwhile is passed over.
     """
-    if position < window.floor:
-        raise LookupError(position)
+    if after < window.floor:
+        raise LookupError(after)
 
     heap: list[tuple[int, int, Room]] = []
 
-    def follow(room: Room, after: int) -> tuple[int, int, Room] | None:
-        n = window.after(namespace, room, after)
+    def follow(room: Room, n: int) -> tuple[int, int, Room] | None:
+        next = window.after(namespace, room, n)
         # the id decides between rooms of one entry: rooms themselves need not be comparable
-        return None if n is None else (n, id(room), room)
+        return None if next is None else (next, id(room), room)
 
-    heap = [item for room in (None, sid, *rooms) if (item := follow(room, position))]
+    heap = [item for room in (None, sid, *rooms) if (item := follow(room, after))]
     heapify(heap)
     events: list[Entry] = []
-    done_to = position
+    done_to = after
     while heap:
         n, _, room = heappop(heap)
         if room is not None and room != sid and room not in rooms:
@@ -103,19 +103,19 @@ def replay(window: Window, namespace: str, sid: str, rooms: Rooms, position: int
     return Replay(events, window.last, True, False)
 
 
-def forward(window: Window, namespace: str, sid: str, rooms: Rooms, position: int) -> bool:
-    """Moves ``rooms`` from ``position`` to the end of the window.
+def forward(window: Window, namespace: str, sid: str, rooms: Rooms, after: int) -> bool:
+    """Moves ``rooms`` from number ``after`` to the end of the window.
 
     :returns: whether the application disconnected the session meanwhile.
 
     As :func:`replay`, without the events: only what concerns the session itself, and closings.
     """
-    for entry in window.between(namespace, sid, position, window.last):
+    for entry in window.between(namespace, sid, after, window.last):
         if entry.kind == DISCONNECT:
             return True
         move(rooms, entry)
     for room, entered in list(rooms.items()):
-        for entry in window.between(namespace, room, max(position, entered), window.last):
+        for entry in window.between(namespace, room, max(after, entered), window.last):
             if entry.kind == CLOSE:
                 rooms.pop(room, None)
                 break

@@ -16,7 +16,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from .codec import CLOSE, DISCONNECT, ENTER, LEAVE, Entry, Packed, Room, pack, places, size_of, unpack
+from .entries import CLOSE, DISCONNECT, ENTER, LEAVE, Entry, Packed, Room, pack, places, size_of, unpack
 
 #: Trimming works on blocks of this many entries, so that its cost per entry is small.
 BLOCK = 256

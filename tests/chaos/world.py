@@ -15,7 +15,7 @@ from typing import Any
 
 import redis.asyncio
 import redis.exceptions
-from socketio_recovery.codec import EVENT, Entry, parse_entry, parse_offset
+from socketio_recovery.entries import EVENT, Entry, Offset, parse_entry
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
@@ -310,9 +310,9 @@ class World:
                 steps.append(Lost(at, report["reason"]))
             elif report["what"] == "event":
                 id, *more = report["args"]
-                position = parse_offset(more[-1] if more else None)
+                offset = Offset.parse(more[-1] if more else None)
                 reason = more[0]["reason"] if report["event"] == "hello" else None
-                steps.append(Received(at, id, position or (0, 0), reason))
+                steps.append(Received(at, id, offset.position if offset else (0, 0), reason))
         return history.ClientHistory(client.name, steps, client.name.startswith("w"), state)
 
 

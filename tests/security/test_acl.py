@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from socketio_recovery.codec import CLOSE, ENTER, LEAVE, control_head, dump
-from socketio_recovery.log import Action, Append
-from socketio_recovery.sessions import Beat, Pid, Record
+from socketio_recovery.aio.log import Action, Append
+from socketio_recovery.entries import CLOSE, ENTER, LEAVE, control_head, dump
+from socketio_recovery.session_record import Heartbeat, Pid, Record
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer, shipped_servers
@@ -64,9 +64,9 @@ def used_by_scripts() -> set[str]:
     """The commands that the library's source names."""
     source = ROOT / "adapter" / "socketio_recovery"
     found: set[str] = set()
-    for script in source.glob("lua/*.lua"):
+    for script in source.rglob("*.lua"):
         found.update(re.findall(r"redis\.p?call\(\s*'(\w+)'", script.read_text()))
-    for module in source.glob("*.py"):
+    for module in source.rglob("*.py"):
         found.update(re.findall(r'\.call\(\s*\*?\(?\s*"([A-Z]+)"', module.read_text()))
         found.update(re.findall(r'\[?\("(EVAL\w*)"', module.read_text()))
     return {name.lower() for name in found}
@@ -135,7 +135,6 @@ async def everything(store: RedisChannel) -> None:
     await sessions.create("sid", pid, "/", "one", "t")
     record = store.keys.session("sid")
     follower = Follower(log)
-    log.when_dispatched = follower.when
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         for i in range(60):
@@ -145,7 +144,7 @@ async def everything(store: RedisChannel) -> None:
                 )
         await log.append(Append(control_head(CLOSE, "/", "x"), (), action(CLOSE, "/", dump("x"))))
         await log.append(event("e"))
-    await sessions.heartbeat([Beat("sid", "one", (1, 1), ["x"])])
+    await sessions.heartbeat([Heartbeat("sid", "one", (1, 1), ["x"])])
     await sessions.save("sid", "one", {"n": 1})
     claimed = await sessions.claim(pid, "/", "two", "t")
     assert isinstance(claimed, Record)

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 import redis.asyncio
-from socketio_recovery.handshake import MESSAGES_PER_PACKET
+from socketio_recovery.aio.upstream.socketio_server import MESSAGES_PER_PACKET
 
 from tests.security.node_log import library_errors
 from tests.security.raw_sessions import connected, serves

@@ -37,7 +37,7 @@ def key(node: NodeProcess, name: str) -> str:
 
 RECORDS: list[tuple[str, bytes | None]] = [
     *[("data", value) for value in (PICKLE, CODE, HUGE, NESTED, b"", b"null", b"[1]", b'"text"', b"{", b"\xff", None)],
-    *[("fence", value) for value in (CODE, b"x", b"", None)],
+    *[("claims", value) for value in (CODE, b"x", b"", None)],
     *[("birth", value) for value in (CODE, b"x", b"1e999", b"nan", b"-1" * 10, None)],
     *[("confirmed", value) for value in (CODE, HUGE, b"x", None)],
     *[("sent", value) for value in (CODE, b"", None)],

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import redis.asyncio
-from socketio_recovery.handshake import Attempt, take_recovery
-from socketio_recovery.sessions import Pid
+from socketio_recovery.continuity import Request, requested
+from socketio_recovery.session_record import Pid
 
 from tests.support.js_clients import POLLING, WEBSOCKET, JsClients
 from tests.support.node_process import NodeProcess, StartNode
@@ -111,8 +111,8 @@ async def test_neither_in_logs_nor_in_redis(start_node: StartNode, clients: JsCl
 def test_nor_in_what_python_shows_of_it() -> None:
     secret = "s" * 32
     pid = Pid("sid", secret)
-    attempt, rest = take_recovery({"pid": str(pid), "offset": "1-1", "user": "ann"})
-    assert isinstance(attempt, Attempt)
+    attempt, rest = requested({"pid": str(pid), "offset": "1-1", "user": "ann"})
+    assert isinstance(attempt, Request)
     assert rest == {"user": "ann"}
     for shown in (repr(pid), f"{pid!r:}", repr([pid]), repr({"pid": pid}), repr(attempt), repr(ValueError(pid))):
         assert secret not in shown

@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
-from socketio_recovery import orphans
-from socketio_recovery.codec import Entry, parse_entry
+from socketio_recovery import reasons
+from socketio_recovery.entries import Entry, parse_entry
 
 from tests.support.twin import Twin
 
@@ -162,4 +162,4 @@ def check_handlers(cluster: Simulation, history: LogHistory) -> None:
         assert count == 1 or gone or ((died or died_claiming) and count == 2) or history.lost, (
             f"{count} disconnect handlers for the end of {sid}: {[run for run in cluster.runs if run.sid == sid]}"
         )
-    assert orphans.NODE_LOST not in [run.reason for run in cluster.runs if run.transport]
+    assert reasons.NODE_LOST not in [run.reason for run in cluster.runs if run.transport]

@@ -25,7 +25,8 @@ from typing import Any
 
 import engineio.async_socket
 import socketio
-from socketio_recovery import AsyncRedisStreamsManager, orphans
+from socketio_recovery import AsyncRedisStreamsManager, reasons
+from socketio_recovery.aio.node import Node as LibraryNode
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 
 from tests.support.simulated_loop import SimulatedLoop
@@ -233,6 +234,12 @@ class SimulatedNode:
         self.sio.on("disconnect", self._disconnected)
         self.task(self._start())
 
+    @property
+    def parts(self) -> LibraryNode:
+        """The library's parts of this node, for tests that make one of them slow or failing."""
+        assert self.manager.node is not None
+        return self.manager.node
+
     def __enter__(self) -> SimulatedNode:
         self._token = _node.set(self)
         return self
@@ -267,7 +274,7 @@ class SimulatedNode:
         except KeyError:
             self.faults.append(f"the disconnect handler of {sid} can't read its session")
             raise
-        transport = "" if reason == orphans.NODE_LOST else self.manager.eio_sid_from_sid(sid, "/") or ""
+        transport = "" if reason == reasons.NODE_LOST else self.manager.eio_sid_from_sid(sid, "/") or ""
         self.runs.append(HandlerRun("disconnect", sid, self, transport, reason))
         await asyncio.sleep(self.slow_handlers)
         if data != await self.sio.get_session(sid) or sid not in self.sio.rooms(sid):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis.exceptions
-from socketio_recovery import sessions
+from socketio_recovery.aio import sessions
 from socketio_recovery.errors import RedisUnavailable
 
 from .redis import SimulatedStream
@@ -45,10 +45,10 @@ def failing(method: Any, *errors: Exception) -> Any:
     """Wraps a method: its first calls raise these errors, one each; later calls run the method."""
     left = list(errors)
 
-    async def call(*arguments: Any) -> Any:
+    async def call(*arguments: Any, **options: Any) -> Any:
         if left:
             raise left.pop(0)
-        return await method(*arguments)
+        return await method(*arguments, **options)
 
     return call
 
@@ -82,13 +82,13 @@ def test_a_disconnect_while_the_handler_runs(make: Callable[..., Simulation], fi
     elif first == "loss":
         client.vanish()
     else:
-        forget = a.manager._sessions.forget
+        forget = a.parts.sessions.forget
 
-        async def slowly(*arguments: Any) -> bool:
+        async def slowly(*arguments: Any, **options: Any) -> bool:
             await asyncio.sleep(0.2)
             return await forget(*arguments)
 
-        a.manager._sessions.forget = slowly  # type: ignore[method-assign,assignment]
+        a.parts.sessions.forget = slowly  # type: ignore[method-assign]
         assert client.websocket is not None
         client.websocket.write("41")
     cluster.run(0.1)
@@ -106,8 +106,8 @@ def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(mak
         cluster.emit(a)
     cluster.run(0.2)
     cluster.store.do_xtrim(b"{m}:log", b"MAXLEN", b"~", b"1")
-    b.manager._delivery.window.reset(b.manager._delivery.cursor.n, cluster.store.ms)
-    b.manager._sessions.detach = failing(b.manager._sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
+    b.parts.partition.window.reset(b.parts.partition.position.n, cluster.store.ms)
+    b.parts.sessions.detach = failing(b.parts.sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
     cluster.until(lambda: client.connected, 5, "it is back")
     assert [why for why, _ in client.refusals] == ["trimmed"]
     websocket = client.websocket
@@ -121,14 +121,14 @@ def test_a_claim_whose_reply_came_too_late_is_given_back(make: Callable[..., Sim
     a, b = cluster.nodes[:2]
     client, sid = opened(cluster, a)
     client.drop(False, b, 1.0)
-    claim = b.manager._sessions.claim
+    claim = b.parts.sessions.claim
 
-    async def late(*arguments: Any) -> Any:
+    async def late(*arguments: Any, **options: Any) -> Any:
         await claim(*arguments)
         client.active = False  # it does not try again
         raise RedisUnavailable("too late")
 
-    b.manager._sessions.claim = late  # type: ignore[method-assign,assignment]
+    b.parts.sessions.claim = late  # type: ignore[method-assign]
     cluster.run(3 * TTL)
     assert [run.reason for run in handled(cluster, sid)] == ["transport close"]
 
@@ -158,7 +158,7 @@ def test_redis_refuses_to_detach(make: Callable[..., Simulation], times: int) ->
     client, sid = opened(cluster, a)
     other, other_sid = opened(cluster, a)
     websocket = other.websocket
-    a.manager._sessions.detach = failing(a.manager._sessions.detach, *[OUT_OF_MEMORY] * times)  # type: ignore[method-assign]
+    a.parts.sessions.detach = failing(a.parts.sessions.detach, *[OUT_OF_MEMORY] * times)  # type: ignore[method-assign]
     client.vanish()
     cluster.run(3 * TTL)
     assert other.websocket is websocket
@@ -171,7 +171,7 @@ def test_what_is_owed_is_paid_before_the_end(make: Callable[..., Simulation]) ->
     cluster = make()
     a = cluster.nodes[0]
     client, sid = opened(cluster, a)
-    a.manager._sessions.detach = failing(a.manager._sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
+    a.parts.sessions.detach = failing(a.parts.sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
     client.active = False
 
     async def stop() -> None:
@@ -224,7 +224,7 @@ def test_a_foreign_entry_that_comes_and_goes_begins_no_epoch(make: Callable[...,
 def orphans(cluster: Simulation, count: int) -> None:
     """Creates sessions whose node is dead."""
     node = cluster.nodes[1]
-    dead = sessions.Sessions(node.manager._sessions.calls, node.manager._keys, "dead", 1000, 1, 1500, 5)
+    dead = sessions.Sessions(node.parts.sessions.calls, node.parts.membership.keys, "dead", 1000, 1, 1500, 5)
 
     async def create() -> None:
         await asyncio.gather(*(dead.create(f"o{i}", None, "/", f"token {i:05d}", "t") for i in range(count)))
@@ -246,8 +246,8 @@ def test_a_handler_that_close_cut_off_runs_elsewhere(make: Callable[..., Simulat
     b.sio.on("disconnect", handler)
     c.sio.on("disconnect", handler)
     orphans(cluster, 10)
-    cluster.until(lambda: bool(b.manager._orphans.beats or c.manager._orphans.beats), TTL, "one adopts")
-    first = b if b.manager._orphans.beats else c
+    cluster.until(lambda: bool(b.parts.orphans.heartbeats or c.parts.orphans.heartbeats), TTL, "one adopts")
+    first = b if b.parts.orphans.heartbeats else c
     first.task(first.manager.close())
     cluster.run(3 * TTL)
     assert sorted(ended) == sorted(f"o{i}" for i in range(10))
@@ -275,13 +275,13 @@ def test_a_client_that_comes_while_its_node_boots(make: Callable[..., Simulation
     a, b = cluster.nodes[:2]
     cluster.restart(b)
     b = cluster.nodes[1]
-    tail = b.manager._log.tail
+    tail = b.parts.log.tail
 
-    async def slowly(*arguments: Any) -> Any:
+    async def slowly(*arguments: Any, **options: Any) -> Any:
         await asyncio.sleep(0.3)
         return await tail(*arguments)
 
-    b.manager._log.tail = slowly  # type: ignore[method-assign,assignment]
+    b.parts.log.tail = slowly  # type: ignore[method-assign]
     client = cluster.open(b)
     for _ in range(10):
         cluster.run(0.02)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from socketio_recovery.codec import Position
-from socketio_recovery.sessions import Pid, Record, Refused, Sessions
+from socketio_recovery.aio.sessions import Sessions
+from socketio_recovery.entries import Position
+from socketio_recovery.session_record import Pid, Record, Refused
 
 
 async def created(sessions: Sessions, sid: str = "s1", token: str = "t1", namespace: str = "/") -> tuple[Pid, Position]:
@@ -23,4 +24,4 @@ async def refused(sessions: Sessions, pid: Pid, token: str = "t9", namespace: st
     """Claims a session, which must be refused; returns the reason."""
     record = await sessions.claim(pid, namespace, token, "transport-" + token)
     assert isinstance(record, Refused), record
-    return record.reason
+    return record.outcome

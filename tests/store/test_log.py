@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from socketio_recovery import log as log_module
-from socketio_recovery.codec import EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
-from socketio_recovery.connections import Backoff, Link
+from socketio_recovery.aio import log as log_module
+from socketio_recovery.aio.log import Action, Append, Log
+from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.tasks import Backoff
+from socketio_recovery.entries import EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
 from socketio_recovery.errors import PublishTimeout
-from socketio_recovery.log import APPEND, RENEW, Action, Append, Keys, Log
+from socketio_recovery.reasons import AppendResult
+from socketio_recovery.redis.keys import Keys
+from socketio_recovery.redis.scripts import APPEND, RENEW
 
 from local.ports import free_port
 from tests.support.appends import event
 from tests.support.background import running
-from tests.support.follower import Follower
+from tests.support.follower import Follower, partition
 from tests.support.proxy import Proxy
 from tests.support.redis_channel import RedisChannel
 from tests.support.waiting import until
@@ -132,8 +136,8 @@ async def test_an_entry_that_can_not_be_stored_fails_alone(store: RedisChannel) 
     await asyncio.sleep(0)
     async with running(log.write()):
         results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert await log.append(event("later")) == ""
-    stored = [i for i, result in enumerate(results) if result == ""]
+        assert await log.append(event("later")) is AppendResult.STORED
+    stored = [i for i, result in enumerate(results) if result is AppendResult.STORED]
     assert set(stored) >= {0, 1, 3, 4}
     numbers = await store.numbers()
     assert numbers == list(range(1, len(numbers) + 1))
@@ -145,7 +149,6 @@ async def test_an_entry_that_can_not_be_stored_fails_alone(store: RedisChannel) 
 async def test_an_append_returns_after_this_node_has_dispatched_it(store: RedisChannel) -> None:
     log = store.log()
     follower = Follower(log)
-    log.when_dispatched = follower.when
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         for i in range(20):
@@ -166,7 +169,6 @@ async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
     """An append is stored and dispatched in one round trip of the writer's."""
     log = store.log()
     follower = Follower(log)
-    log.when_dispatched = follower.when
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         await log.append(event("e0"))
@@ -179,8 +181,6 @@ async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
 async def test_what_writer_and_reader_have_both_read_counts_once(store: RedisChannel) -> None:
     logs = [store.log() for _ in range(3)]
     followers = [Follower(log) for log in logs]
-    for log, follower in zip(logs, followers, strict=True):
-        log.when_dispatched = follower.when
 
     async def one(log: Log, name: str) -> None:
         for i in range(60):
@@ -213,7 +213,7 @@ async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store:
 
 async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(store: RedisChannel) -> None:
     log = store.log(publish_timeout=0.2)
-    log.when_dispatched = lambda position, done: None
+    log.partition = partition()  # nobody follows the log
     async with running(log.write()):
         with pytest.raises(PublishTimeout) as error:
             await log.append(event("e"))
@@ -223,13 +223,15 @@ async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(stor
 
 async def test_without_redis_the_fate_is_unknown_or_the_entry_withdrawn() -> None:
     client = redis.asyncio.Redis(host="127.0.0.1", port=free_port())
-    log = Log(Keys("x"), lambda timeout: Link(client, timeout), 60_000, 0, 0.2, logging.getLogger("test.log"))
+    log = Log(
+        Keys("x"), lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 0.2, logging.getLogger("test.log")
+    )
     async with running(log.write()):
         with pytest.raises(PublishTimeout) as first:
             await log.append(event("taken by the writer"))
         with pytest.raises(PublishTimeout) as second:
             await log.append(event("behind it"))
-        assert not log.writes
+        assert not log.appends
     assert (first.value.fate, second.value.fate) == ("unknown", "withdrawn")
     await client.aclose()
 
@@ -238,7 +240,9 @@ async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: 
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 0.3, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 0.3, logging.getLogger("test.log")
+        )
         proxy.open.clear()
         async with running(log.write()):
             fates = []
@@ -261,11 +265,16 @@ async def test_a_batch_whose_reply_was_lost_is_stored_once(real: RedisChannel, c
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
         async with running(log.write()):
             await log.append(event("before"))
             proxy.lose_reply_to = b"retried"
-            assert await asyncio.gather(*(log.append(event(f"retried {i}")) for i in range(count))) == [""] * count
+            assert (
+                await asyncio.gather(*(log.append(event(f"retried {i}")) for i in range(count)))
+                == [AppendResult.STORED] * count
+            )
             assert proxy.lost == 1
             await log.append(event("after"))
         stored = [fields[5].decode() for _, fields in (await real.entries())[1:]]
@@ -277,7 +286,9 @@ async def test_a_refusal_whose_reply_was_lost_is_still_told(real: RedisChannel) 
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
         enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
         async with running(log.write()):
             proxy.lose_reply_to = b"retried"
@@ -291,7 +302,9 @@ async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lo
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
         bad = event("bad", *[b""] * 5000)  # more than Lua can unpack
         waiting = [asyncio.ensure_future(log.append(a)) for a in (event("retried"), bad, event("good"))]
         await asyncio.sleep(0)
@@ -300,7 +313,7 @@ async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lo
             results = await asyncio.gather(*waiting, return_exceptions=True)
         assert proxy.lost == 1
         assert isinstance(results[1], RuntimeError)
-        assert (results[0], results[2]) == ("", "")
+        assert (results[0], results[2]) == ("stored", "stored")
         stored = [fields[5] for _, fields in (await real.entries())[1:]]
         assert stored == [b'["retried"]', b'["good"]']
         await client.aclose()
@@ -319,7 +332,9 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
     monkeypatch.setattr(Backoff, "wait", wait)
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
         enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
         waiting = [
             asyncio.ensure_future(log.append(append))
@@ -329,11 +344,11 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
         proxy.lose_reply_to = b"retried"
         try:
             async with running(log.write()):
-                assert await asyncio.gather(*waiting) == ["", "unknown"]
+                assert await asyncio.gather(*waiting) == ["stored", "unknown"]
                 with pytest.raises(redis.exceptions.ResponseError, match="maxmemory"):
                     await log.append(event("never stored"))
                 await real.client.config_set("maxmemory", 0)
-                assert await log.append(event("after")) == ""
+                assert await log.append(event("after")) is AppendResult.STORED
         finally:
             await real.client.config_set("maxmemory", 0)
         assert proxy.lost == 1
@@ -345,7 +360,6 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
 async def test_scripts_are_loaded_again_when_redis_forgot_them(real: RedisChannel) -> None:
     log = real.log()
     follower = Follower(log)
-    log.when_dispatched = follower.when
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         await log.append(event("a"))
@@ -569,9 +583,10 @@ async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel)
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(real.keys, lambda timeout: Link(client, timeout), 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
         follower = Follower(log)
-        log.when_dispatched = follower.when
         async with running(log.write(), follower.run()):
             await until(lambda: follower.starts)
             for i in range(5):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from socketio_recovery.codec import ENTER, LEAVE
+from socketio_recovery.aio.sessions import Sessions
+from socketio_recovery.entries import ENTER, LEAVE
 from socketio_recovery.errors import SessionGone
-from socketio_recovery.sessions import Beat, Orphan, Pid, Record, Sessions
+from socketio_recovery.reasons import AppendResult
+from socketio_recovery.session_record import Heartbeat, Orphan, Pid, Record
 
 from tests.store.session_steps import claimed, created, refused
 from tests.support.appends import closes, forgets, moves
@@ -60,7 +62,7 @@ async def test_an_orphan_is_adopted_as_it_was(store: RedisChannel) -> None:
         pid, _ = await created(sessions, namespace="/chat")
         await sessions.save("s1", "t1", {"user": "Ann"})
         for kind, room in ((ENTER, "red"), (ENTER, 7), (ENTER, "left"), (LEAVE, "left"), (ENTER, "closed")):
-            assert await log.append(moves(log, kind, "s1", room, "/chat")) == ""
+            assert await log.append(moves(log, kind, "s1", room, "/chat")) is AppendResult.STORED
         await log.append(closes("closed", "/chat"))
     await expire(store)
     living = store.sessions("B")
@@ -114,7 +116,7 @@ async def test_an_owner_that_lives_says_so(store: RedisChannel) -> None:
     pid, _ = await created(store.sessions("A", ttl=1))
     await expire(store)
     assert await living.due(10) == ([], False)
-    assert await store.sessions("A").heartbeat([Beat("s1", "t1", None, ())]) == {}
+    assert await store.sessions("A").heartbeat([Heartbeat("s1", "t1", None, ())]) == {}
     await store.until(await store.now() + 2)
     assert await living.due(10) == ([], False)
     assert isinstance(await living.claim(pid, "/", "t2", "transport"), Record)
@@ -136,7 +138,7 @@ async def test_a_heartbeat_keeps_an_adopted_session(store: RedisChannel) -> None
     pid = await orphaned(store)
     living = store.sessions("B")
     assert await living.adopt("s1", "t2")
-    assert await living.heartbeat([Beat("s1", "t2", None, ())]) == {}
+    assert await living.heartbeat([Heartbeat("s1", "t2", None, ())]) == {}
     assert await due(store, living) == []
     assert await refused(living, pid) == "expired"
 
@@ -148,7 +150,7 @@ async def test_an_owner_that_wakes_up_learns_that_it_was_adopted(store: RedisCha
     assert await living.adopt("s1", "t2")
     if over:
         assert await living.forget("s1", "t2")
-    assert await frozen.heartbeat([Beat("s1", "t1", (3, 2), ())]) == {0: True}
+    assert await frozen.heartbeat([Heartbeat("s1", "t1", (3, 2), ())]) == {0: True}
     assert not await frozen.detach("s1", "t1")
     assert not await frozen.forget("s1", "t1")
     assert await refused(frozen, pid) == "expired"

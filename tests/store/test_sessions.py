@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from socketio_recovery import membership
-from socketio_recovery.codec import CLOSE, ENTER, LEAVE, Position
+from socketio_recovery.aio.sessions import HEARTBEAT_COUNT
+from socketio_recovery.entries import CLOSE, ENTER, LEAVE, Position
 from socketio_recovery.errors import SessionGone
-from socketio_recovery.log import RENEW
 from socketio_recovery.membership import Stay
-from socketio_recovery.sessions import HEARTBEAT_COUNT, Beat, Pid, Refused
+from socketio_recovery.reasons import AppendResult
+from socketio_recovery.redis.scripts import RENEW
+from socketio_recovery.session_record import Heartbeat, Pid, Refused
 
 from tests.store.session_steps import claimed, created, refused
 from tests.support.appends import closes, event, forgets, moves
@@ -60,7 +62,7 @@ async def test_a_claim_returns_the_record_and_the_last_entry(store: RedisChannel
     async with running(log.write()):
         await log.append(event("e"))
         await sessions.save("s1", "t1", {"user": "Zoë", "deep": [1, {"x": None}]})
-        assert await sessions.heartbeat([Beat("s1", "t1", (birth.n + 1, birth.n), ())]) == {}
+        assert await sessions.heartbeat([Heartbeat("s1", "t1", (birth.n + 1, birth.n), ())]) == {}
         assert await sessions.detach("s1", "t1")
         await log.append(event("f"))
     record = await claimed(sessions, pid, "t2")
@@ -75,7 +77,7 @@ async def test_a_claim_of_a_detached_session_evicts_nobody(store: RedisChannel) 
     pid, birth = await created(sessions)
     assert await sessions.detach("s1", "t1")
     record = await claimed(sessions, pid, "t2")
-    assert record.fence == 2
+    assert record.claims == 2
     assert record.last == birth
     assert await store.heads() == []
 
@@ -95,22 +97,22 @@ async def test_a_claim_is_idempotent_for_one_token(store: RedisChannel) -> None:
     pid, _ = await created(sessions)
     first = await claimed(sessions, pid, "t2")
     assert await claimed(sessions, pid, "t2") == first
-    assert first.fence == 2
+    assert first.claims == 2
     assert len(await store.heads()) == 1
 
 
-async def test_each_claim_by_another_token_raises_the_fence(store: RedisChannel) -> None:
+async def test_each_claim_by_another_token_is_counted(store: RedisChannel) -> None:
     sessions = store.sessions()
     pid, _ = await created(sessions)
-    assert [(await claimed(sessions, pid, f"c{i}")).fence for i in range(4)] == [2, 3, 4, 5]
+    assert [(await claimed(sessions, pid, f"c{i}")).claims for i in range(4)] == [2, 3, 4, 5]
 
 
 async def test_of_many_claims_at_once_the_last_one_owns_it(store: RedisChannel) -> None:
     pid, _ = await created(store.sessions())
     nodes = [store.sessions(f"node{i}") for i in range(8)]
     records = await asyncio.gather(*(claimed(node, pid, f"c{i}") for i, node in enumerate(nodes)))
-    assert sorted(r.fence for r in records) == list(range(2, 10))
-    owner = max(range(8), key=lambda i: records[i].fence)
+    assert sorted(r.claims for r in records) == list(range(2, 10))
+    owner = max(range(8), key=lambda i: records[i].claims)
     for i, node in enumerate(nodes):
         if i != owner:
             assert not await node.detach("s1", f"c{i}")
@@ -189,7 +191,7 @@ async def test_a_former_owner_writes_nothing(store: RedisChannel) -> None:
         await sessions.save("s1", "t1", {"by": "a former owner"})
     assert not await sessions.detach("s1", "t1")
     assert not await sessions.forget("s1", "t1")
-    assert await sessions.heartbeat([Beat("s1", "t1", (99, 98), ())]) == {0: False}
+    assert await sessions.heartbeat([Heartbeat("s1", "t1", (99, 98), ())]) == {0: False}
     assert {**await store.record("s1"), b"open": before[b"open"]} == before
 
 
@@ -199,7 +201,7 @@ async def test_a_detached_session_has_no_owner(store: RedisChannel) -> None:
     assert await sessions.detach("s1", "t1")
     before = await store.record("s1")
     assert not await sessions.detach("s1", "t1")
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == {0: False}
+    assert await sessions.heartbeat([Heartbeat("s1", "t1", None, ())]) == {0: False}
     with pytest.raises(SessionGone):
         await sessions.save("s1", "t1", {})
     assert await store.record("s1") == before
@@ -216,11 +218,11 @@ async def test_no_write_brings_back_a_session_that_is_gone(store: RedisChannel, 
             await store.client.delete(store.keys.session("s1"))
         else:
             await sessions.detach("s1", "t1")
-            assert await log.append(forgets(log, "s1")) == ""
+            assert await log.append(forgets(log, "s1")) is AppendResult.STORED
         assert not await sessions.detach("s1", "t1")
         assert not await sessions.detach("s1", "t1", failed=True)
         assert not await sessions.forget("s1", "t1")
-        assert await sessions.heartbeat([Beat("s1", "t1", (3, 2), ("red",))]) == {0: False}
+        assert await sessions.heartbeat([Heartbeat("s1", "t1", (3, 2), ("red",))]) == {0: False}
         with pytest.raises(SessionGone):
             await sessions.save("s1", "t1", {"a": 1})
         assert await log.append(moves(log, ENTER, "s1", "red")) == "unknown"
@@ -239,7 +241,7 @@ async def test_a_claim_that_led_nowhere_restores_the_deadline(store: RedisChanne
     await store.until(await store.now() + 5)
     assert await sessions.detach("s1", "t2", failed=True)
     after = await store.record("s1")
-    assert {**after, b"fence": b"1"}.items() >= before.items()
+    assert {**after, b"claims": b"1"}.items() >= before.items()
     assert 0 < await store.client.pttl(store.keys.session("s1")) <= 120_000
 
 
@@ -282,7 +284,7 @@ async def test_a_room_that_has_no_utf8_form_can_be_left_and_closed(store: RedisC
         results = await asyncio.gather(
             log.append(moves(log, LEAVE, "s1", "\ud800")), log.append(event("e")), log.append(closes("\ud800"))
         )
-    assert list(results) == ["same", "", ""]
+    assert list(results) == ["same", "stored", "stored"]
 
 
 async def test_one_call_that_can_not_be_sent_does_not_fail_the_others(store: RedisChannel) -> None:
@@ -304,7 +306,7 @@ async def test_a_heartbeat_names_the_sessions_that_are_lost(store: RedisChannel)
     await store.log().tail(store.link())
     await store.client.hset(store.keys.meta, "n", count)
     await asyncio.gather(*(created(sessions, f"s{i}") for i in range(count) if i not in some))
-    beats = [Beat(f"s{i}", "t1", (i, i) if i % 2 else None, ("x",) * (i % 3)) for i in range(count)]
+    beats = [Heartbeat(f"s{i}", "t1", (i, i) if i % 2 else None, ("x",) * (i % 3)) for i in range(count)]
     assert await sessions.heartbeat(beats) == dict.fromkeys(some, False)
     record = await store.record(f"s{count - 1}")
     confirmed = beats[-1].confirmed
@@ -319,7 +321,7 @@ async def test_a_heartbeat_is_not_stopped_by_a_key_of_another_type(store: RedisC
     await store.client.set(store.keys.session("s2"), "planted")
     before = int((await store.record("s3"))[b"deadline"])
     await store.until(await store.now() + 5)
-    assert await sessions.heartbeat([Beat(sid, "t1", (5, 5), ("x",)) for sid in ("s1", "s2", "s3")]) == {1: False}
+    assert await sessions.heartbeat([Heartbeat(sid, "t1", (5, 5), ("x",)) for sid in ("s1", "s2", "s3")]) == {1: False}
     assert int((await store.record("s3"))[b"deadline"]) > before
 
 
@@ -327,7 +329,7 @@ async def test_a_claim_of_a_key_of_another_type_is_refused(store: RedisChannel) 
     await store.client.rpush(store.keys.session("s1"), "planted")
     refused = await store.sessions().claim(Pid.new("s1"), "/", "t1", "T1")
     assert isinstance(refused, Refused)
-    assert refused.reason == "damaged"
+    assert refused.outcome == "damaged"
 
 
 async def test_a_heartbeat_moves_the_deadline(store: RedisChannel) -> None:
@@ -335,7 +337,7 @@ async def test_a_heartbeat_moves_the_deadline(store: RedisChannel) -> None:
     await created(sessions)
     before = int((await store.record("s1"))[b"deadline"])
     await store.until(await store.now() + 5)
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ())]) == {}
+    assert await sessions.heartbeat([Heartbeat("s1", "t1", None, ())]) == {}
     assert int((await store.record("s1"))[b"deadline"]) > before
 
 
@@ -363,7 +365,7 @@ async def test_stays_are_exact(store: RedisChannel) -> None:
             closes("blue:\n\"é'", "/other"),  # another namespace
             closes(7),  # 14
         ):
-            assert await log.append(append) == ""
+            assert await log.append(append) is AppendResult.STORED
     record = await claimed(sessions, pid, "t2")
     assert sorted(record.stays, key=lambda s: s.entered) == [
         Stay("red", b + 1, b + 4),
@@ -392,7 +394,7 @@ async def test_a_heartbeat_settles_closed_rooms(store: RedisChannel) -> None:
     async with running(log.write()):
         await log.append(moves(log, ENTER, "s1", "red"))
         await log.append(closes("red"))
-    assert await sessions.heartbeat([Beat("s1", "t1", None, ("red", "never"))]) == {}
+    assert await sessions.heartbeat([Heartbeat("s1", "t1", None, ("red", "never"))]) == {}
     await store.client.delete(store.keys.closes)  # forgotten after a while
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1, birth.n + 2)]
 
@@ -403,12 +405,12 @@ async def test_a_move_that_changes_nothing_is_no_entry(store: RedisChannel) -> N
     await created(sessions, "s2")
     async with running(log.write()):
         assert await log.append(moves(log, LEAVE, "s1", "red")) == "same"
-        assert await log.append(moves(log, ENTER, "s1", "red")) == ""
+        assert await log.append(moves(log, ENTER, "s1", "red")) is AppendResult.STORED
         assert await log.append(moves(log, ENTER, "s1", "red")) == "same"
         assert await log.append(moves(log, ENTER, "s1", "s2")) == "sid"
         assert await log.append(moves(log, ENTER, "s9", "red")) == "unknown"
         assert await log.append(moves(log, ENTER, "s1", "red", "/other")) == "unknown"
-        assert await log.append(closes("red")) == ""
+        assert await log.append(closes("red")) is AppendResult.STORED
         assert await log.append(moves(log, LEAVE, "s1", "red")) == "same"
     assert [json.loads(head)[0] for head in await store.heads()] == [ENTER, CLOSE]
 
@@ -426,7 +428,7 @@ async def test_a_batch_answers_each_of_its_entries(store: RedisChannel) -> None:
     waiting = [asyncio.ensure_future(log.append(a)) for a in appends]
     await asyncio.sleep(0)  # all are queued before the writer starts
     async with running(log.write()):
-        assert await asyncio.gather(*waiting) == ["", "same", "", "unknown", ""]
+        assert await asyncio.gather(*waiting) == ["stored", "same", "stored", "unknown", "stored"]
 
 
 async def test_rooms_can_be_entered_while_nobody_owns_the_session(store: RedisChannel) -> None:
@@ -434,7 +436,7 @@ async def test_rooms_can_be_entered_while_nobody_owns_the_session(store: RedisCh
     pid, birth = await created(sessions)
     assert await sessions.detach("s1", "t1")
     async with running(log.write()):
-        assert await log.append(moves(log, ENTER, "s1", "red")) == ""
+        assert await log.append(moves(log, ENTER, "s1", "red")) is AppendResult.STORED
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1)]
 
 
@@ -487,6 +489,6 @@ async def test_rooms_with_any_name_come_back_as_they_were(store: RedisChannel) -
     rooms: list[Any] = ["", "ü", 'a"b\\c', "a:b:c", "1", 1, -2, "r:x", "a" * 1000, "\x00\n"]
     async with running(log.write()):
         for room in rooms:
-            assert await log.append(moves(log, ENTER, "s1", room)) == ""
+            assert await log.append(moves(log, ENTER, "s1", room)) is AppendResult.STORED
     record = await claimed(sessions, pid, "t2")
     assert [s.room for s in sorted(record.stays, key=lambda s: s.entered)] == rooms

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from socketio_recovery.codec import (
+from socketio_recovery.aio.log import Action, Append, Log
+from socketio_recovery.entries import (
     CLOSE,
     DISCONNECT,
     ENTER,
@@ -14,7 +15,6 @@ from socketio_recovery.codec import (
     event_head,
     payload_fields,
 )
-from socketio_recovery.log import Action, Append, Log
 
 
 def event(name: str, *attachments: bytes) -> Append:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 
-from socketio_recovery.codec import Entry, Position
-from socketio_recovery.log import Log
+from socketio_recovery.aio.log import Log
+from socketio_recovery.entries import Entry, Position
+from socketio_recovery.partition import Partition
+from socketio_recovery.reasons import RestartReason
+from socketio_recovery.window import Window
+
+from tests.support.logger import LOGGER
+
+
+def partition(retention: int = 10**9, window_bytes: int = 1 << 30) -> Partition:
+    """A partition that keeps everything."""
+    return Partition(Window(retention, window_bytes), LOGGER)
 
 
 class Follower:
@@ -13,42 +23,38 @@ class Follower:
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.starts: list[tuple[Position, int, str]] = []
+        self.starts: list[tuple[Position, int, RestartReason]] = []
         self.entries: list[Entry] = []
-        self.position: Position | None = None
-        self._waiting: list[tuple[Position, Callable[[], None]]] = []
 
-    def start(self, position: Position, ms: int, why: str) -> None:
+    @property
+    def position(self) -> Position:
+        """Up to where it has dispatched the log."""
+        assert self.log.partition is not None
+        return self.log.partition.position
+
+    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
+        assert self.log.partition is not None
         self.starts.append((position, ms, why))
-        self.position = position
-        self._release(self._waiting)
+        self.log.partition.restart(position, ms)
+        self.log.partition.restarted(why)
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
-        assert self.position is not None
+        assert self.log.partition is not None
         self.entries += entries
-        self.position = Position(self.position.epoch, entries[-1].n)
-        self._release([waiting for waiting in self._waiting if waiting[0] <= self.position])
-
-    def _release(self, some: list[tuple[Position, Callable[[], None]]]) -> None:
-        for waiting in list(some):
-            self._waiting.remove(waiting)
-            waiting[1]()
-
-    def when(self, position: Position, done: Callable[[], None]) -> None:
-        """Calls ``done`` when this position was dispatched, as the delivery does: for :attr:`Log.when_dispatched`."""
-        if self.position is not None and self.position >= position:
-            done()
-        else:
-            self._waiting.append((position, done))
+        for entry in entries:
+            self.log.partition.window.append(entry)
+        self.log.partition.dispatched(entries)
 
     def run(self) -> Awaitable[None]:
         """Follows the log for ever."""
-        return self.log.follow(self.start, self.dispatch)
+        if self.log.partition is None:
+            self.log.partition = partition()
+        return self.log.follow(self)
 
     @property
     def numbers(self) -> list[int]:
         return [entry.n for entry in self.entries]
 
     @property
-    def reasons(self) -> list[str]:
+    def reasons(self) -> list[RestartReason]:
         return [why for _, _, why in self.starts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
-from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, EVENT, EVICT, JSON, LEAVE, Entry, Payload, Room
+from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, EVICT, JSON, LEAVE, Entry, Payload, Room
 from socketio_recovery.window import Window
 
 from .twin import Twin

@@ -7,9 +7,11 @@ import logging
 import uuid
 from typing import Any
 
-from socketio_recovery.connections import Calls, Link
-from socketio_recovery.log import Keys, Log
-from socketio_recovery.sessions import Sessions
+from socketio_recovery.aio.log import Log
+from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.script_calls import ScriptCalls
+from socketio_recovery.aio.sessions import Sessions
+from socketio_recovery.redis.keys import Keys
 
 from local.redis_server import RedisServer
 
@@ -27,23 +29,24 @@ class RedisChannel:
         self.client = client
         self.server = server
         self.keys = Keys("test-" + uuid.uuid4().hex[:12])
-        self._links: list[Link] = []
-        self._calls: list[Calls] = []
+        self._links: list[RedisLink] = []
+        self._calls: list[ScriptCalls] = []
 
-    def link(self, timeout: float = TIMEOUT) -> Link:
+    def link(self, timeout: float = TIMEOUT) -> RedisLink:
         """Opens a Redis link; :meth:`close` closes it."""
-        link = Link(self.client, timeout)
+        link = RedisLink(self.client, timeout)
         self._links.append(link)
         return link
 
-    def calls(self, timeout: float = TIMEOUT) -> Calls:
+    def calls(self, timeout: float = TIMEOUT) -> ScriptCalls:
         """Makes a queue of script calls on a link of its own; :meth:`close` closes both."""
-        calls = Calls(self.link(timeout))
+        calls = ScriptCalls(self.link(timeout))
         self._calls.append(calls)
         return calls
 
     def log(self, retention: int = 60_000, max_length: int = 0, publish_timeout: float = TIMEOUT) -> Log:
-        return Log(self.keys, self.link, retention, max_length, publish_timeout, logging.getLogger("test.log"))
+        """Makes a log that only writes, until a :class:`tests.support.follower.Follower` follows it."""
+        return Log(self.keys, self.link, None, retention, max_length, publish_timeout, logging.getLogger("test.log"))
 
     def sessions(
         self, node: str = "A", *, max_disconnection: int = 60_000, ttl: int = 60_000, lease: int = 60_000

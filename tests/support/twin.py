@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from socketio_recovery import membership
-from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry
+from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry
 from socketio_recovery.membership import Stay
 
 

@@ -9,10 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from socketio_recovery.codec import EPOCH, EVENT, Entry, Position
-from socketio_recovery.connections import Script
+from socketio_recovery.aio.log import Append, Log
+from socketio_recovery.entries import EPOCH, EVENT, Entry, Position
 from socketio_recovery.errors import RedisUnavailable
-from socketio_recovery.log import RENEW, TAIL, Append, Keys, Log
+from socketio_recovery.reasons import RestartReason
+from socketio_recovery.redis.keys import Keys
+from socketio_recovery.redis.scripts import RENEW, TAIL, Script
+
+from tests.support.follower import partition
 
 Item = tuple[bytes, list[bytes]]
 
@@ -66,9 +70,9 @@ class Followed:
         self.link = link
         self.told: list[tuple[str, int, int] | list[int]] = []
         self.entries: list[Entry] = []
-        self.log = Log(Keys("x"), lambda timeout: link, 1000, 0, 1, logging.getLogger("test"))  # type: ignore[arg-type,return-value]
+        self.log = Log(Keys("x"), lambda timeout: link, partition(), 1000, 0, 1, logging.getLogger("test"))  # type: ignore[arg-type,return-value]
 
-    def start(self, position: Position, ms: int, why: str) -> None:
+    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
         self.told.append((why, *position))
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
@@ -77,7 +81,7 @@ class Followed:
 
     async def run(self) -> Followed:
         """Follows until all replies are used up."""
-        task = asyncio.ensure_future(self.log.follow(self.start, self.dispatch))
+        task = asyncio.ensure_future(self.log.follow(self))
         async with asyncio.timeout(5):
             while self.link.reads or self.link.tails[1:]:
                 await asyncio.sleep(0)
@@ -179,10 +183,29 @@ async def test_a_reader_that_failed_in_a_batch_does_not_pass_over_it_unseen() ->
 
     followed.dispatch = failing  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a bug"):
-        await followed.log.follow(followed.start, followed.dispatch)
+        await followed.log.follow(followed)
     link.reads = [[item(7, 3)]]
     await followed.run()
     assert followed.told == [("boot", 7, 0), ("trimmed", 7, 2), [3]]
+
+
+class Told:
+    """Notes what a follower is told."""
+
+    def __init__(self, told: list[Any]) -> None:
+        self.told = told
+        self.partition = partition()
+
+    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
+        self.told.append((why, *position))
+        self.partition.restart(position, ms)
+        self.partition.restarted(why)
+
+    def dispatch(self, entries: Sequence[Entry]) -> None:
+        self.told.append([entry.n for entry in entries])
+        for entry in entries:
+            self.partition.window.append(entry)
+        self.partition.dispatched(entries)
 
 
 async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> None:
@@ -200,11 +223,11 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
             if script is RENEW:
                 renewed.append(arguments)
             if script is not TAIL:
-                return [b"8", b"4"]
+                return [b"8", b"3"]
             return [str(tail[name]).encode() for name in ("epoch", "n", "ms")]
 
         async def run_many(self, calls: Any, *more: Any) -> Any:
-            return [[b"8", b"4"], None]
+            return [[b"8", b"3"], None]
 
         async def call(self, *command: Any, timeout: float = 0) -> Any:
             if command[0] == "XREVRANGE":
@@ -220,11 +243,9 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
         async def close(self) -> None: ...
 
     told: list[Any] = []
-    log = Log(Keys("x"), lambda timeout: Two(), 1000, 0, 1, logging.getLogger("test.late"))  # type: ignore[arg-type,return-value]
-    log.when_dispatched = lambda position, done: done()
-    follow = asyncio.create_task(
-        log.follow(lambda at, ms, why: told.append((why, *at)), lambda entries: told.append([e.n for e in entries]))
-    )
+    follower = Told(told)
+    log = Log(Keys("x"), lambda timeout: Two(), follower.partition, 1000, 0, 1, logging.getLogger("test.late"))  # type: ignore[arg-type,return-value]
+    follow = asyncio.create_task(log.follow(follower))
     write = asyncio.create_task(log.write())
     try:
         async with asyncio.timeout(5):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio_recovery import membership
-from socketio_recovery.codec import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE
+from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE
 from socketio_recovery.window import Window
 
 from tests.support.past import Past, event, pasts
@@ -128,4 +128,4 @@ def test_nothing_comes_after_the_session_was_disconnected() -> None:
     past.add(DISCONNECT, "/").sid = "s1"
     event(past.add(EVENT, "/"), [])
     replay = membership.replay(past.window(), "/", "s1", {}, 0, 10)
-    assert ([e.n for e in replay.events], replay.position, replay.done, replay.ended) == ([1], 2, True, True)
+    assert ([e.n for e in replay.events], replay.upto, replay.done, replay.ended) == ([1], 2, True, True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
 import engineio
 import pytest
 from engineio import async_socket, packet
-from socketio_recovery.codec import Position
-from socketio_recovery.delivery import Connection, Delivery
-from socketio_recovery.handshake import Handshake
-from socketio_recovery.window import Window
+from socketio_recovery.aio.tasks import KeyedQueue
+from socketio_recovery.aio.upstream.engineio_transport import Transports
+from socketio_recovery.connections import Connection, Connections
+from socketio_recovery.entries import Position
+
+from tests.support.follower import partition
+from tests.support.logger import LOGGER
 
 PING_INTERVAL, PING_TIMEOUT = 25, 20
 
@@ -55,50 +55,41 @@ async def test_a_dead_connection_outlives_ping_interval_and_timeout(
     assert not await socket.check_ping_timeout()
 
 
-@pytest.fixture
-def delivery() -> Delivery:
-    delivery = Delivery(Window(60_000, 1 << 20), "node", 100, lambda socket: None, logging.getLogger("test"))
-    delivery.cursor = Position(1, 0)
-    return delivery
+class Watched:
+    """A transport that is watched, and its only connection, which is live."""
+
+    def __init__(self, socket: async_socket.AsyncSocket) -> None:
+        socket.server.start_background_task = lambda work: None
+        self.partition = partition()
+        self.partition.restart(Position(1, 0), 0)
+        self.connections = Connections(self.partition)
+        Transports(socket.server, self.connections, KeyedQueue(LOGGER)).watch(socket)
+        self.connection = Connection("sid", "/", "transport", socket, "token")
+        self.connection.epoch = 1
+        self.connections.arrive(self.connection)
+        self.connections.add(self.connection)
+        self.connections.go_live(self.connection)
+
+    def at(self, n: int, sent: int) -> None:
+        """The node has dispatched entry ``n``; the last offset that the client was given is ``sent``."""
+        self.partition.position, self.connection.sent = Position(1, n), sent
 
 
-def connected(delivery: Delivery, socket: Any) -> Connection:
-    connection = Connection("sid", "/", "transport", socket, "token")
-    connection.epoch = delivery.cursor.epoch
-    delivery.arrive(connection)
-    delivery.add(connection)
-    connection.live = True
-    return connection
-
-
-async def test_what_was_sent_before_an_answered_ping_is_confirmed(
-    socket: async_socket.AsyncSocket, delivery: Delivery
-) -> None:
-    handshake = object.__new__(Handshake)
-    handshake.delivery = delivery
-    handshake._watch(socket)
-    connection = connected(delivery, socket)
-    socket.server.start_background_task = lambda work: None
-
+async def test_what_was_sent_before_an_answered_ping_is_confirmed(socket: async_socket.AsyncSocket) -> None:
+    watched = Watched(socket)
     socket.last_ping = 100.0
-    connection.sent, delivery.cursor = 5, Position(1, 7)
+    watched.at(7, sent=5)
     await socket.send(packet.Packet(packet.PING))
-    connection.sent, delivery.cursor = 8, Position(1, 9)  # sent after the ping
-    assert connection.confirmed is None
+    watched.at(9, sent=8)  # sent after the ping
+    assert watched.connection.confirmed is None
     await socket.receive(packet.Packet(packet.PONG))
-    assert connection.confirmed == (7, 5)
+    assert watched.connection.confirmed == (7, 5)
 
 
-async def test_a_ping_that_is_not_answered_confirms_nothing(
-    socket: async_socket.AsyncSocket, delivery: Delivery
-) -> None:
-    handshake = object.__new__(Handshake)
-    handshake.delivery = delivery
-    handshake._watch(socket)
-    connection = connected(delivery, socket)
-    socket.server.start_background_task = lambda work: None
+async def test_a_ping_that_is_not_answered_confirms_nothing(socket: async_socket.AsyncSocket) -> None:
+    watched = Watched(socket)
     socket.last_ping = None
-    delivery.cursor = Position(1, 7)
+    watched.at(7, sent=0)
     await socket.send(packet.Packet(packet.PING))
     await socket.receive(packet.Packet(packet.PONG))  # nobody has asked: Engine.IO counts no ping as open
-    assert connection.confirmed is None
+    assert watched.connection.confirmed is None

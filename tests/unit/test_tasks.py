@@ -7,9 +7,20 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from socketio_recovery.tasks import STEADY, supervise
+from socketio_recovery.aio.tasks import STEADY, supervise
+from socketio_recovery.metrics import NoMetrics
 
 from tests.support.simulated_loop import SimulatedLoop
+
+
+class Failures(NoMetrics):
+    """The tasks that failed."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+
+    def failed(self, task: str) -> None:
+        self.tasks.append(task)
 
 
 @pytest.fixture
@@ -23,6 +34,7 @@ def test_a_task_that_fails_is_started_again_and_seen_to_fail(
     loop: SimulatedLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing: set[str] = set()
+    metrics = Failures()
     starts: list[float] = []
 
     async def run() -> None:
@@ -33,7 +45,7 @@ def test_a_task_that_fails_is_started_again_and_seen_to_fail(
         await asyncio.Event().wait()
 
     async def watch() -> None:
-        task = asyncio.create_task(supervise("reader", run, failing, logging.getLogger("test.tasks")))
+        task = asyncio.create_task(supervise("reader", run, failing, metrics, logging.getLogger("test.tasks")))
         await asyncio.sleep(0.5)
         assert failing == set()
         while len(starts) < 4:
@@ -47,3 +59,4 @@ def test_a_task_that_fails_is_started_again_and_seen_to_fail(
 
     loop.run_until_complete(watch())
     assert [record.getMessage() for record in caplog.records] == ["the reader failed; starting it again"] * 3
+    assert metrics.tasks == ["reader"] * 3

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from socketio_recovery.codec import (
+from socketio_recovery.entries import (
     CALLBACK,
     CLOSE,
     DISCONNECT,

@@ -1,14 +1,14 @@
 """Orphans: sessions whose node died.
 
-When a node dies nobody runs the application's ``disconnect`` handler for its clients, and what the
-application counts by ``connect`` and ``disconnect`` (who is online, say) rots. A client that recovers
-needs none: it never left. For one that does not, its session's deadline passes; three more heartbeats do
-not come either, nor three seconds later, for an owner that is just connecting to Redis again. Then one
-living node adopts it and runs the handler, with :data:`NODE_LOST` as the reason.
+When a node dies, nobody runs the application's ``disconnect`` handler for its clients, and what the application counts
+by ``connect`` and ``disconnect`` (who is online, for example) becomes wrong. A client that recovers needs no handler,
+because it never left. If a client does not recover, its session's deadline passes. Its owner then has three more
+heartbeats and three seconds, because it may just be connecting to Redis again. After that one living node adopts the
+session and runs the handler, with :data:`NODE_LOST` as the reason.
 
-Exactly one node does, once. If it dies itself while the handler runs, the session is adopted again. An
-owner that was only frozen, or cut off from Redis, past the deadline finds out before it runs the handler
-for its own connection: see ``Handshake.trigger_event``. It can't find out while it is still cut off.
+Exactly one node does so, once. If that node dies while the handler runs, the session is adopted again. An owner that
+was only frozen, or cut off from Redis, past the deadline finds out before it runs the handler for its own connection:
+see :meth:`Leaving.handler_ran_elsewhere`. It can't find out while it is still cut off.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 
-from .errors import RedisUnavailable
-from .sessions import Beat, Orphan, Sessions
-from .tasks import Ordered
-
-#: The reason that a ``disconnect`` handler gets for a client whose node died, and that did not come back.
-NODE_LOST = "node lost"
+from ..errors import RedisUnavailable
+from ..session_record import Heartbeat, Orphan
+from .sessions import Sessions
+from .tasks import KeyedQueue
 
 #: Orphans that one node looks after at the same time.
 MOST = 100
@@ -42,7 +40,7 @@ class Orphans:
         self,
         sessions: Sessions,
         run: Callable[[Orphan, str], Awaitable[None]],
-        tasks: Ordered,
+        tasks: KeyedQueue,
         interval: float,
         logger: logging.Logger,
     ) -> None:
@@ -53,13 +51,13 @@ class Orphans:
         self._run = run
         self._slots = asyncio.Semaphore(MOST)
         self.paused = False  # this node is about to stop
-        self._here: set[str] = set()  # what waits for a slot, or runs
-        self._tokens: dict[str, str] = {}  # of those whose handler runs, by sid
+        self._here: set[str] = set()  # sessions that wait for a slot, or whose handler runs
+        self._tokens: dict[str, str] = {}  # the tokens of those whose handler runs, by sid
 
     @property
-    def beats(self) -> list[Beat]:
-        """Keeps those whose handler runs from being adopted by another node."""
-        return [Beat(sid, token, None, ()) for sid, token in self._tokens.items()]
+    def heartbeats(self) -> list[Heartbeat]:
+        """For the sessions whose handler runs here, so that no other node adopts them."""
+        return [Heartbeat(sid, token, None, ()) for sid, token in self._tokens.items()]
 
     async def watch(self) -> None:
         """Adopts orphans, for ever. To be run as a task."""
@@ -70,7 +68,8 @@ class Orphans:
                 while more:
                     due, more = await self.sessions.due(STEP)
                     if due:
-                        # Handlers that take long go on meanwhile; what waits for them too long is due elsewhere.
+                        # Handlers that take long go on meanwhile. Orphans that wait too long for a slot are due
+                        # elsewhere.
                         new = [self._start(sid) for sid in due if sid not in self._here]
                         if new:
                             await asyncio.wait(new, timeout=self.interval)

@@ -1,22 +1,42 @@
-"""Background tasks that do not die silently, and application code in order."""
+"""Background tasks that do not die silently, and work that has to be done in order."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any
 
-from .connections import Backoff
+from ..metrics import Metrics
 
-#: How long a task has to run without a failure to count as well again, in seconds.
+
+class Backoff:
+    """Waiting times that double from ``first`` to ``most`` seconds, each with jitter."""
+
+    def __init__(self, first: float = 0.05, most: float = 2.0) -> None:
+        self.first = first
+        self.most = most
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self.first
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
+        self._next = min(self._next * 2, self.most)
+
+
+#: How long a task has to run without a failure until it counts as healthy again, in seconds.
 STEADY = 5.0
 
 
-async def supervise(name: str, run: Callable[[], Awaitable[None]], failing: set[str], logger: logging.Logger) -> None:
+async def supervise(
+    name: str, run: Callable[[], Awaitable[None]], failing: set[str], metrics: Metrics, logger: logging.Logger
+) -> None:
     """Runs ``run`` for ever: what it raises is logged, and it is started again.
 
-    :param failing: ``name`` is in it from a failure on, until it has run for :data:`STEADY` seconds.
+    :param failing: holds ``name`` from a failure on until the task has run for :data:`STEADY` seconds.
     """
     backoff = Backoff(first=0.1, most=5.0)
     while True:
@@ -25,13 +45,14 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], failing: set[
             await run()
         except Exception:
             failing.add(name)
+            metrics.failed(name)
             logger.exception("the %s failed; starting it again", name)
             await backoff.wait()
         finally:
             well.cancel()
 
 
-class Ordered:
+class KeyedQueue:
     """Runs coroutines one after the other for each key, and side by side for different keys."""
 
     def __init__(self, logger: logging.Logger) -> None:

@@ -1,26 +1,21 @@
-"""Entries of the log: to stream fields, from stream fields, and to the packets that clients receive.
+"""Entries of the log: how they are written to the fields of a Redis Stream, and read from them.  No I/O.
 
-No I/O here. Three forms of one event:
+An entry has two forms here:
 
-* *stream fields*: ``head`` (JSON: kind, namespace, who gets it) and ``data`` (the arguments, already in
-  the clients' serialisation), then ``0``, ``1``, ... for binary attachments as raw bytes;
-* :class:`Entry`: the same, in memory;
-* *packet*: what an Engine.IO MESSAGE carries. It is the stored data with a few bytes put around it
-  (packet type, namespace, offset): nothing is parsed or serialised again, for any number of clients.
+* *stream fields*: ``head`` (JSON: kind, namespace, who gets it) and ``data`` (the arguments, already in the clients'
+  serialisation), then ``0``, ``1``, ... for binary attachments as raw bytes;
+* :class:`Entry`: the same, in memory.
 
-Packet formats: the Socket.IO protocol, revision 5, "Packet encoding" and "Custom parser".
+What clients receive is made from it in ``packets.py``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple, Protocol
-
-from socketio.packet import Packet
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 #: A room: its name, or a number that an application uses for one. ``None`` is everybody.
 Room = str | int | None
@@ -50,28 +45,27 @@ class Position(NamedTuple):
         return f"{self.epoch:x}-{self.n:x}"
 
 
-def offset(position: Position, ms: int) -> str:
-    """A position as clients see it: an opaque string.
+class Offset(NamedTuple):
+    """A position as clients see it, with the time at which its entry was stored. To clients it is an opaque string.
 
-    :param ms: when the entry was stored (Redis's time); 0 if that is not known. It tells the entry from another
-        with the same number, should the log lose its tail and grow again.
+    :param ms: when the entry was stored (ms since 1970, Redis's time); 0 if that is not known. It distinguishes
+        entries that share a number, after the log lost its tail and grew again.
     """
-    return f"{position}-{ms:x}" if ms else str(position)
+
+    position: Position
+    ms: int
+
+    def __str__(self) -> str:
+        return f"{self.position}-{self.ms:x}" if self.ms else str(self.position)
+
+    @classmethod
+    def parse(cls, text: object) -> Offset | None:
+        """The offset that a client sent, or ``None`` if this library did not make it."""
+        match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
+        return cls(Position(int(match[1], 16), int(match[2], 16)), int(match[3] or "0", 16)) if match else None
 
 
 _OFFSET = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,13})(?:-([0-9a-f]{1,12}))?", re.ASCII)
-
-
-def parse_offset(text: object) -> Position | None:
-    """The position that an offset sent by a client names, or ``None`` if it is not one of ours."""
-    match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
-    return Position(int(match[1], 16), int(match[2], 16)) if match else None
-
-
-def parse_offset_ms(text: object) -> int:
-    """When the entry was stored that an offset names; 0 if it does not say."""
-    match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
-    return int(match[3], 16) if match and match[3] else 0
 
 
 class Payload(NamedTuple):
@@ -135,9 +129,9 @@ class Entry:
         return self.kind == EVENT and not self.volatile and self.callback is None
 
 
-#: An entry as it waits in a window: its values, in a tuple. Python's garbage collector goes over all objects that can
-#: hold others, again and again, but not over tuples that hold nothing of the kind: a window of 100,000 entries that
-#: were objects made each recovery half as slow again.
+#: An entry as it is kept in a window: its values, in a tuple. Python's garbage collector visits all objects that can
+#: hold other objects again and again, but it leaves out tuples that hold only plain values. With a window of 100,000
+#: entries that were objects, each recovery took half as long again.
 Packed = tuple[Any, ...]
 
 
@@ -172,9 +166,9 @@ def size_of(packed: Packed) -> int:
 
 
 def places(packed: Packed) -> Sequence[Room]:
-    """The rooms under which an entry is found: whom it is for, or whom it moves.
+    """The rooms under which a window lists an entry: those that an event is for, or the room that is closed.
 
-    What happens to one session is found under its own room, the one named by its ``sid``.
+    An entry about one session is listed under the session's own room, the one named by its ``sid``.
     """
     if packed[0] == EVENT:
         return packed[3] or (None,)
@@ -355,143 +349,3 @@ def _is_list(payload: Payload) -> bool:
     if payload.format != JSON or data[:1] != b"[" or data[-1:] != b"]":
         return False
     return data.isascii() or bool(data.decode())  # which raises what is a ValueError
-
-
-# -- to and from the clients' serialisation ---------------------------------------------------------
-
-
-class JsonModule(Protocol):
-    """What python-socketio asks of a ``json`` module."""
-
-    def dumps(self, obj: Any, **kwargs: Any) -> str: ...
-
-    def loads(self, s: str) -> Any: ...
-
-
-class Codec(Protocol):
-    """One serialisation of the clients: python-socketio's ``serializer``."""
-
-    format: str
-
-    def encode(self, arguments: Iterable[Any]) -> Payload:
-        """Serialises the arguments of an event (its name first) or of an acknowledgement."""
-
-    def decode(self, payload: Payload) -> list[Any]:
-        """The arguments again."""
-
-    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
-        """What Engine.IO sends for an event, as one or more messages.
-
-        :param offset: appended as the last argument, for clients that can use it.
-        :param id: asks the client for an acknowledgement of that number.
-        """
-
-
-class JsonCodec:
-    """The default serialisation: JSON text, binary attachments beside it."""
-
-    format = JSON
-
-    def __init__(self, module: JsonModule = json, packet_class: type[Packet] = Packet) -> None:
-        self.json = module
-        self.packet_class = packet_class
-        # The standard ``dumps`` makes an encoder for each call with options, and refuses binary data by itself:
-        # to look for that first takes longer than all else here.
-        plain = getattr(packet_class.data_is_binary, "__func__", None) is Packet.data_is_binary.__func__
-        self._standard = plain and module.dumps is json.dumps
-        self._dump = dump if self._standard else partial(module.dumps, separators=(",", ":"))
-
-    def encode(self, arguments: Iterable[Any]) -> Payload:
-        data: Any = list(arguments)
-        if self._standard:
-            with suppress(TypeError):  # binary data; or what can't be serialised, which is told below
-                return Payload(JSON, dump(data).encode(), (), 0)
-        attachments: Sequence[bytes] = ()
-        if self.packet_class.data_is_binary(data):
-            data, found = self.packet_class.deconstruct_binary(data)
-            attachments = [bytes(a) for a in found]
-        return Payload(JSON, self._dump(data).strip().encode(), attachments, 0)
-
-    def decode(self, payload: Payload) -> list[Any]:
-        data = self.json.loads(payload.data.decode())
-        if payload.attachments:
-            data = self.packet_class.reconstruct_binary(data, payload.attachments)
-        return list(data)
-
-    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
-        text = payload.data.decode()
-        if offset is not None:
-            text = f'{text[:-1]},"{offset}"]'
-        where = "" if namespace == "/" else namespace + ","
-        number = "" if id is None else id
-        if not payload.attachments:
-            return [f"2{where}{number}{text}"]
-        return [f"5{len(payload.attachments)}-{where}{number}{text}", *payload.attachments]
-
-
-class MsgpackCodec:
-    """``serializer="msgpack"``: the whole packet is one MessagePack map."""
-
-    format = MSGPACK
-
-    def __init__(self, packet_class: Any) -> None:
-        import msgpack  # an optional dependency of python-socketio
-
-        self.msgpack = msgpack
-        self.packet_class = packet_class
-
-    def encode(self, arguments: Iterable[Any]) -> Payload:
-        packer = self.msgpack.Packer(default=self.packet_class.dumps_default, autoreset=False)
-        count = 0
-        for argument in arguments:
-            packer.pack(argument)
-            count += 1
-        return Payload(MSGPACK, packer.bytes(), (), count)
-
-    def decode(self, payload: Payload) -> list[Any]:
-        unpacker = self.msgpack.Unpacker(ext_hook=self.packet_class.ext_hook)
-        unpacker.feed(payload.data)
-        return list(unpacker)
-
-    def packets(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[str | bytes]:
-        packer = self.msgpack.Packer(autoreset=False)
-        packer.pack_map_header(3 if id is None else 4)
-        packer.pack("type")
-        packer.pack(2)
-        packer.pack("nsp")
-        packer.pack(namespace)
-        if id is not None:
-            packer.pack("id")
-            packer.pack(id)
-        packer.pack("data")
-        packer.pack_array_header(payload.arity + (offset is not None))
-        head = packer.bytes() + payload.data
-        return [head if offset is None else head + self.msgpack.packb(offset)]
-
-
-def codec_for(packet_class: Any, module: JsonModule) -> Codec:
-    """The codec that fits a python-socketio server.
-
-    :param packet_class: the server's ``packet_class``.
-    :param module: the ``json`` module for ``serializer="default"``.
-    :raises ValueError: for a serializer of the application's own: its wire format is not known here.
-    """
-    if issubclass(packet_class, Packet):
-        if packet_class.uses_binary_events:
-            return JsonCodec(module, packet_class)
-        if hasattr(packet_class, "dumps_default"):
-            return MsgpackCodec(packet_class)
-    raise ValueError(
-        f"serializer {packet_class.__name__} is not supported: use 'default', 'msgpack' or a subclass of theirs"
-    )
-
-
-def converted(payload: Payload, codec: Codec, codecs: Sequence[Codec]) -> Payload:
-    """``payload`` in ``codec``'s serialisation, which is that of this node's clients.
-
-    Differs only when a process without a server (``write_only``) serialises otherwise.
-    """
-    if payload.format == codec.format:
-        return payload
-    source = next(c for c in codecs if c.format == payload.format)
-    return codec.encode(source.decode(payload))

@@ -15,7 +15,7 @@ end
 local n = integer(log.n)
 redis.call('DEL', session)
 redis.call('HSET', session, 'ns', ARGV[1], 'hash', ARGV[2], 'token', ARGV[3], 'open', ARGV[3] .. ' ', 'holder', ARGV[4],
-  'fence', 1, 'epoch', log.epoch, 'birth', n, 'confirmed', n, 'sent', n,
+  'claims', 1, 'epoch', log.epoch, 'birth', n, 'confirmed', n, 'sent', n,
   'data', '{}')
 own(session, KEYS[4], log.now + ARGV[5], ARGV[6], log.now)
 return {log.epoch, n}

@@ -20,7 +20,7 @@ if found[1] ~= ARGV[1] then
     return {}
   end
   redis.call('HSET', session, 'token', ARGV[1], 'open', ARGV[1] .. ' ', 'holder', ARGV[2], 'adopted', 1)
-  redis.call('HINCRBY', session, 'fence', 1)
+  redis.call('HINCRBY', session, 'claims', 1)
   own(session, owned, log.now + ARGV[3], ARGV[4], log.now)
 end
 for _, field in ipairs(redis.call('HKEYS', session)) do

@@ -13,7 +13,8 @@ from engineio.packet import PING
 from engineio.packet import Packet as EngineIOPacket
 from hypothesis import given
 from hypothesis import strategies as st
-from socketio_recovery.outbox import COMPRESSED_FROM, CONGESTED, Message, Outbox
+from socketio_recovery.aio.send_queue import COMPRESSED_FROM, CONGESTED, SendQueue
+from socketio_recovery.packets import Message
 
 
 class Wire:
@@ -34,13 +35,13 @@ class Wire:
         return self.closing
 
 
-def opened(upgraded: bool = True, compresses: bool = False) -> tuple[Outbox, Wire]:
-    outbox, wire = Outbox(), Wire()
+def opened(upgraded: bool = True, compresses: bool = False) -> tuple[SendQueue, Wire]:
+    outbox, wire = SendQueue(), Wire()
     outbox.open(SimpleNamespace(upgraded=upgraded), wire, compresses)  # type: ignore[arg-type]
     return outbox, wire
 
 
-async def waited_for(outbox: Outbox) -> asyncio.Task[Any]:
+async def waited_for(outbox: SendQueue) -> asyncio.Task[Any]:
     """Engine.IO's writing task, with nothing left to send."""
     task = asyncio.create_task(outbox.get())
     await asyncio.sleep(0)

@@ -30,7 +30,7 @@ if record.token ~= ARGV[3] then
   redis.call('HSET', session, 'token', ARGV[3], 'open', record.open .. ARGV[3] .. ' ', 'holder', ARGV[4],
     'was', record.deadline)
   own(session, KEYS[5], math.max(tonumber(record.deadline), log.now + ARGV[6]), ARGV[7], log.now)
-  redis.call('HINCRBY', session, 'fence', 1)
+  redis.call('HINCRBY', session, 'claims', 1)
 end
 for field in pairs(record) do
   local room = string.match(field, '^r:(.*)$')

@@ -1,4 +1,4 @@
-"""Rules about sessions that need no Redis: where a client goes on, what a pid is, what data can be."""
+"""What a session record says: the pid, the data, and records that something else than this library wrote."""
 
 from __future__ import annotations
 
@@ -9,76 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from socketio_recovery.codec import Position
-from socketio_recovery.sessions import Pid, Record, encode_data, seen_by, start_of
-
-EPOCH = 5000
-
-
-def record(birth: int = 10, sent: int = 20, confirmed: int = 50, last: int = 90) -> Record:
-    return Record(last=Position(EPOCH, last), fence=1, birth=birth, confirmed=confirmed, sent=sent, data={}, stays=[])
-
-
-@pytest.mark.parametrize(
-    ("offset", "seen"),
-    [
-        (None, 10),
-        (Position(EPOCH, 0), 10),  # an earlier session's
-        (Position(EPOCH, 9), 10),
-        (Position(EPOCH, 10), 10),
-        (Position(EPOCH, 11), 11),
-        (Position(EPOCH, 90), 90),
-        (Position(EPOCH, 91), None),  # no event has had it
-        (Position(EPOCH - 1, 70), 10),
-        (Position(EPOCH - 1, 10**9), 10),
-        (Position(EPOCH + 1, 0), None),
-        (Position(EPOCH + 1, 70), None),
-    ],
-)
-def test_what_a_client_has_seen(offset: Position | None, seen: int | None) -> None:
-    assert seen_by(record(), offset) == seen
-
-
-@pytest.mark.parametrize(
-    ("seen", "start"),
-    [
-        (10, 10),  # older than the last offset it was sent: it may have missed that one
-        (19, 19),
-        (20, 50),  # it has all that was sent before the ping it answered
-        (33, 50),
-        (50, 50),
-        (51, 51),  # it has seen more than is confirmed
-        (90, 90),
-    ],
-)
-def test_where_a_client_goes_on(seen: int, start: int) -> None:
-    assert start_of(record(), seen) == start
-
-
-@given(
-    sent=st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40),
-    pinged=st.integers(0, 40),
-    received=st.integers(0, 40),
-    birth=st.integers(0, 20),
-)
-def test_a_client_never_goes_on_after_something_it_missed(
-    sent: list[tuple[bool, bool]], pinged: int, received: int, birth: int
-) -> None:
-    """``sent``: for each entry after birth, whether it was for the client, and whether with an offset."""
-    pinged, received = min(pinged, len(sent)), min(received, len(sent))
-    received = max(received, pinged)  # the ping was answered: what was queued before it has arrived
-
-    def last_offset(upto: int) -> int:
-        return max((birth + i for i in range(1, upto + 1) if sent[i - 1][0]), default=birth)
-
-    r = record(birth, last_offset(pinged), birth + pinged, birth + len(sent))
-    seen = seen_by(r, Position(EPOCH, last_offset(received)))
-    assert seen is not None
-    start = start_of(r, seen)
-    missed = [birth + i for i in range(received + 1, len(sent) + 1) if sent[i - 1][0]]
-    doubled = [birth + i for i in range(1, received + 1) if sent[i - 1][0]]
-    assert all(start < n for n in missed)
-    assert all(start >= n for n in doubled)
+from socketio_recovery.session_record import Pid, encode_data
 
 
 def test_a_pid_is_read_back() -> None:

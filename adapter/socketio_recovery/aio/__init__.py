@@ -1,0 +1,1 @@
+"""The asyncio shell around the rules: everything that waits for Redis, for clients or for the application."""

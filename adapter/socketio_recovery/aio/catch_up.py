@@ -1,0 +1,92 @@
+"""Catching up: a client gets what it missed, in slices, and then goes live."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..connections import Connection, Flow, State
+from ..delivery import Delivery
+from ..errors import RedisUnavailable
+from ..metrics import NO_METRICS, Metrics
+from ..reasons import Ending
+from .upstream.engineio_transport import is_open
+
+#: How long a client's first packets may wait for its replay, in seconds.
+INLINE = 0.05
+
+
+class CatchUp:
+    """Replays what clients missed.
+
+    :param close_transport: closes an Engine.IO socket so that its client comes back.
+    :param start_disconnect: runs the ``disconnect`` handler of a session that the application has disconnected.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        close_transport: Callable[[Any], None],
+        start_disconnect: Callable[[Connection], None],
+        logger: logging.Logger,
+        metrics: Metrics = NO_METRICS,
+    ) -> None:
+        self.delivery = delivery
+        self.metrics = metrics
+        self.logger = logger
+        self._close_transport = close_transport
+        self._start_disconnect = start_disconnect
+
+    async def start(self, connection: Connection) -> None:
+        """The client has its CONNECT: it gets what it missed, then what comes.
+
+        While python-engineio waits for this, it reads nothing from the client, not even pongs. So when there is much to
+        catch up on, the rest is sent in a task of its own.
+        """
+        connection.catching_up = task = asyncio.create_task(self._run(connection))
+        await asyncio.wait([task], timeout=INLINE)
+        connection.note("greeted")  # whatever becomes of the replay: the connect handler has run
+        task.add_done_callback(lambda _: self._done(connection))
+
+    async def over(self, connection: Connection) -> None:
+        """Waits until a replay is over, if there is one."""
+        if connection.catching_up is not None:
+            await asyncio.wait([connection.catching_up])
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            missed = await self.replay(connection)
+        except LookupError:
+            raise RedisUnavailable("the log was trimmed past a client while it caught up") from None
+        if connection.recovered:
+            self.metrics.caught_up(missed)
+            self.logger.info("%s caught up on %d events", connection.sid, missed)
+
+    async def replay(self, connection: Connection) -> int:
+        """Sends what the connection is behind, each slice when the client has read most of the one before.
+
+        Stops early, without making the connection live, when the transport closes or the session was disconnected.
+
+        :returns: how many events the client had missed.
+        :raises LookupError: if the window lost them meanwhile.
+        """
+        missed = 0
+        socket = connection.socket
+        while connection.flow is Flow.BEHIND and is_open(socket):
+            missed += len(self.delivery.replay(connection).events)
+            if connection.flow is Flow.BEHIND:
+                await socket.queue.drained(self.delivery.slice // 2)
+                await asyncio.sleep(0)
+        return missed
+
+    def _done(self, connection: Connection) -> None:
+        task, connection.catching_up = connection.catching_up, None
+        if task.cancelled() or connection.state is State.GONE:
+            return
+        if error := task.exception():
+            self.logger.warning("%s could not catch up, it will try again: %s", connection.sid, error)
+            self._close_transport(connection.socket)
+        elif connection.ending is Ending.DISCONNECTED:
+            self._start_disconnect(connection)

@@ -1,0 +1,90 @@
+"""The heartbeat: keeps this node's sessions alive in Redis, and stores how far their clients have received."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ..connections import Connection, Connections, Flow, Hold, State
+from ..errors import RedisUnavailable
+from ..session_record import Heartbeat
+from .callbacks import Callbacks
+from .orphans import Orphans
+from .session_endings import SessionEndings
+from .sessions import Sessions
+
+
+class Heartbeats:
+    """Sends heartbeats for all sessions that this node holds.
+
+    :param close_transport: closes an Engine.IO socket so that its client comes back.
+    :param interval: between heartbeats, in seconds.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        sessions: Sessions,
+        endings: SessionEndings,
+        orphans: Orphans,
+        callbacks: Callbacks,
+        close_transport: Callable[[Any], None],
+        interval: float,
+        logger: logging.Logger,
+    ) -> None:
+        self.connections = connections
+        self.sessions = sessions
+        self.endings = endings
+        self.orphans = orphans
+        self.callbacks = callbacks
+        self.interval = interval
+        self.logger = logger
+        self._close_transport = close_transport
+        #: Whether the last one succeeded.
+        self.succeeds = True
+
+    async def run(self) -> None:
+        """Sends heartbeats, for ever. To be run as a task."""
+        while True:
+            await asyncio.sleep(self.interval)
+            self.callbacks.drop_old()
+            try:
+                await self._send()
+            except RedisUnavailable as error:
+                self.logger.warning("sessions could not be refreshed, will try again: %s", error)
+                self.succeeds = False
+            else:
+                self.succeeds = True
+
+    async def _send(self) -> None:
+        connections = [
+            c for c in self.connections if c.state is not State.ARRIVED and c.hold not in (Hold.FORGOTTEN, Hold.ADOPTED)
+        ]
+        now = asyncio.get_running_loop().time()
+        heartbeats = [self._of(connection) for connection in connections]
+        await self.endings.finish()
+        lost = await self.sessions.heartbeat([*heartbeats, *self.orphans.heartbeats])
+        for i, (connection, heartbeat) in enumerate(zip(connections, heartbeats, strict=True)):
+            del connection.closed_rooms[: len(heartbeat.closed_rooms)]
+            connection.stored_confirmed = heartbeat.confirmed or connection.stored_confirmed
+            if i in lost:
+                self._lost(connection, adopted=lost[i])
+            else:
+                connection.kept_at = now
+
+    def _of(self, connection: Connection) -> Heartbeat:
+        changed = connection.confirmed != connection.stored_confirmed
+        confirmed = connection.confirmed if changed else None
+        return Heartbeat(connection.sid, connection.token, confirmed, tuple(connection.closed_rooms))
+
+    def _lost(self, connection: Connection, adopted: bool) -> None:
+        """The session is gone, or belongs to another connection or to the node that adopted it."""
+        over = connection.flow is Flow.MUTED or connection.hold is Hold.FORGOTTEN
+        if adopted:
+            connection.note("adopted")
+        if not over:
+            self.logger.warning("session %s is gone; closing its connection", connection.sid)
+            self.connections.mute(connection)
+            self._close_transport(connection.socket)

@@ -1,0 +1,495 @@
+"""``AsyncRedisStreamsManager``: what python-socketio and applications call. Thin: the work is elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+from socketio import AsyncManager
+from socketio.packet import Packet
+
+from ..connections import Connection, State
+from ..continuity import can_recover
+from ..entries import ENTER, LEAVE, Room, check_room, event_head, payload_fields
+from ..metrics import NO_METRICS, Metrics
+from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
+from ..reasons import AppendResult, Outcome
+from ..redis.keys import Keys
+from ..settings import Settings
+from . import scope
+from .log import Append, Log
+from .membership_log import MembershipLog
+from .node import Background, Node
+from .redis_client import client_for
+from .redis_link import RedisLink
+from .upstream.admin_ui import Timestamps
+
+
+class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
+    """A client manager for :class:`socketio.AsyncServer` that lets clients recover, on any node.
+
+    Use it in place of :class:`socketio.AsyncRedisManager`::
+
+        manager = AsyncRedisStreamsManager("redis://localhost:6379/0", max_disconnection_duration=120)
+        sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=manager)
+
+    :param url: where Redis is, in the forms that ``AsyncRedisManager`` takes (``redis://``, ``rediss://``,
+        ``unix://``, ``valkey://``, ``valkeys://``, ``redis+sentinel://``, ``valkey+sentinel://``); or a ready
+        asyncio client of redis-py or valkey-py, whose settings are used, but not its connections.
+        Redis 6.2 or newer, or Valkey.
+    :param channel: a name for this cluster; all its processes use the same. Keys in Redis begin with
+        ``{channel}:``.
+    :param write_only: for a process without a server, that only emits (and moves clients between rooms, and
+        disconnects them). Use it in an ``async with``, or call :meth:`close`.
+    :param logger: where to log; the server's logger if omitted.
+    :param json: a module with ``dumps`` and ``loads``, if ``write_only``; else the server's is used.
+    :param redis_options: keyword arguments for ``Redis.from_url()``, or for ``Sentinel()``.
+    :param max_disconnection_duration: for how long a client can come back after its connection was lost,
+        in seconds. The same on all nodes.
+    :param skip_connect_handler: leave out the application's ``connect`` handler when a client recovers. By
+        default it runs, so that a revoked credential does not slip through.
+    :param offset_for: decides by the client's ``environ`` whether it can use recovery; see
+        :func:`offset_for`, the default.
+    :param max_length: how many entries the log keeps at most, roughly; 0 for no limit but time. A client
+        that missed more can't recover (``"trimmed"``).
+    :param window_bytes: memory for the recent log, in bytes, roughly. A client that missed more can't
+        recover (``"limit"``).
+    :param max_queue: packets that may wait for one client. A client further behind is disconnected; it
+        recovers when it reads again. Also how many acknowledgements a client may owe; past that the oldest is
+        forgotten.
+    :param heartbeat_interval: how often this node refreshes its sessions in Redis, in seconds.
+    :param publish_timeout: how long an ``emit``, or a change of rooms, may wait for Redis, in seconds.
+    :param handshake_timeout: how long a connecting client may wait for Redis, in seconds; then its
+        transport is closed, and it tries again.
+    :raises ValueError: for a URL or a number that can't be.
+    :raises TypeError: for a client that can't be used.
+    :raises RuntimeError: if the package that the URL needs is not installed.
+    """
+
+    name = "aioredisstreams"
+
+    def __init__(
+        self,
+        url: Any = "redis://localhost:6379/0",
+        channel: str = "socketio",
+        write_only: bool = False,
+        logger: logging.Logger | None = None,
+        json: Any = None,
+        redis_options: dict[str, Any] | None = None,
+        *,
+        max_disconnection_duration: float = 120,
+        skip_connect_handler: bool = False,
+        can_recover: Callable[[Mapping[str, Any]], bool] = can_recover,
+        max_length: int = 0,
+        window_bytes: int = 64 << 20,
+        max_queue: int = 5000,
+        heartbeat_interval: float = 10,
+        publish_timeout: float = 10,
+        handshake_timeout: float = 10,
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = Settings(
+            max_disconnection_duration=max_disconnection_duration,
+            skip_connect_handler=skip_connect_handler,
+            can_recover=can_recover,
+            max_length=max_length,
+            window_bytes=window_bytes,
+            max_queue=max_queue,
+            heartbeat_interval=heartbeat_interval,
+            publish_timeout=publish_timeout,
+            handshake_timeout=handshake_timeout,
+        )
+        self.channel = channel
+        self.write_only = write_only
+        self.logger = logger
+        self.json = json if json is not None else Packet.json
+        self.host_id = uuid.uuid4().hex
+        self.metrics = metrics if metrics is not None else NO_METRICS
+        self._client = client_for(url, redis_options or {}, channel) if isinstance(url, str) else url
+        self._link(publish_timeout)  # a client of the wrong kind is an error here, not later
+        self._keys = Keys(channel)
+        self._closed = False
+        self._codec: Codec = JsonCodec(self.json)
+        #: The parts of a process that serves clients; those of one that only writes are made when it starts.
+        self.node: Node | None = None
+        self._background: Background | None = None
+        self._log: Log
+        self._membership: MembershipLog
+
+    def _link(self, timeout: float) -> RedisLink:
+        return RedisLink(self._client, timeout)
+
+    # -- starting and stopping ----------------------------------------------------------------------
+
+    def set_server(self, server: Any) -> None:
+        """Called by the server that this manager is given to.
+
+        :raises ValueError: if the server's serializer is one of the application's own.
+        :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
+        """
+        if self.write_only:
+            raise ValueError("a write_only manager can't serve clients: leave write_only out for a server")
+        super().set_server(server)
+        self.json = server.packet_class.json
+        self._codec = codec_for(server.packet_class, self.json)
+        codecs = [self._codec, JsonCodec(self.json)]
+        with suppress(ImportError):  # without msgpack nobody can have written it
+            from socketio.msgpack_packet import MsgPackPacket
+
+            codecs.append(MsgpackCodec(MsgPackPacket))
+        self.node = node = Node(
+            self,
+            server,
+            self.host_id,
+            self._keys,
+            self._link,
+            codecs,
+            self.settings,
+            self.metrics,
+            self._get_logger(),
+        )
+        self._background, self._log, self._membership = node.background, node.log, node.membership
+
+    def initialize(self) -> None:
+        """Called by python-socketio when the first client connects."""
+        self._start()
+        self._get_logger().info(self.name + " backend initialized.")
+
+    def _start(self) -> None:
+        """Starts the background tasks, once; there may be no event loop before the first use."""
+        if self._background is not None and self._background.running:
+            return
+        if self._closed:
+            raise RuntimeError("this manager is closed")
+        if self.node is not None:
+            self.node.start()
+            return
+        if not self.write_only:
+            raise RuntimeError("no server has this manager: pass it as client_manager, or use write_only=True")
+        settings, logger = self.settings, self._get_logger()
+        self._log = Log(
+            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics)
+        )
+        self._membership = MembershipLog(self._log, self._keys)
+        self._background = Background(self.metrics, logger)
+        self._background.start({"writer": self._log.write})
+
+    async def start(self) -> None:
+        """Starts to follow the log, and waits until this node does.
+
+        The first client, or the first ``emit``, starts it too. Call it if the application wants to be ready before
+        that, or to fail early. Until a node follows the log, it does not look after the clients of dead nodes.
+
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        """
+        self._start()
+        if self.node is not None:
+            await self.node.started()
+
+    async def drain(self, over: float = 0, timeout: float = 30) -> None:
+        """Sends this node's clients elsewhere before it stops: closes their transports and keeps their sessions.
+
+        :param over: spreads the closing over this many seconds, so that the other nodes are not hit at once.
+        :param timeout: how long to wait for handlers after that, in seconds.
+
+        Clients that connect meanwhile are closed too: a load balancer should know by then (:attr:`healthy`). It returns
+        when all clients are gone and their ``disconnect`` handlers are done.
+        """
+        if self.node is not None and self.node.background.running:
+            await self.node.drain(over, timeout)
+
+    async def close(self) -> None:
+        """Stores what is still to be stored, and closes the connections to Redis.
+
+        Sessions stay: clients recover elsewhere. Call :meth:`drain` before it. Otherwise other nodes take this one for
+        dead, and run the ``disconnect`` handlers of clients that do not come back.
+        """
+        self._closed = True
+        if self._background is None or not self._background.running:
+            return
+        try:
+            async with asyncio.timeout(self.settings.publish_timeout):
+                await self._log.flushed()
+        except TimeoutError:
+            self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
+        await self._background.stop()
+        if self.node is not None:
+            await self.node.close()
+
+    async def __aenter__(self) -> AsyncRedisStreamsManager:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this node follows the log now and takes clients; for a readiness probe."""
+        if self._background is None or not self._background.running:
+            return False
+        return self.node.healthy if self.node is not None else not self._background.failing
+
+    # -- recovery -----------------------------------------------------------------------------------
+
+    def recovered(self, sid: str, namespace: str | None = None) -> bool:
+        """Whether the client came back to the session it had: same ``sid``, rooms and data; missed events follow.
+
+        It is known from the ``connect`` handler on; ``False`` for a client that is not connected to this node.
+        """
+        connection = self._find(sid, namespace or "/")
+        return connection is not None and connection.recovered
+
+    def recovery_reason(self, sid: str, namespace: str | None = None) -> Outcome | None:
+        """Why the client has a new session; ``None`` if it is recovered, or not connected to this node.
+
+        - ``"new"``: it did not ask for a session that it had.
+        - ``"client"``: it can't use recovery; see :func:`can_recover`.
+        - ``"unknown"``: there is no such session, or the client does not know its secret. The session was forgotten by
+          a disconnect, it expired long ago, or Redis was wiped.
+        - ``"expired"``: it came back later than ``max_disconnection_duration``.
+        - ``"epoch"``: Redis lost the end of the log since, in a failover or a crash.
+        - ``"trimmed"``: the log no longer holds everything that it missed.
+        - ``"limit"``: what it missed does not fit into ``window_bytes``.
+        - ``"offset"``: it names an offset that no event has had.
+        - ``"damaged"``: its record in Redis is not as this library writes it.
+        - ``"malformed"``: its ``pid`` or offset does not have the form that this library gives them.
+        """
+        connection = self._find(sid, namespace or "/")
+        return connection.outcome if connection is not None and not connection.recovered else None
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How often clients connected to this node with which outcome: ``"recovered"``, or why not.
+
+        The reasons are those of :meth:`recovery_reason`.
+        """
+        if self.node is None:
+            return {}
+        return {outcome.value: count for outcome, count in self.node.connecting.outcomes.items()}
+
+    # -- events -------------------------------------------------------------------------------------
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str | None = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Callable[..., Any] | None = None,
+        to: Any = None,
+        volatile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Emits an event to one client, to rooms, or to everybody; see :meth:`socketio.AsyncServer.emit`.
+
+        Returns once the event is stored and this node has dispatched it.
+
+        :param volatile: do not replay it to clients that recover: for what is soon out of date.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+        :raises TypeError: for data or a room that can't be serialised.
+
+        With ``ignore_queue=True`` it goes to this node's clients only, past the log; with a callback it goes
+        through the log all the same.
+        """
+        namespace = namespace or "/"
+        room = to or room
+        if hasattr(room, "__len__") and not isinstance(room, str):
+            if not room:
+                return  # a list of no rooms
+            rooms: list[Room] = [check_room(r) for r in room]
+        else:
+            rooms = [] if room is None else [check_room(room)]
+        skip = skip_sid if isinstance(skip_sid, (list, tuple)) else [] if skip_sid is None else [skip_sid]
+        arguments = data if isinstance(data, tuple) else () if data is None else (data,)
+        payload = self._codec.encode((event, *arguments))
+        self._start()
+        waits: tuple[str, int] | None = None
+        if callback is not None:
+            if self.node is None:
+                raise RuntimeError("Callbacks can only be issued from the context of a server.")
+            if not rooms:
+                raise ValueError("Cannot use callback without a room set.")
+            waits = (self.host_id, self.node.callbacks.keep(rooms[0], callback))
+        elif kwargs.get("ignore_queue") and self.node is not None:
+            self.node.delivery.send_local(namespace, rooms, skip, payload)
+            return
+        head = event_head(namespace, rooms, skip, payload, volatile, waits)
+        try:
+            await self._log.append(Append(head, payload_fields(payload)))
+        except BaseException:
+            if waits and self.node is not None:
+                self.node.callbacks.drop(waits[1])
+            raise
+
+    async def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
+        """A client acknowledged an event; the emitter, on whatever node, is told."""
+        connection = self._find(sid, None)
+        waits = connection.acks.pop(id, None) if connection is not None and isinstance(id, int) else None
+        if waits is None or self.node is None:
+            self._get_logger().info("%s acknowledges an event that nobody waits for", sid)
+            return
+        # The protocol has a list there. A client may send anything.
+        await self.node.callbacks.acknowledged(*waits, data if isinstance(data, (list, tuple)) else ())
+
+    # -- rooms --------------------------------------------------------------------------------------
+
+    async def enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Adds a client to a room, whatever node it is on, or between two connections.
+
+        :raises ValueError: if the room is another session's own (its ``sid``).
+        :raises TypeError: if ``room`` can't be a room.
+        """
+        await self._move(ENTER, sid, namespace or "/", room)
+
+    async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Removes a client from a room, whatever node it is on, or between two connections."""
+        await self._move(LEAVE, sid, namespace or "/", room)
+
+    async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Any) -> None:
+        check_room(room)
+        if room is None or room == sid:
+            return  # every client is always in these
+        self._start()
+        result = await self._membership.move(kind, sid, namespace, room)
+        if result is AppendResult.SID_ROOM:
+            raise ValueError(f"cannot enter a sid room: {room!r} is the id of another client")
+        if result is AppendResult.UNKNOWN_SESSION:
+            level = logging.INFO if self._find(sid, namespace) is None else logging.WARNING
+            self._get_logger().log(level, "%s has no session: it can't %s room %r", sid, kind, room)
+
+    async def close_room(self, room: Any, namespace: str | None = None) -> None:
+        """Removes all clients from a room, on all nodes.
+
+        :raises ValueError: if the room is a session's own (its ``sid``).
+        """
+        namespace = namespace or "/"
+        check_room(room)
+        if room is None or (isinstance(room, str) and self._find(room, namespace)):
+            raise ValueError("cannot close a sid room")
+        self._start()
+        await self._membership.close(room, namespace)
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Called when a client of this node has left a room. ``sio.instrument()`` wraps it, to show that."""
+
+    # -- what python-socketio asks ------------------------------------------------------------------
+
+    def _find(self, sid: str | None, namespace: str | None) -> Connection | None:
+        if self.node is None or sid is None:
+            return None
+        connections = self.node.connections
+        if namespace is None:  # a sid is of one namespace
+            return next((c for n in connections.namespaces() if (c := scope.find(connections, n, sid))), None)
+        return scope.find(connections, namespace, sid)
+
+    async def pre_connect(self, eio_sid: str, namespace: str) -> str | None:
+        self._start()
+        assert self.node is not None
+        self.node.hooks.check(eio_sid)
+        return await self.node.connecting.pre_connect(eio_sid, namespace)
+
+    async def connect(self, sid: str, namespace: str) -> str:
+        connection = self._find(sid, namespace)
+        if self.node is not None and connection is not None and connection.state is State.CONNECTING:
+            await self.node.catch_up.start(connection)
+        return sid
+
+    def is_pre_connected(self, sid: str, namespace: str) -> bool:
+        connection = self._find(sid, namespace)
+        return connection is not None and connection.state in (State.ARRIVED, State.CONNECTING)
+
+    def is_connected(self, sid: str | None, namespace: str) -> bool:
+        connection = self._find(sid, namespace)
+        return connection is not None and connection.state is State.CONNECTED
+
+    async def can_disconnect(self, sid: str, namespace: str) -> bool:
+        if self.is_connected(sid, namespace):
+            return True
+        self._start()
+        await self._membership.disconnect(sid, namespace)
+        return False
+
+    def pre_disconnect(self, sid: str, namespace: str) -> str | None:
+        connection = self._find(sid, namespace)
+        if self.node is None or connection is None:
+            return None
+        self.node.leaving.about_to_leave(connection)
+        return connection.transport
+
+    async def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
+        """Ends a client's session, whatever node it is on, or between two connections."""
+        namespace = namespace or "/"
+        connection = self._find(sid, namespace)
+        if kwargs.get("ignore_queue"):
+            if self.node is not None and connection is not None:
+                await self.node.leaving.leave(connection)
+        elif self.is_connected(sid, namespace):
+            await self.server.disconnect(sid, namespace=namespace)
+        else:
+            self._start()
+            await self._membership.disconnect(sid, namespace)
+
+    def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
+        connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None
+        return connection.sid if connection is not None else None
+
+    def eio_sid_from_sid(self, sid: str, namespace: str) -> str | None:
+        connection = self._find(sid, namespace)
+        return connection.transport if connection is not None else None
+
+    def get_namespaces(self) -> Iterable[str]:
+        """The namespaces that have clients on this node."""
+        return list(self.node.connections.namespaces()) if self.node is not None else ()
+
+    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        """The clients of this node in a room, or in any of a list of rooms: ``(sid, eio_sid)``."""
+        if hasattr(room, "__len__") and not isinstance(room, str):
+            rooms: Sequence[Room] = list(room)
+        else:
+            rooms = () if room is None else (room,)
+        for connection in list(self.node.connections.members(namespace, rooms)) if self.node is not None else ():
+            yield connection.sid, connection.transport
+
+    def get_rooms(self, sid: str, namespace: str) -> list[Room]:
+        """The rooms of a client of this node, its own included."""
+        connection = self._find(sid, namespace)
+        return [sid, *connection.rooms] if connection is not None else []
+
+    def is_sid_room(self, namespace: str, room: Any) -> bool:
+        return self._find(room, namespace) is not None
+
+    @property
+    def rooms(self) -> dict[str, dict[Room, dict[str, str]]]:
+        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a copy, for inspection."""
+        if self.node is None:
+            return {}
+        connections = self.node.connections
+        return {
+            namespace: {
+                room: {c.sid: c.transport for c in members} for room, members in connections.rooms(namespace).items()
+            }
+            for namespace in connections.namespaces()
+        }
+
+    @rooms.setter
+    def rooms(self, value: object) -> None:
+        """The base class sets its own, which is not used here."""
+
+    @property
+    def _timestamps(self) -> Timestamps:
+        """When clients connected, as ``sio.instrument()`` keeps it."""
+        return self._timestamps_of_admin_ui
+
+    @_timestamps.setter
+    def _timestamps(self, value: dict[str, float]) -> None:
+        self._timestamps_of_admin_ui = Timestamps(value)

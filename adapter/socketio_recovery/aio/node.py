@@ -1,0 +1,254 @@
+"""The composition root: makes everything that a node is of, and starts and stops it.
+
+Every part is given what it needs when it is made. Nothing is set from outside afterwards, but the hooks in
+python-socketio's server, last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..connections import Connection, Connections
+from ..delivery import Delivery
+from ..entries import Position, Room
+from ..errors import RedisUnavailable
+from ..metrics import Metrics
+from ..packets import Codec
+from ..partition import Partition
+from ..redis.keys import Keys
+from ..settings import Durations, Settings
+from ..window import Window
+from .callbacks import Callbacks
+from .catch_up import CatchUp
+from .connecting import Connecting
+from .heartbeat import Heartbeats
+from .leaving import Leaving
+from .log import READ_BLOCK, Log
+from .membership_log import MembershipLog
+from .orphans import Orphans
+from .redis_link import RedisLink
+from .script_calls import ScriptCalls
+from .session_data import SessionData
+from .session_endings import SessionEndings
+from .sessions import Sessions
+from .tasks import KeyedQueue, supervise
+from .upstream.engineio_transport import Transports
+from .upstream.socketio_server import Hooks, SocketIOServer
+from .window_extension import WindowExtension
+
+
+class Background:
+    """The background tasks of one manager. They can be started once there is an event loop."""
+
+    def __init__(self, metrics: Metrics, logger: logging.Logger) -> None:
+        self.metrics = metrics
+        self.logger = logger
+        self.running = False
+        #: The names of tasks that failed just now.
+        self.failing: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: dict[str, Callable[[], Any]]) -> None:
+        """Starts and supervises tasks, given by their names."""
+        self.running = True
+        for name, run in work.items():
+            coroutine = supervise(name, run, self.failing, self.metrics, self.logger)
+            self._tasks.append(asyncio.create_task(coroutine, name=f"socketio_recovery {name}"))
+
+    async def stop(self) -> None:
+        """Cancels the tasks, and waits for their end."""
+        self.running = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+class _Effects:
+    """What entries of the log cause on this node; see :class:`Effects`."""
+
+    def __init__(self, manager: Any, transports: Transports, leaving: Leaving, callbacks: Callbacks) -> None:
+        self.close_transport = transports.close
+        self.disconnect = leaving.start_disconnect
+        self.answer = callbacks.answered
+        self._manager = manager
+
+    def entered(self, connection: Connection, room: Room) -> None:
+        self._manager.basic_enter_room(connection.sid, connection.namespace, room, connection.transport)
+
+    def left(self, connection: Connection, room: Room) -> None:
+        self._manager.basic_leave_room(connection.sid, connection.namespace, room)
+
+
+class Node:
+    """A process that serves clients.
+
+    :param manager: the client manager; it is told of changes of rooms.
+    :param server: a :class:`socketio.AsyncServer`.
+    :param name: this node's name.
+    :param link: makes a dedicated connection to Redis; called with its default timeout in seconds.
+    :param codecs: the serialisations that entries may have, that of the server's clients first.
+    :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
+    """
+
+    def __init__(
+        self,
+        manager: Any,
+        server: Any,
+        name: str,
+        keys: Keys,
+        link: Callable[[float], RedisLink],
+        codecs: list[Codec],
+        settings: Settings,
+        metrics: Metrics,
+        logger: logging.Logger,
+    ) -> None:
+        self.settings = settings
+        self.logger = logger
+        upstream = SocketIOServer(server)
+        eio = server.eio
+        durations = Durations.of(settings, eio.ping_interval + eio.ping_interval_grace_period, eio.ping_timeout)
+
+        self.partition = Partition(Window(durations.retention, settings.window_bytes), logger)
+        self.connections = Connections(self.partition)
+        self.tasks = KeyedQueue(logger)
+        self.transports = Transports(eio, self.connections, self.tasks)
+        self.log = Log(
+            keys,
+            link,
+            self.partition,
+            durations.retention,
+            settings.max_length,
+            settings.publish_timeout,
+            logger,
+            metrics,
+        )
+        self.sessions = Sessions(
+            ScriptCalls(link(settings.publish_timeout)),
+            keys,
+            name,
+            durations.max_disconnection,
+            durations.ttl,
+            durations.lease,
+            settings.handshake_timeout,
+        )
+        self.membership = MembershipLog(self.log, keys)
+        self.callbacks = Callbacks(name, self.log, codecs[0], self.tasks)
+        self.endings = SessionEndings(self.sessions, logger)
+        self.leaving = Leaving(
+            upstream,
+            self.connections,
+            self.sessions,
+            self.endings,
+            self.membership,
+            self.tasks,
+            metrics,
+            logger,
+        )
+        effects = _Effects(manager, self.transports, self.leaving, self.callbacks)
+        self.delivery = Delivery(
+            self.partition, self.connections, codecs, effects, name, settings.max_queue, logger, metrics
+        )
+        self.extension = WindowExtension(self.partition, self.delivery, self.log, settings.handshake_timeout)
+        self.catch_up = CatchUp(self.delivery, self.transports.close, self.leaving.start_disconnect, logger, metrics)
+        self.connecting = Connecting(
+            upstream,
+            self.transports,
+            self.partition,
+            self.connections,
+            self.sessions,
+            self.endings,
+            self.extension,
+            self.leaving,
+            settings.can_recover,
+            settings.handshake_timeout,
+            metrics,
+            logger,
+        )
+        self.orphans = Orphans(self.sessions, self.leaving.run_orphan, self.tasks, settings.heartbeat_interval, logger)
+        self.heartbeats = Heartbeats(
+            self.connections,
+            self.sessions,
+            self.endings,
+            self.orphans,
+            self.callbacks,
+            self.transports.close,
+            settings.heartbeat_interval,
+            logger,
+        )
+        self.hooks = Hooks(
+            upstream,
+            self.transports,
+            self.connections,
+            self.connecting,
+            self.catch_up,
+            self.leaving,
+            SessionData(self.sessions, logger),
+            settings.skip_connect_handler,
+            logger,
+        )
+        self.background = Background(metrics, logger)
+        self.hooks.install()
+
+    def start(self) -> None:
+        """Starts the background tasks."""
+        self.background.start(
+            {
+                "writer": self.log.write,
+                "reader": lambda: self.log.follow(self.delivery),
+                "heartbeat": self.heartbeats.run,
+                "watch for orphans": self.orphans.watch,
+            }
+        )
+
+    async def started(self) -> None:
+        """Waits until this node follows the log.
+
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        """
+        started = asyncio.Event()
+        self.partition.when(Position(0, 0), started.set)
+        timeout = self.settings.publish_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await started.wait()
+        except TimeoutError:
+            raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this node follows the log now and takes clients."""
+        read_at = self.log.read_at
+        now = asyncio.get_running_loop().time()
+        reads = read_at is not None and now - read_at < 2 * READ_BLOCK + 1
+        works = reads and self.log.appends and self.heartbeats.succeeds and not self.background.failing
+        return works and not self.connecting.draining
+
+    async def drain(self, over: float, timeout: float) -> None:
+        """Closes all transports and keeps their sessions; see :meth:`AsyncRedisStreamsManager.drain`."""
+        self.connecting.draining = self.orphans.paused = True
+        sockets = {connection.transport: connection.socket for connection in self.connections}
+        for socket in sockets.values():
+            self.transports.close(socket)
+            if over:
+                await asyncio.sleep(over / len(sockets))
+        try:
+            async with asyncio.timeout(timeout):
+                while self.connections:
+                    removed = asyncio.Event()
+                    self.connections.when_removed(removed.set)
+                    await removed.wait()
+                await self.tasks.drained()
+        except TimeoutError:
+            self.logger.warning("draining, handlers are not done after %g s; going on without them", timeout)
+
+    async def close(self) -> None:
+        """Ends application code that runs, and tells Redis what is still to be told."""
+        await self.tasks.cancel()
+        with suppress(RedisUnavailable):
+            await self.endings.finish()
+        await self.sessions.calls.close()

@@ -1,0 +1,240 @@
+"""One dedicated connection to Redis.
+
+Two habits of client libraries do harm here, so commands do not go through their connection pools:
+
+* redis-py 8 repeats a command by itself when its reply is lost, which would store an entry twice;
+* its default ``socket_timeout`` of 5 s would end a reader that waits for a quiet stream.
+
+A :class:`RedisLink` is one connection that one task uses. It sends a command once. Only the caller knows whether a
+retry is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from ..errors import RedisUnavailable
+from ..redis.scripts import Argument, Call, Script
+
+try:
+    import hiredis
+except ImportError:
+    hiredis = None  # type: ignore[assignment]
+
+#: hiredis before 3.2 has no push messages and can't pack commands.
+_PUSH: Any = getattr(hiredis, "PushNotification", ())
+_FAST = hasattr(hiredis, "pack_command")
+
+#: Replies that mean "not now" rather than "no". Client libraries cut the code off where they have a class for it.
+_NOT_NOW_CLASSES = {"BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"}
+_NOT_NOW_CODES = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "UNBLOCKED")
+
+
+class RedisLink:
+    """A connection of its own to the server that ``client`` connects to.
+
+    :param client: an asyncio client of redis-py, valkey-py or fakeredis. Its pool is not used.
+    :param timeout: how long a command may take, in seconds.
+    """
+
+    def __init__(self, client: Any, timeout: float) -> None:
+        pool: Any = getattr(client, "connection_pool", None)
+        if not hasattr(pool, "make_connection") or not asyncio.iscoroutinefunction(pool.disconnect):
+            raise TypeError(
+                f"{type(client).__name__} can't be used: pass an asyncio client of redis-py or valkey-py "
+                "(redis.asyncio.Redis, valkey.asyncio.Valkey), or a URL"
+            )
+        self._pool = pool
+        self._timeout = timeout
+        self._connection: Any = None
+        self._fast: RedisTransport | None = None
+        #: How many connections it has opened so far.
+        self.number = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the next command goes where the last one went."""
+        return self._connection is not None
+
+    async def call(self, *command: Argument, timeout: float | None = None) -> Any:
+        """One command and its reply, undecoded.
+
+        :raises RedisUnavailable: if there is no connection or no reply; the command may have been executed.
+        """
+        return raised((await self._exchange([command], timeout or self._timeout))[0])
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Runs a script, as :meth:`call`. See https://redis.io/docs/latest/commands/evalsha/."""
+        return raised((await self.run_many([(script, keys, arguments)]))[0])
+
+    async def run_many(self, calls: Sequence[Call], *more: Sequence[Argument]) -> list[Any]:
+        """Runs scripts one after the other, then ``more`` commands, in one round trip. Replies may be exceptions.
+
+        A script that the server does not know is loaded and then run, after the others.
+        """
+        commands = [("EVALSHA", s.sha, len(keys), *keys, *arguments) for s, keys, arguments in calls]
+        replies = await self._exchange([*commands, *more], self._timeout)
+        unknown = [i for i, reply in enumerate(replies) if _is(reply, {"NoScriptError"}, ("NOSCRIPT",))]
+        if unknown:
+            commands = [("EVAL", calls[i][0].source, *commands[i][2:]) for i in unknown]
+            for i, reply in zip(unknown, await self._exchange(commands, self._timeout), strict=True):
+                replies[i] = reply
+        return replies
+
+    async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:
+        try:
+            if self._fast is None:
+                async with asyncio.timeout(timeout):
+                    if self._connection is None:
+                        await self._connect()
+                    replies = await self._talk(commands)
+            else:
+                replies = await self._fast.exchange(_packed(self._connection, commands), len(commands), timeout)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
+            if isinstance(error, OSError) or _is_library(error):
+                raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
+            raise
+        for reply in replies:
+            gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
+            if gone or _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
+                await self.close()  # perhaps another server is the one to ask now
+                raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
+        return replies
+
+    async def _talk(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        connection = self._connection
+        await connection.send_packed_command(_packed(connection, commands), check_health=False)
+        replies = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except Exception as error:
+                if not _is_reply(error):
+                    raise
+                replies.append(error)
+        self._fast = RedisTransport.take_over(connection)
+        return replies
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()
+        if getattr(connection, "retry", None) is not None:
+            backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
+            connection.retry = type(connection.retry)(backoff, 0)
+        connection.socket_timeout = None  # each exchange has its own
+        self.number += 1
+        self._connection = connection  # closed by close(), also when it is cancelled on its way
+        await connection.connect()
+
+    async def close(self) -> None:
+        """Closes the connection; the next command opens another."""
+        connection, self._connection = self._connection, None
+        self._fast = None
+        if connection is not None:
+            with suppress(Exception):  # it is of no further use either way
+                await connection.disconnect(nowait=True)
+
+
+class RedisTransport(asyncio.Protocol):
+    """The transport of a connection that a client library has opened: it sends bytes and parses replies.
+
+    The library connects, authenticates and speaks TLS. After that its streams, tasks and locks would cost several times
+    as much as the command and its reply, so they are bypassed. hiredis parses replies when their bytes arrive.
+    """
+
+    def __init__(self, connection: Any, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._reader = hiredis.Reader(replyError=connection._parser.parse_error)
+        self._replies: list[Any] = []
+        self._missing = 0
+        self._done: asyncio.Future[list[Any]] | None = None
+        self._lost: Exception | None = None
+        transport.set_protocol(self)
+
+    @classmethod
+    def take_over(cls, connection: Any) -> RedisTransport | None:
+        """Takes over a connection's transport; ``None`` if that can't be done, and the library's streams go on."""
+        writer = getattr(connection, "_writer", None)
+        if not _FAST or not isinstance(writer, asyncio.StreamWriter) or not hasattr(connection, "_parser"):
+            return None
+        return cls(connection, writer.transport)  # type: ignore[arg-type]
+
+    async def exchange(self, commands: bytes, count: int, timeout: float) -> list[Any]:
+        """Sends ``count`` commands, and waits for as many replies.
+
+        :raises TimeoutError: if they are not there after so many seconds.
+        :raises OSError: if the connection is lost.
+        """
+        if self._lost is not None:
+            raise self._lost
+        if self._replies:
+            raise ConnectionError("Redis replied to what it was not asked")
+        loop = asyncio.get_running_loop()
+        self._done = loop.create_future()
+        self._missing = count
+        timer = loop.call_later(timeout, self._time_out)
+        try:
+            self._transport.write(commands)
+            return await self._done
+        finally:
+            timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                if isinstance(reply, _PUSH):
+                    continue
+                self._replies.append(reply)
+                if len(self._replies) == self._missing:
+                    replies, self._replies = self._replies, []
+                    if self._done is not None and not self._done.done():
+                        self._done.set_result(replies)
+        except hiredis.ProtocolError as error:
+            self._fail(ConnectionError(f"not the Redis protocol: {error}"))
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(exc if isinstance(exc, OSError) else ConnectionError("Connection closed by server."))
+
+    def _time_out(self) -> None:
+        if self._done is not None and not self._done.done():  # else the reply came at the same time
+            self._fail(TimeoutError())
+
+    def _fail(self, error: Exception) -> None:
+        self._lost = error
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+
+def _packed(connection: Any, commands: Sequence[Sequence[Argument]]) -> Any:
+    """Commands as bytes. redis-py's own packing, in Python, takes as long as all else that an ``emit`` does."""
+    if not _FAST:
+        return connection.pack_commands(commands)
+    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
+
+
+def _is_library(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in ("redis", "valkey")
+
+
+def _is_reply(error: Exception) -> bool:
+    """Whether the error is an answer of the server, so that the connection is still in step."""
+    return _is_library(error) and any(c.__name__ == "ResponseError" for c in type(error).__mro__)
+
+
+def _is(reply: Any, classes: set[str], codes: tuple[str, ...]) -> bool:
+    return isinstance(reply, Exception) and (type(reply).__name__ in classes or str(reply).startswith(codes))
+
+
+def raised(reply: Any) -> Any:
+    """``reply``, unless it is an exception."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

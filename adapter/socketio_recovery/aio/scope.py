@@ -1,0 +1,69 @@
+"""Which connection a ``sid`` means in the task that asks.
+
+python-socketio and applications name a client by its ``sid`` alone. Two connections of one node can have the same one
+for a moment: the old connection's ``disconnect`` handler still runs, and the client is back already. In a handler the
+``sid`` means the connection that the handler was called for, elsewhere the newest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ..connections import Connection, Connections, State
+from ..continuity import Request
+
+
+class Scope:
+    """What this library has called python-socketio for, in this task.
+
+    :param connection: the connection whose handler runs.
+    :param request: what the client asks for, if it is connecting. Then ``connection`` follows.
+    :param lost: the transport that is lost, if that is what python-socketio is told.
+    """
+
+    __slots__ = ("connection", "lost", "over", "request")
+
+    def __init__(
+        self, connection: Connection | None = None, request: Request | None = None, lost: str | None = None
+    ) -> None:
+        self.connection = connection
+        self.request = request
+        self.lost = lost
+        self.over = False  # tasks that the application starts in a handler outlive it
+
+
+_scope: ContextVar[Scope | None] = ContextVar("socketio_recovery_scope", default=None)
+
+
+@contextmanager
+def enter(scope: Scope) -> Iterator[Scope]:
+    """Makes ``scope`` the one of this task and of tasks that it starts, until the block ends."""
+    token = _scope.set(scope)
+    try:
+        yield scope
+    finally:
+        scope.over = True
+        _scope.reset(token)
+
+
+def current() -> Scope | None:
+    """The scope of this task."""
+    scope = _scope.get()
+    return None if scope is None or scope.over else scope
+
+
+def connecting() -> Connection | None:
+    """The connection whose handshake this task carries out."""
+    scope = current()
+    return scope.connection if scope is not None and scope.request is not None else None
+
+
+def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+    """The connection of this node that ``sid`` means in this task."""
+    scope = current()
+    own = scope.connection if scope is not None else None
+    if own is not None and own.state is not State.GONE and (own.namespace, own.sid) == (namespace, sid):
+        return own
+    return connections.by_sid(namespace, sid)

@@ -1,0 +1,104 @@
+"""A client's send queue: the packets that wait for its transport, and the fast path past the queue.
+
+Engine.IO has a task for each client that waits for its queue. To wake that task, take the packet out, encode it and
+send it costs several times as much as writing it to the socket, and each message is a write of its own. So where
+nothing waits before them, messages are written to the WebSocket's TCP transport at once: all messages of a batch in one
+write, and as bytes that all recipients share. A server does not mask what it sends (RFC 6455, 5.1), so the same frame
+fits every client.
+
+*Nothing waits before them* when the writing task waits for the queue (what it took before is sent), the queue is empty,
+and the transport is not congested. Otherwise they are queued like everyone else's packets, which keeps one order.
+
+Frames that are written here are never compressed, not even for a client that agreed to ``permessage-deflate``, in which
+each message may be compressed or not (RFC 7692, 6). For most events, compression costs far more than it saves. Messages
+from :data:`COMPRESSED_FROM` on are queued for such clients, and the WebSocket compresses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from ..packets import Message
+
+#: Bytes that may be in the TCP transport's buffer. What does not fit waits in the queue, where clients share messages
+#: and where they are counted.
+CONGESTED = 128 << 10
+#: Bytes from which on a message is compressed for a client that agreed to it; Node's threshold.
+COMPRESSED_FROM = 1024
+
+
+class SendQueue(asyncio.Queue[Any]):
+    """The queue of an Engine.IO socket."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._socket: Any = None
+        self._tcp: asyncio.Transport | None = None
+        self._compresses = False
+        self._writer_waits = False
+        self._drains: Sequence[tuple[int, asyncio.Future[None]]] = ()
+
+    # -- the fast path ------------------------------------------------------------------------------
+
+    def open(self, socket: Any, tcp: asyncio.Transport | None, compresses: bool) -> None:
+        """There is a WebSocket. Once the Engine.IO ``socket`` is upgraded to it, messages may go past the queue.
+
+        :param tcp: the WebSocket's TCP transport, if it can be written to.
+        :param compresses: whether the client agreed to ``permessage-deflate``.
+        """
+        self._socket, self._tcp, self._compresses = socket, tcp, compresses
+
+    def close(self) -> None:
+        """The WebSocket is closed: everything is queued from now on."""
+        self._tcp = None
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Sends messages behind everything that was put before."""
+        if self._tcp is not None and messages and self._nothing_before():
+            frames = [message.frame for message in messages]
+            size = sum(map(len, frames))
+            fits = self._tcp.get_write_buffer_size() + size <= CONGESTED
+            if fits and not (self._compresses and max(map(len, frames)) >= COMPRESSED_FROM):
+                self._tcp.write(b"".join(frames))
+                return
+        for message in messages:
+            self.put_nowait(message)
+
+    def _nothing_before(self) -> bool:
+        assert self._tcp is not None
+        return self._writer_waits and self.empty() and self._socket.upgraded and not self._tcp.is_closing()
+
+    async def get(self) -> Any:
+        self._writer_waits = True
+        try:
+            return await super().get()
+        finally:
+            self._writer_waits = False
+
+    # -- who waits for room -------------------------------------------------------------------------
+
+    async def drained(self, size: int) -> None:
+        """Waits until no more than ``size`` packets wait, or until :meth:`wake` is called."""
+        if self.qsize() <= size:
+            return
+        waits = (size, asyncio.get_running_loop().create_future())
+        self._drains = [*self._drains, waits]
+        try:
+            await waits[1]
+        finally:
+            self._drains = [other for other in self._drains if other is not waits]
+
+    def wake(self) -> None:
+        """Ends all :meth:`drained`, whatever waits: the transport is lost, or a connection is over."""
+        for _, future in self._drains:
+            if not future.done():
+                future.set_result(None)
+
+    def _get(self) -> Any:  # asyncio calls it for each packet that leaves the queue; made to be overridden
+        packet = super()._get()
+        for size, future in self._drains:
+            if self.qsize() <= size and not future.done():
+                future.set_result(None)
+        return packet

@@ -1,0 +1,37 @@
+"""A session's data, as applications read and save it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..connections import Connection, Flow, Hold
+from ..errors import SessionGone
+from .sessions import Sessions
+
+
+class SessionData:
+    """Keeps a session's data in its connection, and in its record in Redis."""
+
+    def __init__(self, sessions: Sessions, logger: logging.Logger) -> None:
+        self.sessions = sessions
+        self.logger = logger
+
+    def get(self, connection: Connection) -> Any:
+        """The data as this node has it. What the application changes in it is stored by :meth:`save`."""
+        return connection.socket.session.setdefault(connection.namespace, {})
+
+    async def save(self, connection: Connection, data: Any) -> None:
+        """Stores the data.
+
+        :raises TypeError: for data that JSON can't hold; the message names the key. Nothing is stored.
+        :raises SessionGone: if the session has another owner by now.
+        """
+        if connection.pid is not None and connection.hold is not Hold.FORGOTTEN:
+            try:
+                await self.sessions.save(connection.sid, connection.token, data)
+            except SessionGone:
+                if connection.flow is not Flow.MUTED:
+                    raise
+                self.logger.info("session %s has gone on elsewhere; its old data is not stored", connection.sid)
+        connection.socket.session[connection.namespace] = data

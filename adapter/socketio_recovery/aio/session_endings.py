@@ -1,0 +1,71 @@
+"""Tells Redis what becomes of a session when its connection ends, again if Redis can't be told at once."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from ..connections import Connection, Hold
+from ..errors import RedisUnavailable
+from ..reasons import Ending
+from .sessions import Sessions
+
+
+class SessionEndings:
+    """Detaches, gives back and forgets sessions."""
+
+    def __init__(self, sessions: Sessions, logger: logging.Logger) -> None:
+        self.sessions = sessions
+        self.logger = logger
+        #: Calls that Redis did not take.
+        self._unfinished: deque[Callable[[], Awaitable[bool]]] = deque()
+
+    async def end(self, connection: Connection) -> None:
+        """The connection is over. What becomes of its session depends on what it holds and on how it ends."""
+        if connection.hold is Hold.CLAIMED:
+            await self.give_back(connection)
+        elif connection.hold is Hold.CREATED:
+            await self.forget(connection)
+        elif connection.hold is Hold.ACCEPTED:
+            if connection.ending is Ending.LOST and connection.pid is not None:
+                await self._call(connection, lambda: self.sessions.detach(connection.sid, connection.token))
+            else:
+                await self.forget(connection)
+
+    async def give_back(self, connection: Connection) -> None:
+        """A claim did not end in a recovery: the session is as it was before, until the deadline it had."""
+        await self._call(connection, lambda: self.sessions.detach(connection.sid, connection.token, failed=True))
+
+    async def forget(self, connection: Connection) -> bool:
+        """The session is over: its ``pid`` is of no use from now on. False if another connection owns it."""
+        if connection.hold in (Hold.FORGOTTEN, Hold.ADOPTED):
+            return True
+        connection.note("forgets")
+        return await self._call(connection, lambda: self.sessions.forget(connection.sid, connection.token))
+
+    async def _call(self, connection: Connection, call: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            return await call()
+        except Exception as error:  # not only RedisUnavailable: it may be out of memory
+            self.logger.warning("%s left, but Redis can't be told yet: %s", connection.sid, error)
+            self._unfinished.append(call)
+            return True
+
+    async def finish(self) -> None:
+        """Tells Redis of the sessions that ended while it could not be told.
+
+        Their ``disconnect`` handlers have run. Until this is done, other nodes may take them for orphans.
+
+        :raises RedisUnavailable: if Redis still can't be reached.
+        """
+        for _ in range(len(self._unfinished)):
+            try:
+                await self._unfinished[0]()
+            except RedisUnavailable:
+                raise
+            except Exception:
+                self.logger.exception("Redis does not take that a session ended; will try again")
+                self._unfinished.rotate(-1)
+            else:
+                self._unfinished.popleft()

@@ -1,0 +1,163 @@
+"""Session records in Redis: created, claimed, kept alive, saved, detached, forgotten, adopted.
+
+One owner.  A session belongs to the connection whose *token* its record names. Claiming is one atomic script. It checks
+the secret and the deadline, puts the new token in, tells the connection that may still hold the session (``evict``),
+and returns the last number of the log, K. From then on the old owner's writes are refused, because they carry the old
+token.
+
+Only ``create`` makes a record. No other write does, so a session that expired or was forgotten stays so.
+
+Orphans.  While a session has an owner it is listed in a sorted set by its deadline. If no heartbeat extends the
+deadline in time, the owner's node is dead or cut off. Then one living node *adopts* the session: it becomes the owner,
+nobody can claim the session any more, and its ``disconnect`` handler runs there. What is left of the record says so, in
+case the owner was only frozen.
+
+What a record says is in ``session_record.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..entries import EVICT, Position, dump
+from ..errors import SessionGone
+from ..reasons import Outcome
+from ..redis.keys import Keys
+from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT, SAVE, Argument, Script
+from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_data, read_claim, read_orphan
+from .script_calls import ScriptCalls
+
+#: Sessions in one heartbeat script: a long script keeps Redis from serving others.
+HEARTBEAT_COUNT = 200
+
+
+def _damaged(error: Exception) -> bool:
+    """Whether a script failed at what it found in the record, rather than at what Redis can't do just now."""
+    return "WRONGTYPE" in str(error) or ": attempt to " in str(error) or "not an integer" in str(error)
+
+
+class Sessions:
+    """The records of one manager's sessions.
+
+    :param calls: how scripts are run.
+    :param node: this node's name.
+    :param max_disconnection: how long a detached session waits, in milliseconds.
+    :param ttl: how long a session lives without a heartbeat, in milliseconds.
+    :param lease: how long an owner has to show that it lives, past that, in milliseconds.
+    :param timeout: how long a call may take, in seconds.
+
+    Every method raises :class:`RedisUnavailable` if Redis does not answer in time.
+    """
+
+    #: How long a detached record outlives its deadline, in ms: a client that comes late is told "expired", not
+    #: "unknown".
+    GRACE = 60_000
+    #: How long a record with an owner outlives its deadline, in ms: all nodes may be down before one can adopt it.
+    ORPHAN_GRACE = 86_400_000
+
+    def __init__(
+        self, calls: ScriptCalls, keys: Keys, node: str, max_disconnection: int, ttl: int, lease: int, timeout: float
+    ) -> None:
+        self.calls = calls
+        self.keys = keys
+        self.node = node
+        self.max_disconnection = max_disconnection
+        self.ttl = ttl
+        self.lease = lease
+        self.timeout = timeout
+
+    async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
+        return await self.calls.run(script, keys, arguments, self.timeout)
+
+    def _holder(self, transport: str) -> str:
+        return dump([self.node, transport])[1:-1]
+
+    async def create(self, sid: str, pid: Pid | None, namespace: str, token: str, transport: str) -> Position:
+        """Creates a session, owned by ``token``. Without a ``pid`` nobody can claim it later.
+
+        :returns: its birth: the log's last entry.
+        """
+        epoch, n = await self._run(
+            CREATE,
+            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned],
+            *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.ORPHAN_GRACE),
+        )
+        return Position(int(epoch), int(n))
+
+    async def claim(self, pid: Pid, namespace: str, token: str, transport: str) -> Record | Refused:
+        """Makes ``token`` the owner of the session. Nothing changes if it is refused."""
+        try:
+            reply = await self._run(
+                CLAIM,
+                [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
+                *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
+                *(self.ttl, self.ORPHAN_GRACE),
+            )
+        except Exception as error:
+            if not _damaged(error):
+                raise
+            return Refused(Outcome.DAMAGED, str(error))
+        return read_claim(reply)
+
+    async def detach(self, sid: str, token: str, failed: bool = False) -> bool:
+        """The owner's transport is gone; the session waits.
+
+        :param failed: the token's claim did not end in a recovery: the session goes back to how it found it.
+        :returns: whether ``token`` was the owner's.
+        """
+        keys = [self.keys.session(sid), self.keys.owned]
+        arguments = (token, self.max_disconnection, self.GRACE, int(failed), self.ORPHAN_GRACE)
+        return bool(await self._run(DETACH, keys, *arguments))
+
+    async def forget(self, sid: str, token: str) -> bool:
+        """The session is over. Returns whether ``token`` was the owner's."""
+        return bool(await self._run(FORGET, [self.keys.session(sid), self.keys.owned], token))
+
+    async def save(self, sid: str, token: str, data: object) -> None:
+        """Stores the session's data.
+
+        :raises TypeError: if it is not JSON; nothing is stored.
+        :raises SessionGone: if ``token`` is not the owner's.
+        """
+        if not await self._run(SAVE, [self.keys.session(sid)], token, encode_data(data)):
+            raise SessionGone(sid)
+
+    async def heartbeat(self, heartbeats: Sequence[Heartbeat]) -> dict[int, bool]:
+        """Keeps sessions alive and stores what changed.
+
+        :returns: the indexes of the sessions that are gone or belong to another connection, each with whether
+            a node has adopted it.
+        """
+        lost: dict[int, bool] = {}
+        for first in range(0, len(heartbeats), HEARTBEAT_COUNT):
+            some = heartbeats[first : first + HEARTBEAT_COUNT]
+            arguments: list[Argument] = [self.ttl, self.ORPHAN_GRACE]
+            for heartbeat in some:
+                arguments += (heartbeat.token, *(heartbeat.confirmed or ("", "")), len(heartbeat.closed_rooms))
+                arguments += map(dump, heartbeat.closed_rooms)
+            keys = [self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned]
+            keys += [self.keys.session(heartbeat.sid) for heartbeat in some]
+            reply = await self._run(HEARTBEAT, keys, *arguments)
+            lost.update({first + abs(int(i)) - 1: int(i) < 0 for i in reply[2:]})
+        return lost
+
+    async def due(self, most: int) -> tuple[list[str], bool]:
+        """Looks at up to ``most`` overdue sessions.
+
+        Returns those that were marked in doubt one lease ago and had no heartbeat since. Their owners' nodes seem to be
+        dead. Other nodes are not given the same sessions for another lease.
+
+        :returns: their ``sid``s, and whether there may be more overdue sessions.
+        """
+        count, *keys = await self._run(DUE, [self.keys.owned], most, self.lease)
+        return [key.decode().removeprefix(self.keys.session("")) for key in keys], int(count) == most
+
+    async def adopt(self, sid: str, token: str) -> Orphan | None:
+        """Makes ``token`` the owner of a session whose node is dead; ``None`` if it is not, or not any more."""
+        reply = await self._run(
+            ADOPT,
+            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
+            *(token, self._holder(""), self.ttl, self.ORPHAN_GRACE),
+        )
+        return read_orphan(sid, reply)

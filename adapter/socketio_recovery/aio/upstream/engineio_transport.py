@@ -1,0 +1,109 @@
+"""Transports: python-engineio's sockets, their pings, their WebSockets, and how they are closed.
+
+A transport that is closed so that its client comes back must not send an Engine.IO CLOSE or a Socket.IO DISCONNECT.
+JavaScript clients do not come back from the latter, and only after seconds from the former.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from engineio.packet import PING
+
+from ...connections import Connections
+from ..send_queue import SendQueue
+from ..tasks import KeyedQueue
+
+#: How long a WebSocket may take to close before its TCP connection is cut, in seconds.
+LINGER = 1.0
+
+
+def is_open(socket: Any) -> bool:
+    """Whether packets can still reach the client of an Engine.IO socket."""
+    return not (socket.closed or socket.closing)
+
+
+def _request(websocket: Any) -> Any:
+    """The aiohttp request that became a WebSocket; ``None`` with another server."""
+    return getattr(websocket, "environ", {}).get("aiohttp.request")
+
+
+class Transports:
+    """The transports of one Engine.IO server.
+
+    :param server: an :class:`engineio.AsyncServer`; its sockets get send queues from now on.
+    :param connections: are told of pings and pongs.
+    """
+
+    def __init__(self, server: Any, connections: Connections, tasks: KeyedQueue) -> None:
+        self.server = server
+        self.connections = connections
+        self.tasks = tasks
+        self._websockets: dict[str, Any] = {}
+        server.create_queue = SendQueue
+
+    def socket(self, transport: str) -> Any:
+        """The Engine.IO socket of a transport; ``None`` if it is gone."""
+        return self.server.sockets.get(transport)
+
+    def close(self, socket: Any) -> None:
+        """Closes an Engine.IO socket so that its client comes back, at once and on either transport."""
+
+        async def close() -> None:
+            socket.queue.put_nowait(None)  # ends the WebSocket's writer: the client need not wait for handlers
+            await socket.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
+            socket.queue.put_nowait(None)  # ends a poll that waits
+
+        self.tasks.start(("transport", socket.sid), close)
+
+    def close_transport(self, transport: str) -> None:
+        """Closes a transport by its Engine.IO session id, if it is still there."""
+        socket = self.socket(transport)
+        if socket is not None:
+            self.close(socket)
+
+    def lost(self, transport: str) -> None:
+        """A transport is lost. If its client does not read, its WebSocket would stay open until TCP gives up."""
+        if transport in self._websockets:
+            asyncio.get_running_loop().call_later(LINGER, self._cut, transport)
+
+    def _cut(self, transport: str) -> None:
+        request = _request(self._websockets.get(transport))
+        if request is not None and request.transport is not None:
+            request.transport.abort()
+
+    def watch(self, socket: Any) -> None:
+        """Notes what was sent before each ping, and when its pong comes; opens the fast path for a WebSocket."""
+        send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
+
+        async def watched_websocket(websocket: Any) -> Any:
+            queue, request = socket.queue, _request(websocket)
+            if not isinstance(queue, SendQueue):  # something replaced create_queue; Hooks.check says so
+                return await serve(websocket)
+            if (
+                socket.sid in self._websockets
+            ):  # a client upgrades twice at once: which one it goes on with is not known
+                queue.close()
+            elif request is not None:
+                queue.open(socket, request.transport, bool(websocket._sock.compress))
+            self._websockets[socket.sid] = websocket
+            try:
+                return await serve(websocket)
+            finally:
+                if self._websockets.get(socket.sid) is websocket:
+                    del self._websockets[socket.sid]
+                queue.close()
+
+        async def watched_send(packet: Any) -> None:
+            if packet.packet_type == PING:
+                self.connections.pinged(socket.sid)
+            await send(packet)
+
+        def watched_schedule_ping() -> None:  # python-engineio calls it when a pong comes
+            if socket.last_ping:
+                self.connections.ponged(socket.sid)
+            schedule_ping()
+
+        socket.send, socket.schedule_ping = watched_send, watched_schedule_ping
+        socket._websocket_handler = watched_websocket

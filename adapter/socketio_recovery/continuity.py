@@ -1,0 +1,137 @@
+"""May a client go on with the session that it had, and from where?  No I/O.
+
+A client shows a ``pid`` and the offset of the last event that it saw. It may go on if this node can give it everything
+that it missed, each event once. That is decided in steps. Each returns what the next one needs, or an :class:`Outcome`
+that says why the client gets a new session instead:
+
+1. :func:`requested`: does the client ask for a session at all, in a form that can be right?
+2. The claim (``redis/lua/claim.lua``): does the session exist, does the client know its secret, is it in time?
+3. :func:`start_of`: from which number on has the client missed everything?
+4. The node extends its window back to there. It may be impossible (``TRIMMED``, ``LIMIT``).
+5. :func:`resume`: now that the window holds what the client missed, is the entry at its offset the one that it saw,
+   and is the session still there?
+
+Where a client goes on.  The offset that it sends may be old, if few events were for it, or missing, if none was. But
+when a ping that was queued at number c has been answered, everything that was sent before the ping has arrived. Each
+heartbeat stores the pair (c, the last offset that was sent before c) as ``confirmed`` and ``sent``. A client whose
+offset is not older than ``sent`` and not newer than ``confirmed`` has missed nothing up to ``confirmed``.
+
+A log that lost its tail.  The numbers up to an offset may have been lost in a failover and given to other entries
+since, while no node was running that would have noticed. An offset therefore carries the time at which its entry was
+stored. If the record alone does not confirm the offset, that time is compared with the entry that has its number now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .entries import Offset
+from .membership import Rooms, forward, rooms_at
+from .reasons import Outcome
+from .session_record import Pid, Record
+from .window import Window
+
+
+def can_recover(environ: Mapping[str, Any]) -> bool:
+    """Whether a client can use recovery, that is a ``pid`` and offsets: all clients but those in Python.
+
+    Python clients can't recover yet, and an offset would be one argument too many for a handler of fixed arity.
+
+    :param environ: the WSGI environ of the client's first request.
+
+    aiohttp and requests say "Python" or "python" in their User-Agent. python-socketio's synchronous client sends no
+    User-Agent if it uses WebSocket alone. It is known by the order of its query (``transport`` before ``EIO``).
+    """
+    agent = environ.get("HTTP_USER_AGENT", "")
+    if agent:
+        return "python" not in agent.lower()
+    query: str = environ.get("QUERY_STRING", "")
+    return not 0 <= query.find("transport=") < query.find("EIO=")
+
+
+class Request(NamedTuple):
+    """What a client asks for when it connects to a namespace."""
+
+    pid: Pid | None = None
+    offset: Offset | None = None
+    outcome: Outcome = Outcome.NEW  #: why it gets a new session, if it shows no pid
+
+
+def requested(auth: Any) -> tuple[Request, Any]:
+    """Takes ``pid`` and ``offset`` out of the authentication data that a client sent.
+
+    :returns: the request, and what is left for the application; ``None`` if nothing is left.
+
+    A ``pid`` of another form belongs to the application. It stays in the data, and so does ``offset``.
+    """
+    if not isinstance(auth, dict) or auth.get("pid") is None:
+        return Request(), auth
+    pid = Pid.parse(auth["pid"])
+    if pid is None:
+        return Request(outcome=Outcome.MALFORMED), auth
+    rest = {key: value for key, value in auth.items() if key not in ("pid", "offset")}
+    offset = None
+    if auth.get("offset") is not None:
+        offset = Offset.parse(auth["offset"])
+        if offset is None:
+            return Request(outcome=Outcome.MALFORMED), rest or None
+    return Request(pid, offset), rest or None
+
+
+class Start(NamedTuple):
+    """Where a client goes on, if the window can be extended to hold everything after ``floor``."""
+
+    after: int  #: the client has missed everything after this number
+    seen: int  #: the number of the last event that the client saw, or of the session's birth
+    stored_at: int | None  #: when entry ``seen`` must have been stored (ms); ``None`` if it need not be compared
+
+    @property
+    def floor(self) -> int:
+        """The window has to hold every entry after this number."""
+        return self.after if self.stored_at is None else self.after - 1
+
+
+def seen_by(record: Record, offset: Offset | None) -> int | None:
+    """The number of the last event that the client saw, or the session's birth.
+
+    :param offset: the one that the client sent; ``None`` if it has seen no event yet.
+    :returns: ``None`` for an offset that no event in this log has had.
+    """
+    if offset is None or offset.position < (record.last.epoch, record.birth):
+        # The JavaScript client keeps the offset of an earlier session beside the pid of a new one.
+        return record.birth
+    return offset.position.n if offset.position <= record.last else None
+
+
+def start_of(record: Record, offset: Offset | None) -> Start | Outcome:
+    """Where the client goes on, or why it can't: ``EPOCH`` or ``OFFSET``."""
+    seen = seen_by(record, offset)
+    if seen is None:
+        assert offset is not None
+        # An offset with a time was once handed out: the log has lost its entry.
+        return Outcome.EPOCH if offset.ms else Outcome.OFFSET
+    # What was confirmed needs no comparison: the record would have lost it together with the log.
+    compare = offset is not None and offset.ms and record.confirmed < seen == offset.position.n
+    after = record.confirmed if record.sent <= seen <= record.confirmed else seen
+    return Start(after, seen, offset.ms if compare and offset is not None else None)
+
+
+class Resumption(NamedTuple):
+    """A session that goes on."""
+
+    rooms: Rooms  #: those it is in at the end of the window
+    rooms_then: Rooms  #: those it was in where it goes on
+
+
+def resume(start: Start, record: Record, window: Window, namespace: str, sid: str) -> Resumption | Outcome:
+    """The session as it goes on, or why it can't: ``EPOCH`` or ``UNKNOWN``.
+
+    :param window: holds everything after ``start.floor``.
+    """
+    if start.stored_at is not None and window.ms(start.seen) != start.stored_at:
+        return Outcome.EPOCH
+    rooms = rooms_at(record.stays, record.last.n)
+    if forward(window, namespace, sid, rooms, record.last.n):
+        return Outcome.UNKNOWN  # the application has disconnected the session since it was claimed
+    return Resumption(rooms, rooms_at(record.stays, start.after))

@@ -1,0 +1,1 @@
+"""What this library keeps in Redis: the names of its keys and its Lua scripts.  No I/O."""

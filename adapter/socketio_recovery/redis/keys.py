@@ -1,0 +1,31 @@
+"""The names of everything that one manager keeps in Redis."""
+
+from __future__ import annotations
+
+
+class Keys:
+    """The names of one channel's keys. They share one hash tag, so that the scripts work on Redis Cluster.
+
+    :param channel: the name of the cluster.
+    """
+
+    def __init__(self, channel: str) -> None:
+        tag = "{" + channel + "}"
+        self.log = tag + ":log"
+        self.meta = tag + ":meta"
+        self.closes = tag + ":closes"
+        self.owned = tag + ":owned"
+        self._tag = tag
+
+    def producer(self, name: str) -> str:
+        """The key that remembers what a producer has stored."""
+        return f"{self._tag}:producer:{name}"
+
+    def session(self, sid: str) -> str:
+        """The key of a session's record.
+
+        :raises ValueError: for text that has no UTF-8 form, which no ``sid`` is.
+        """
+        key = f"{self._tag}:session:{sid}"
+        key.encode()
+        return key

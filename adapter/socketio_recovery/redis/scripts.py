@@ -1,0 +1,46 @@
+"""The Lua scripts. Each file in ``lua`` opens with its keys, its arguments and what it returns.
+
+https://redis.io/docs/latest/develop/programmability/eval-intro/
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Final
+
+#: What a command or a script takes.
+Argument = str | bytes | int | float
+
+
+class Script:
+    """A script of this package, with the functions that it shares with others put in front of it.
+
+    :param name: the file's name without ``.lua``.
+    """
+
+    def __init__(self, name: str) -> None:
+        folder = resources.files(__package__) / "lua"
+        parts = ("_log", "_rooms", "_owned", name)
+        self.name = name
+        self.source = "\n".join((folder / f"{part}.lua").read_text() for part in parts)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+#: A script, its keys, its arguments.
+Call = tuple[Script, Sequence[str], Sequence[Argument]]
+
+# The log.
+APPEND: Final = Script("append")
+TAIL: Final = Script("tail")
+RENEW: Final = Script("renew")
+# Sessions.
+CREATE: Final = Script("create")
+CLAIM: Final = Script("claim")
+HEARTBEAT: Final = Script("heartbeat")
+DETACH: Final = Script("detach")
+SAVE: Final = Script("save")
+FORGET: Final = Script("forget")
+DUE: Final = Script("due")
+ADOPT: Final = Script("adopt")

@@ -1,0 +1,74 @@
+"""The options of a manager, and the durations that follow from them.  No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a manager, as :class:`AsyncRedisStreamsManager` documents them.
+
+    :raises ValueError: for a number that can't be.
+    """
+
+    max_disconnection_duration: float
+    skip_connect_handler: bool
+    can_recover: Callable[[Mapping[str, Any]], bool]
+    max_length: int
+    window_bytes: int
+    max_queue: int
+    heartbeat_interval: float
+    publish_timeout: float
+    handshake_timeout: float
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("max_disconnection_duration", 0.001),
+            ("max_length", 0),
+            ("window_bytes", 0),
+            ("max_queue", 1),
+            ("heartbeat_interval", 0.001),
+            ("publish_timeout", 0.001),
+            ("handshake_timeout", 0.001),
+        ):
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, not {value!r}")
+
+
+class Durations(NamedTuple):
+    """How long sessions and entries live, in milliseconds."""
+
+    #: How long a detached session waits.
+    max_disconnection: int
+    #: How long a session lives without a heartbeat.
+    ttl: int
+    #: How long an owner has, past its session's deadline, to show that it lives.
+    lease: int
+    #: How long entries are kept.
+    retention: int
+
+    @classmethod
+    def of(cls, settings: Settings, ping_interval: float, ping_timeout: float) -> Durations:
+        """The durations for a server.
+
+        :param ping_interval: of python-engineio, with its grace period, in seconds.
+        :param ping_timeout: of python-engineio, in seconds.
+        """
+        away, heartbeat = settings.max_disconnection_duration, settings.heartbeat_interval
+        # The longest time for which a dead client can go unnoticed: a ping, its timeout, and Engine.IO looks at each
+        # socket once per timeout.
+        unnoticed = ping_interval + 2 * ping_timeout
+        return cls(
+            max_disconnection=_ms(away),
+            ttl=_ms(away + unnoticed + 3 * heartbeat),
+            lease=_ms(3 * heartbeat + 3),  # 3 s: an owner that lost Redis may wait so long before its next try
+            retention=_ms(away + 2 * (unnoticed + 2 * heartbeat)),
+        )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,216 @@
+"""A node without Redis and without a network, for tests of what it dispatches, replays and keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import socketio.packet
+from socketio_recovery.aio.catch_up import CatchUp
+from socketio_recovery.aio.send_queue import SendQueue
+from socketio_recovery.aio.window_extension import WindowExtension
+from socketio_recovery.connections import Connection, Connections, Flow
+from socketio_recovery.delivery import Delivery
+from socketio_recovery.entries import EVENT, EVICT, JSON, Entry, Offset, Payload, Position, Room
+from socketio_recovery.packets import Codec, JsonCodec, Message
+from socketio_recovery.partition import Partition
+from socketio_recovery.reasons import Outcome, RestartReason
+from socketio_recovery.window import Window
+
+from tests.support.logger import LOGGER
+
+EPOCH = 0xABC
+
+
+class Socket:
+    """What this library uses of an Engine.IO socket."""
+
+    def __init__(self, sid: str = "transport") -> None:
+        self.sid = sid
+        self.closed = self.closing = False
+        self.queue = SendQueue()
+
+
+class FastQueue(SendQueue):
+    """The queue of a client that reads at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: list[Message] = []
+
+    def put_nowait(self, item: Message) -> None:
+        self.got.append(item)
+
+
+class DispatchingNode:
+    """A node that can be told what the log holds. It keeps what entries cause."""
+
+    def __init__(
+        self,
+        max_queue: int = 1000,
+        window_bytes: int = 1 << 30,
+        retention: int = 10**9,
+        log: Any = None,
+        codecs: Sequence[Codec] = (JsonCodec(),),
+    ) -> None:
+        self.aborted: list[Socket] = []
+        self.disconnected: list[Connection] = []
+        self.answered: list[tuple[int, Payload]] = []
+        self.moved: list[tuple[str, str, Room]] = []
+        self.partition = Partition(Window(retention, window_bytes), LOGGER)
+        self.connections = Connections(self.partition)
+        self.delivery = Delivery(self.partition, self.connections, codecs, self, "node", max_queue, LOGGER)
+        self.extension = WindowExtension(self.partition, self.delivery, log, 5)
+        self.catch_up = CatchUp(self.delivery, self.close_transport, self.disconnect, LOGGER)
+        self.delivery.restart(Position(EPOCH, 0), 0, RestartReason.BOOT)
+
+    # -- effects ------------------------------------------------------------------------------------
+
+    def close_transport(self, socket: Socket) -> None:
+        self.aborted.append(socket)
+
+    def disconnect(self, connection: Connection) -> None:
+        self.disconnected.append(connection)
+
+    def answer(self, callback_id: int, payload: Payload) -> None:
+        self.answered.append((callback_id, payload))
+
+    def entered(self, connection: Connection, room: Room) -> None:
+        self.moved.append(("entered", connection.sid, room))
+
+    def left(self, connection: Connection, room: Room) -> None:
+        self.moved.append(("left", connection.sid, room))
+
+    # -- what tests do ------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> int:
+        return self.partition.position.n
+
+    def take(self, *entries: Entry) -> None:
+        for n, entry in enumerate(entries, self.last + 1):
+            entry.n = entry.ms = n
+        self.delivery.dispatch(entries)
+
+    def connect(
+        self,
+        sid: str = "s1",
+        rooms: Sequence[Room] = (),
+        *,
+        namespace: str = "/",
+        socket: Socket | None = None,
+        pid: str | None = "pid",
+    ) -> Connection:
+        """A live connection."""
+        connection = self.behind(sid, self.last, rooms, rooms, namespace=namespace, socket=socket, pid=pid)
+        with pytest.raises(StopIteration):
+            self.catch_up.replay(connection).send(None)  # there is nothing to wait for
+        assert connection.flow is Flow.LIVE
+        return connection
+
+    def behind(
+        self,
+        sid: str,
+        after: int,
+        rooms: Sequence[Room] = (),
+        rooms_then: Sequence[Room] = (),
+        *,
+        namespace: str = "/",
+        socket: Socket | None = None,
+        pid: str | None = "pid",
+    ) -> Connection:
+        """A connection that follows the log and is not live yet."""
+        socket = socket or Socket("transport of " + sid)
+        connection = Connection(sid, namespace, socket.sid, socket, "token", pid)
+        connection.epoch = EPOCH
+        connection.after = connection.sent = after
+        connection.rooms = dict.fromkeys(rooms, 0)
+        connection.rooms_then = dict.fromkeys(rooms_then, 0)
+        self.connections.arrive(connection)
+        self.connections.add(connection)
+        return connection
+
+    def arriving(self, sid: str = "s1") -> Connection:
+        """A connection in the first part of its handshake."""
+        socket = Socket("transport of " + sid)
+        connection = Connection(sid, "/", socket.sid, socket, "token", "pid")
+        self.connections.arrive(connection)
+        return connection
+
+    async def reach_back(self, n: int) -> Outcome | None:
+        """Extends the window for a connection that arrives."""
+        return await self.extension.reach_back(self.arriving(f"from {n}"), n)
+
+
+def event(name: str = "e", *rooms: Room, skip: Sequence[str] = (), namespace: str = "/") -> Entry:
+    entry = Entry(EVENT)
+    entry.namespace, entry.rooms, entry.skip = namespace, rooms, skip
+    entry.payload = Payload(JSON, f'["{name}"]'.encode(), (), 0)
+    return entry
+
+
+def volatile(name: str = "v", *rooms: Room) -> Entry:
+    entry = event(name, *rooms)
+    entry.volatile = True
+    return entry
+
+
+def asking(name: str = "a", *rooms: Room) -> Entry:
+    """An event with a callback."""
+    entry = event(name, *rooms)
+    entry.callback = ("node", 7)
+    return entry
+
+
+def moving(kind: str, sid: str = "s1", room: Room = "red", namespace: str = "/") -> Entry:
+    entry = Entry(kind)
+    entry.namespace, entry.sid, entry.room = namespace, sid, room
+    return entry
+
+
+def evicting(sid: str, node: str, transport: str, namespace: str = "/") -> Entry:
+    entry = Entry(EVICT)
+    entry.namespace, entry.sid, entry.node, entry.transport = namespace, sid, node, transport
+    return entry
+
+
+def queued(connection: Connection) -> list[Message]:
+    """Takes the messages that wait for a client."""
+    queue = connection.socket.queue
+    if isinstance(queue, FastQueue):
+        return queue.got
+    messages = []
+    while not queue.empty():
+        messages.append(queue.get_nowait())
+        queue.task_done()
+    return messages
+
+
+def numbers(messages: Sequence[Message]) -> list[int]:
+    """The numbers of the entries that messages come from, by their offsets or ids."""
+    found = []
+    for message in messages:
+        packet = socketio.packet.Packet(encoded_packet=message.data)
+        if packet.id is not None:
+            found.append(packet.id)
+            continue
+        offset = Offset.parse(packet.data[-1])
+        assert offset is not None
+        assert offset.position.epoch == EPOCH
+        found.append(offset.position.n)
+    return found
+
+
+def texts(connection: Connection) -> list[Any]:
+    """Takes the messages that wait for a client, as what they carry."""
+    return [message.data for message in queued(connection)]
+
+
+async def reading(connection: Connection, task: asyncio.Task[Any], got: list[Message]) -> None:
+    """Reads for a client until a task is done."""
+    while not task.done():
+        got += queued(connection)
+        await asyncio.sleep(0)
+    got += queued(connection)

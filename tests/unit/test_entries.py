@@ -1,0 +1,203 @@
+"""Entries to stream fields and back; positions, offsets and rooms."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from socketio_recovery.entries import (
+    CALLBACK,
+    CLOSE,
+    DISCONNECT,
+    ENTER,
+    EPOCH,
+    EVENT,
+    EVICT,
+    JSON,
+    LEAVE,
+    MSGPACK,
+    Entry,
+    Offset,
+    Payload,
+    Position,
+    callback_head,
+    check_room,
+    control_head,
+    dump,
+    event_head,
+    parse_entry,
+    payload_fields,
+)
+
+# -- offsets and rooms ------------------------------------------------------------------------------
+
+
+@given(epoch=st.integers(0, 2**48 - 1), n=st.integers(0, 2**52 - 1), ms=st.integers(0, 2**48 - 1))
+def test_an_offset_is_read_back(epoch: int, n: int, ms: int) -> None:
+    position = Position(epoch, n)
+    assert Offset.parse(str(Offset(position, ms))) == Offset(position, ms)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        0,
+        7.5,
+        True,
+        b"1-2",
+        ["1-2"],
+        {},
+        "",
+        "-",
+        "1",
+        "1-",
+        "-1",
+        "1-2-",
+        "1-2-3-4",
+        "1-2-" + "f" * 13,
+        "1--2",
+        "+1-2",
+        " 1-2",
+        "1-2\n",
+        "1-2 ",
+        "0x1-2",
+        "1_0-2",
+        "A-B",
+        "g-1",
+        "\u0661-\u0662",
+        "\uff11-2",
+        "1-2\x00",
+        "f" * 13 + "-1",
+        "1-" + "f" * 14,
+        "f" * 10**6,
+    ],
+)
+def test_a_hostile_offset_is_none(text: Any) -> None:
+    assert Offset.parse(text) is None
+
+
+def test_positions_are_in_the_order_of_the_log() -> None:
+    assert Position(1, 10) < Position(1, 11) < Position(2, 0)
+
+
+@pytest.mark.parametrize("room", [None, "", "red", 0, 7, -1, 10**30])
+def test_rooms(room: Any) -> None:
+    assert check_room(room) is room
+
+
+@pytest.mark.parametrize("room", [True, 2.5, math.nan, b"red", ("red",), ["red"], {"red"}, {}, object(), 1j])
+def test_what_can_not_be_a_room(room: Any) -> None:
+    with pytest.raises(TypeError, match=type(room).__name__):
+        check_room(room)
+
+
+def test_rooms_that_are_equal_are_stored_alike() -> None:
+    """Else Redis and the nodes would not agree on who is in ``1`` and ``True``."""
+    equal = []
+    for room in (1, True, 1.0):
+        with suppress(TypeError):
+            equal.append(dump(check_room(room)))
+    assert equal == ["1"]
+
+
+# -- to and from the stream -------------------------------------------------------------------------
+
+
+def stored(head: str, payload: Payload | None = None) -> Entry:
+    """An entry as it comes back from Redis."""
+    fields: list[str | bytes] = ["head", head, *(payload_fields(payload) if payload else ())]
+    return parse_entry(5, 77, [f.encode() if isinstance(f, str) else f for f in fields])
+
+
+rooms = st.lists(st.text(max_size=5) | st.integers(), max_size=3)
+payloads = st.builds(
+    lambda data, attachments, msgpack, arity: (
+        Payload(MSGPACK, data, (), arity) if msgpack else Payload(JSON, b"[" + data + b"]", tuple(attachments), 0)
+    ),
+    st.text(st.characters(codec="utf-8"), max_size=20).map(str.encode),
+    st.lists(st.binary(max_size=8), max_size=3),
+    st.booleans(),
+    st.integers(0, 20),
+)
+
+
+@given(
+    namespace=st.text(min_size=1, max_size=8),
+    rooms=rooms,
+    skip=st.lists(st.text(max_size=5), max_size=3),
+    payload=payloads,
+    volatile=st.booleans(),
+    callback=st.none() | st.tuples(st.text(max_size=5), st.integers(1, 2**40)),
+)
+def test_an_event_comes_back_as_it_was(
+    namespace: str,
+    rooms: list[Any],
+    skip: list[str],
+    payload: Payload,
+    volatile: bool,
+    callback: tuple[str, int] | None,
+) -> None:
+    entry = stored(event_head(namespace, rooms, skip, payload, volatile, callback), payload)
+    assert (entry.kind, entry.n, entry.ms, entry.namespace) == (EVENT, 5, 77, namespace)
+    assert (list(entry.rooms), list(entry.skip)) == (rooms, skip)
+    assert (entry.volatile, entry.callback) == (volatile, callback)
+    assert entry.payload == payload
+    assert entry.replayed == (not volatile and callback is None)
+
+
+@given(node=st.text(max_size=8), id=st.integers(1, 2**40), payload=payloads)
+def test_a_callback_comes_back_as_it_was(node: str, id: int, payload: Payload) -> None:
+    entry = stored(callback_head(node, id, payload), payload)
+    assert (entry.kind, entry.callback, entry.payload) == (CALLBACK, (node, id), payload)
+    assert not entry.replayed
+
+
+ROOMS = ["red", "", "ünï\n\"'😀", "\ud800", 7]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("kind", [ENTER, LEAVE])
+def test_a_move_comes_back_as_it_was(kind: str, room: Any) -> None:
+    entry = stored(control_head(kind, "/n", "s1", room))
+    assert (entry.kind, entry.namespace, entry.sid, entry.room) == (kind, "/n", "s1", room)
+    assert type(entry.room) is type(room)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_closing_comes_back_as_it_was(room: Any) -> None:
+    entry = stored(control_head(CLOSE, "/n", room))
+    assert (entry.kind, entry.namespace, entry.room, entry.sid) == (CLOSE, "/n", room, "")
+
+
+def test_the_other_kinds_come_back_as_they_were() -> None:
+    entry = stored(control_head(DISCONNECT, "/n", "s1"))
+    assert (entry.kind, entry.namespace, entry.sid) == (DISCONNECT, "/n", "s1")
+    entry = stored(control_head(EVICT, "/n", "s1", "node", "transport"))
+    assert (entry.kind, entry.namespace, entry.sid) == (EVICT, "/n", "s1")
+    assert (entry.node, entry.transport) == ("node", "transport")
+    entry = stored('["epoch"]')
+    assert (entry.kind, entry.n, entry.replayed) == (EPOCH, 5, False)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"data", b"x"],
+        [b"head", b'["a kind of a later version"]'],
+        [b"head", b"not JSON"],
+    ],
+)
+def test_what_this_library_did_not_write_is_an_error(fields: list[bytes]) -> None:
+    with pytest.raises(ValueError):
+        parse_entry(1, 1, fields)
+
+
+def test_heads_are_short() -> None:
+    payload = Payload(JSON, b"[]", (), 0)
+    assert event_head("/", [], [], payload) == '["event","/"]'
+    assert event_head("/", ["red"], [], payload) == '["event","/",["red"]]'
