@@ -85,6 +85,8 @@ Event = Literal[
     "adopted",
 ]
 
+_HELD: Final = (Hold.CLAIMED, Hold.CREATED, Hold.ACCEPTED, Hold.FORGOTTEN)
+
 #: Each event changes one aspect: from each value that it may have, to the value that it has then.
 TRANSITIONS: Final[Mapping[Event, Mapping[Any, State | Flow | Hold]]] = {
     # It has its session and is listed by its sid.
@@ -92,7 +94,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Any, State | Flow | Hold]]] = {
     # CONNECT was sent, and what was missed is on its way.
     "greeted": {State.CONNECTING: State.CONNECTED, State.GONE: State.GONE},
     # Its disconnect handler is about to run, or its connect handler refused it.
-    "leaves": dict.fromkeys((State.CONNECTING, State.CONNECTED, State.LEAVING), State.LEAVING),
+    "leaves": {State.CONNECTED: State.LEAVING, State.LEAVING: State.LEAVING},
     "removed": dict.fromkeys(State, State.GONE),
     # It has got everything up to the end of the window.
     "caught up": {Flow.BEHIND: Flow.LIVE},
@@ -108,8 +110,8 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Any, State | Flow | Hold]]] = {
         Hold.FORGOTTEN: Hold.FORGOTTEN,
         Hold.ADOPTED: Hold.ADOPTED,
     },
-    "forgets": {**dict.fromkeys(Hold, Hold.FORGOTTEN), Hold.ADOPTED: Hold.ADOPTED},
-    "adopted": dict.fromkeys(Hold, Hold.ADOPTED),
+    "forgets": {**dict.fromkeys(_HELD, Hold.FORGOTTEN), Hold.ADOPTED: Hold.ADOPTED},
+    "adopted": {**dict.fromkeys(_HELD, Hold.ADOPTED), Hold.ADOPTED: Hold.ADOPTED},
 }
 
 _ASPECT: Final = {

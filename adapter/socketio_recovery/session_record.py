@@ -168,14 +168,14 @@ def encode_data(data: object) -> str:
         raise TypeError(f"session data must be a dict to be recoverable, not {type(data).__name__}")
     try:
         return json.dumps(data, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        named = next((key for key, value in data.items() if not _can_be_stored(key, value)), None)
+        raise TypeError(f"session data can't be stored: key {named!r}: {error}") from None
+
+
+def _can_be_stored(key: Any, value: Any) -> bool:
+    try:
+        json.dumps({key: value}, allow_nan=False)
     except (TypeError, ValueError):
-        raise TypeError(_unserialisable(data)) from None
-
-
-def _unserialisable(data: dict[Any, Any]) -> str:
-    for key, value in data.items():
-        try:
-            json.dumps({key: value}, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            return f"session data can't be stored: key {key!r}: {error}"
-    return "session data can't be stored as JSON"
+        return False
+    return True

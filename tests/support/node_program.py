@@ -3,6 +3,7 @@
     python -m tests.support.node_program '{"port": ..., "redis": ..., "node": "a", "manager": {...}, "server": {...}}'
 
 ``"verbose": true`` logs everything, including what python-socketio and python-engineio log.
+``"instrument": {...}`` calls ``sio.instrument()`` with these arguments, for the Socket.IO Admin UI.
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ def main() -> None:
 
     for namespace in NAMESPACES:
         handlers(namespace)
+    if "instrument" in config:
+        sio.instrument(**config["instrument"])
 
     async def do(request: web.Request) -> web.Response:
         """Makes the calls in the body: {"on": "sio" | "manager", "calls": [[method, args, kwargs], ...]}."""

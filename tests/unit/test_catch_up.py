@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio_recovery.connections import Connection, Flow
 from socketio_recovery.delivery import SLICE
+from socketio_recovery.entries import Position
 from socketio_recovery.packets import Message
-from socketio_recovery.reasons import Ending
+from socketio_recovery.reasons import Ending, RestartReason
 
 from tests.support.past import Past, pasts
 from tests.support.twin import rooms_after
 
 from .dispatching import (
+    EPOCH,
     DispatchingNode,
     FastQueue,
     Socket,
@@ -154,3 +156,21 @@ async def test_traffic_that_is_not_replayed_does_not_cost_a_client_its_place() -
     assert connection.flow is Flow.LIVE
     node.take(event("e"))
     assert numbers(queued(connection)) == [1001]
+
+
+async def test_a_connection_that_was_muted_in_a_slice_pins_nothing() -> None:
+    node = DispatchingNode()
+    node.take(event())
+    connection = node.behind("s1", 0)
+    node.connections.mute(connection)
+    slice = node.delivery.replay(connection)
+    assert slice.done
+    assert connection.flow is Flow.MUTED
+    assert connection not in node.connections.members("/", ())
+    node.take(*(event() for _ in range(10)))
+
+
+async def test_a_node_without_clients_that_lost_its_place_closes_nothing() -> None:
+    node = DispatchingNode()
+    node.delivery.restart(Position(EPOCH + 1, 1), 5, RestartReason.EPOCH)
+    assert node.aborted == []

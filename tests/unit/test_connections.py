@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Any, get_args
 
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio_recovery.connections import TRANSITIONS, Connection, Connections, Event, Flow, Hold, State
 from socketio_recovery.entries import Position
-from socketio_recovery.reasons import NODE_LOST, Ending
+from socketio_recovery.reasons import NODE_LOST, Ending, Outcome
 
 from tests.support.follower import partition
+from tests.support.paths import ROOT
 
 ASPECTS: dict[type[Enum], str] = {State: "state", Flow: "flow", Hold: "hold"}
 
@@ -60,6 +62,22 @@ def test_an_event_does_what_the_table_says_or_is_an_error(event: Event, state: S
         assert aspects_of(made) == before
 
 
+def test_the_diagram_in_the_design_shows_the_table() -> None:
+    design = (ROOT / "docs" / "design.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", design, re.MULTILINE))
+    steps = {(a, b) for changes in TRANSITIONS.values() for a, b in changes.items() if a is not b}
+    assert drawn == {(a.name, b.name) for a, b in steps if isinstance(a, State)}
+    for aspect in (Flow, Hold):
+        for before in aspect:
+            after = {
+                changes[before].name
+                for changes in TRANSITIONS.values()
+                if before in changes and changes[before] is not before
+            }
+            (row,) = re.findall(rf"^\| {before.name} \| .* \|(.*)\|$", design, re.MULTILINE)
+            assert set(re.findall(r"[A-Z]{4,}", row)) == after, before
+
+
 def test_what_is_over_stays_over() -> None:
     """No event brings a connection, its flow or its session back."""
     for changes in TRANSITIONS.values():
@@ -86,6 +104,23 @@ def test_what_ends_a_connection_first_decides(first: Ending, second: Ending) -> 
     made.end(first)
     made.end(second)
     assert made.ending is first
+
+
+def test_recovered_is_one_of_the_outcomes() -> None:
+    for outcome in (None, *Outcome):
+        assert connection(outcome=outcome).recovered == (outcome is Outcome.RECOVERED)
+
+
+def test_a_connection_that_was_replaced_on_its_transport_leaves_the_place_to_the_other() -> None:
+    """As when a claim was in vain: the client gets another session, and another connection."""
+    connections = Connections(partition())
+    first = Connection("s1", "/", "t1", None, "token")
+    second = Connection("s2", "/", "t1", None, "token")
+    connections.arrive(first)
+    connections.arrive(second)
+    connections.remove(first)
+    assert connections.by_transport("t1") == {"/": second}
+    assert (first.state, second.state) == (State.GONE, State.ARRIVED)
 
 
 def test_the_connection_of_an_orphan_only_leaves() -> None:

@@ -190,6 +190,17 @@ def test_the_other_kinds_come_back_as_they_were() -> None:
         [b"data", b"x"],
         [b"head", b'["a kind of a later version"]'],
         [b"head", b"not JSON"],
+        [b"head", b'["event","/","room"]', b"data", b"[]"],
+        [b"head", b'["event","/",[],"sid"]', b"data", b"[]"],
+        [b"head", b'["event",7]', b"data", b"[]"],
+        [b"head", b'["event","/",[1.5]]', b"data", b"[]"],
+        [b"head", b'["event","/",[],[],{"cb":["node"]}]', b"data", b"[]"],
+        [b"head", b'["event","/",[],[],{"f":["m",-1]}]', b"data", b""],
+        [b"head", b'["event","/",[],[],{"f":["x",0]}]', b"data", b"[]"],
+        [b"head", b'["enter","/",7,"red"]'],
+        [b"head", b'["close","/",true]'],
+        [b"head", b'["event","/"]', b"data", b"{}"],
+        [b"head", b'["event","/"]', b"data", b'["\xff"]'],
     ],
 )
 def test_what_this_library_did_not_write_is_an_error(fields: list[bytes]) -> None:

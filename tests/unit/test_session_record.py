@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from socketio_recovery.session_record import Pid, encode_data
+from socketio_recovery.session_record import Orphan, Pid, encode_data, read_orphan
 
 
 def test_a_pid_is_read_back() -> None:
@@ -108,3 +108,26 @@ def test_data_that_contains_itself_is_named() -> None:
 @pytest.mark.parametrize("data", [{"name": "\ud800"}, {"\udfff": 1}, {"": None, "x": ["é", "\x00", "😀"]}])
 def test_data_can_be_sent_to_redis(data: dict[str, Any]) -> None:
     encode_data(data).encode()
+
+
+RECORD = [b"ns", b"/chat", b"data", b'{"a":1}', b'r:"red"', b"12", b"g:30:7", b"20"]
+
+
+def test_an_orphan_is_read() -> None:
+    assert read_orphan("s1", RECORD) == Orphan("s1", "/chat", {"a": 1}, {"red": 12})
+
+
+def test_a_session_that_nobody_adopts_is_none() -> None:
+    assert read_orphan("s1", []) is None
+
+
+@given(field=st.sampled_from([b"data", b'r:"red"', b"g:30:7", b"r:[", b"g:x"]), value=st.binary(max_size=8))
+def test_a_damaged_orphan_has_its_handler_run_all_the_same(field: bytes, value: bytes) -> None:
+    orphan = read_orphan("s1", [*RECORD, field, value])
+    assert orphan is not None
+    assert (orphan.sid, orphan.namespace) == ("s1", "/chat")
+    assert orphan in (Orphan("s1", "/chat", {}, {}), orphan)
+
+
+def test_an_orphan_without_data_has_none() -> None:
+    assert read_orphan("s1", [b"ns", b"/\xff", b"data", b"[]"]) == Orphan("s1", "/\ufffd", {}, {})

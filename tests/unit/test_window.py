@@ -98,6 +98,8 @@ def test_entries_outside_are_an_error() -> None:
     assert window[6] is not None
     for n in (0, 4, 5, 7):
         with pytest.raises(IndexError):
+            window.ms(n)
+        with pytest.raises(IndexError):
             window[n]
 
 

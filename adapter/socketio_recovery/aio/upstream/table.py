@@ -92,11 +92,17 @@ HOOKS: Final = (
 
 #: What is wrapped or called of python-engineio, and called of python-socketio.
 RELIED_ON: Final = (
-    Target(engineio.AsyncServer, "create_queue", (), "makes a send queue for each socket", "4.13"),
+    Target(engineio.AsyncServer, "create_queue", (), "makes a send queue for each socket"),
     Target(engineio.AsyncServer, "on", ("event", "handler"), "registers the three Engine.IO hooks"),
     Target(engineio.AsyncServer, "generate_id", (), "makes the sid of a new session"),
     Target(AsyncSocket, "send", ("pkt",), "each ping goes through it: notes what was sent before"),
-    Target(AsyncSocket, "schedule_ping", (), "is called when a pong comes: everything sent before has arrived"),
+    Target(
+        AsyncSocket,
+        "schedule_ping",
+        (),
+        "is called when a pong comes: everything sent before has arrived",
+        "4.14: a pong clears last_ping",
+    ),
     Target(AsyncSocket, "_websocket_handler", ("ws",), "when a WebSocket begins and ends, for the fast path"),
     Target(AsyncSocket, "poll", (), "takes packets by queue.get and get_nowait; None ends it"),
     Target(AsyncSocket, "close", ("wait", "abort", "reason"), "closes a transport so that its client comes back"),
@@ -107,7 +113,7 @@ RELIED_ON: Final = (
 )
 
 #: Attributes of a server, and of its Engine.IO server.
-ATTRIBUTES: Final = ("_binary_packet", "environ", "eio", "handlers", "packet_class", "reason", "reserved_events")
+ATTRIBUTES: Final = ("_binary_packet", "environ", "eio", "packet_class", "reason", "reserved_events")
 ENGINEIO_ATTRIBUTES: Final = (
     *("handlers", "logger", "max_http_buffer_size", "ping_interval", "ping_interval_grace_period"),
     *("ping_timeout", "reason", "sockets"),

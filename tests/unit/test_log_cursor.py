@@ -1,0 +1,203 @@
+"""The log's cursor: what a node concludes from what it reads, without a connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from socketio_recovery.entries import EPOCH, Entry, Position
+from socketio_recovery.errors import LogBroken
+from socketio_recovery.log_cursor import Backwards, LogCursor, Restart
+from socketio_recovery.reasons import RestartReason
+
+from tests.support.logger import LOGGER
+
+
+def item(n: int, epoch: int = 7, ms: int | None = None) -> Any:
+    fields = [b"epoch", b"%d" % epoch, b"head", b'["event","/"]', b"data", b'["e"]']
+    return (f"{1000 + n if ms is None else ms}-{n}".encode(), fields)
+
+
+def cursor_at(n: int, epoch: int = 7) -> LogCursor:
+    cursor = LogCursor(LOGGER)
+    cursor.begin(RestartReason.BOOT, Position(epoch, n), 1000 + n)
+    return cursor
+
+
+def told(cursor: LogCursor, items: list[Any], since: str | None = None) -> list[Any]:
+    """The verdicts, with batches as their numbers."""
+    verdicts = cursor.read(items, cursor.id if since is None else since)
+    return [verdict if isinstance(verdict, Restart) else [entry.n for entry in verdict] for verdict in verdicts]
+
+
+@given(first=st.integers(0, 5), known=st.integers(0, 10), count=st.integers(0, 10), overlap=st.integers(0, 10))
+def test_what_reader_and_writer_have_both_read_is_dispatched_once(
+    first: int, known: int, count: int, overlap: int
+) -> None:
+    cursor = cursor_at(first)
+    since = cursor.id
+    numbers = range(first + 1, first + known + 1)
+    assert told(cursor, [item(n) for n in numbers]) == ([list(numbers)] if known else [])
+    start = first + max(0, known - overlap)
+    more = [item(n) for n in range(start + 1, first + known + count + 1)]
+    new = list(range(first + known + 1, first + known + count + 1))
+    assert told(cursor, more, since if known else None) == ([new] if new else [])
+    assert cursor.at == Position(7, first + known + count)
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=8),
+    st.lists(st.tuples(st.sampled_from(["gap", "epoch"]), st.integers(1, 4)), max_size=7),
+)
+def test_each_hole_is_told_between_the_batches_around_it(sizes: list[int], holes: list[tuple[str, int]]) -> None:
+    cursor = cursor_at(0)
+    items: list[Any] = []
+    expected: list[Any] = []
+    n, epoch = 0, 7
+    for i, size in enumerate(sizes):
+        if 0 < i <= len(holes):
+            kind, by = holes[i - 1]
+            n, epoch = (n + by, epoch) if kind == "gap" else (by, epoch + by)
+            why = RestartReason.TRIMMED if kind == "gap" else RestartReason.EPOCH
+            expected.append(Restart(Position(epoch, n), 2000 + len(items), why))
+        batch = list(range(n + 1, n + size + 1))
+        items += [item(number, epoch, 2000 + len(items) + k) for k, number in enumerate(batch)]
+        if expected and isinstance(expected[-1], list):
+            expected[-1] = expected[-1] + batch
+        else:
+            expected.append(batch)
+        n += size
+    assert told(cursor, items) == expected
+    assert cursor.at == Position(epoch, n)
+
+
+@given(last=st.integers(1, 20), again=st.integers(1, 20), before=st.integers(0, 5))
+def test_a_number_that_comes_again_breaks_the_log(last: int, again: int, before: int) -> None:
+    cursor = cursor_at(last)
+    numbers = [*range(last + 1, last + before + 1), min(again, last + before)]
+    with pytest.raises(LogBroken) as error:
+        told(cursor, [item(n, ms=5000 + i) for i, n in enumerate(numbers)])
+    assert cursor.at == Position(7, last + before)
+    assert not cursor.broken
+    cursor.break_(error.value)
+    assert cursor.broken
+
+
+def test_what_was_found_late_does_not_break_the_next_epoch() -> None:
+    cursor = cursor_at(3)
+    error = LogBroken(7, "lost")
+    cursor.begin(RestartReason.EPOCH, Position(8, 1), 5000)
+    cursor.break_(error)
+    assert not cursor.broken
+
+
+def test_a_batch_that_could_not_be_dispatched_is_not_passed_over_unseen() -> None:
+    cursor = cursor_at(0)
+    assert next(cursor.read([item(1), item(2)], cursor.id))  # the code that dispatches raises
+    assert told(cursor, [item(3)]) == [Restart(Position(7, 2), 1003, RestartReason.TRIMMED), [3]]
+
+
+@pytest.mark.parametrize("found", [[], [item(5)], [(b"9-9", [b"not", b"ours"])]])
+def test_on_a_new_connection_the_last_entry_may_be_there_or_trimmed(found: list[Any]) -> None:
+    cursor = cursor_at(4)
+    told(cursor, [item(5)])
+    cursor.look_back(cursor.mark(), found)
+
+
+@pytest.mark.parametrize("found", [item(4), item(5, epoch=8), (item(5)[0], [*item(5)[1][:-1], b'["other"]']), item(6)])
+def test_on_a_new_connection_another_last_entry_breaks_the_log(found: Any) -> None:
+    cursor = cursor_at(4)
+    told(cursor, [item(5)])
+    with pytest.raises(LogBroken):
+        cursor.look_back(cursor.mark(), [found])
+
+
+def test_where_nothing_was_read_yet_only_the_position_is_compared() -> None:
+    cursor = cursor_at(5)
+    cursor.look_back(cursor.mark(), [item(5)])
+    with pytest.raises(LogBroken):
+        cursor.look_back(cursor.mark(), [item(4)])
+
+
+@given(at=st.integers(0, 20), tail=st.integers(0, 20))
+def test_a_quiet_log_ends_where_the_node_stands(at: int, tail: int) -> None:
+    cursor = cursor_at(at)
+    here = cursor.at
+    assert here is not None
+    if tail < at:
+        with pytest.raises(LogBroken, match="ends at"):
+            cursor.quiet(here, Position(7, tail), 0)
+        return
+    assert cursor.quiet(here, Position(7, tail), 0) is None
+    if tail > at:  # once it may be that an entry has just been stored; twice it is behind where nobody reads
+        with pytest.raises(LogBroken, match="clock went back"):
+            cursor.quiet(here, Position(7, tail), 0)
+    else:
+        assert cursor.quiet(here, Position(7, tail), 0) is None
+
+
+def test_a_quiet_log_that_was_begun_anew_is_followed_from_its_end() -> None:
+    cursor = cursor_at(5)
+    assert cursor.at is not None
+    assert cursor.quiet(cursor.at, Position(8, 2), 9000) == Restart(Position(8, 2), 9000, RestartReason.EPOCH)
+    assert (cursor.at, cursor.id, cursor.restarts) == (Position(8, 2), "9000-2", 2)
+
+
+def test_a_look_at_a_quiet_log_that_comes_late_says_nothing() -> None:
+    cursor = cursor_at(5)
+    before = cursor.at
+    assert before is not None
+    told(cursor, [item(6)])
+    assert cursor.quiet(before, Position(7, 1), 0) is None
+
+
+# -- backwards --------------------------------------------------------------------------------------
+
+
+@given(
+    first=st.integers(1, 30),
+    floor=st.integers(0, 40),
+    ahead=st.integers(0, 10),
+    size=st.integers(1, 15),
+    foreign=st.sets(st.integers(0, 60), max_size=5),
+)
+def test_reading_backwards_takes_the_entries_of_the_epoch_up_to_the_floor(
+    first: int, floor: int, ahead: int, size: int, foreign: set[int]
+) -> None:
+    """Whatever the size of chunks, and though entries after the floor, and others' entries, lie between."""
+    stream = [item(n) for n in range(first, 41)]
+    for place in sorted(foreign):
+        if place < len(stream):
+            stream.insert(place, (b"%d-0" % (1000 + place), [b"not", b"ours"]))
+    stream.sort(key=lambda entry: tuple(map(int, entry[0].split(b"-"))))
+    reading = Backwards(7, floor, 1000 + floor + ahead, LOGGER)
+    got: list[Entry] = []
+    for _ in range(100):
+        if not reading.more:
+            break
+        exclusive = reading.end.startswith("(")
+        end = tuple(map(int, reading.end.removeprefix("(").split("-")))
+        below = [
+            e for e in stream if (key := tuple(map(int, e[0].split(b"-")))) < end or (key == end and not exclusive)
+        ]
+        got = reading.chunk(below[::-1][:size]) + got
+    assert not reading.more
+    assert [entry.n for entry in got] == list(range(first, floor + 1))
+
+
+def test_reading_backwards_stops_at_another_epoch() -> None:
+    reading = Backwards(7, 5, 1005, LOGGER)
+    chunk = reading.chunk([item(5), item(4), item(3, epoch=6)])
+    assert [entry.n for entry in chunk] == [4, 5]
+    assert reading.chunk([item(3, epoch=6)]) == []
+    assert not reading.more
+
+
+def test_an_entry_that_can_not_be_read_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    bad = (b"1001-1", [b"epoch", b"7", b"head", b"not JSON"])
+    (batch,) = cursor_at(0).read([bad, item(2)], "1000-0")
+    assert not isinstance(batch, Restart)
+    assert [(entry.n, entry.kind) for entry in batch] == [(1, EPOCH), (2, "event")]
+    assert "can't be read" in caplog.text
