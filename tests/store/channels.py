@@ -12,12 +12,12 @@ from typing import Any
 import fakeredis
 import redis.asyncio
 
-from local.redis_server import RedisServer, shipped_servers
+from local.redis_server import RedisServer, servers_to_test
 from tests.simulation.redis import SimulatedRedis, SimulatedRedisClient
 from tests.support.redis_channel import RedisChannel
 
 #: The real servers that are installed: name -> path.
-SERVERS = {path.name: path for path in shipped_servers()}
+SERVERS = {path.name: path for path in servers_to_test()}
 
 
 @asynccontextmanager
