@@ -21,7 +21,7 @@ from socketio_recovery import AsyncRedisStreamsManager
 from .journal import Journal
 from .measurements import EventRate, LogLag
 from .presence import FORGET_AFTER, alive, presence_of, unrecorded_departures
-from .settings import Settings
+from .settings import ChatSettings
 from .store import UNAVAILABLE, ChatStore, HeartbeatReply
 
 #: Seconds between two heartbeats.
@@ -41,7 +41,7 @@ class ClusterView:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ChatSettings,
         store: ChatStore,
         manager: AsyncRedisStreamsManager,
         journal: Journal,

@@ -30,7 +30,7 @@ from .rules import (
     clean,
     room_name,
 )
-from .settings import Settings
+from .settings import ChatSettings
 from .store import UNAVAILABLE, ChatStore, RoomHistory
 
 #: The name of the cluster, which all its nodes share.
@@ -45,7 +45,7 @@ class Chat:
     The data of a Socket.IO session is ``{"id", "name"}``: the person's public id, and the name that others see.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
         self.journal = Journal(settings.name)
         self.store = ChatStore(settings.redis_url, CHANNEL)

@@ -13,7 +13,7 @@ from aiohttp import web
 from . import CLIENT_FILE, journal
 from .events import Chat
 from .pages import application
-from .settings import Settings
+from .settings import ChatSettings
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     :returns: the exit status: 0, or 1 if the node could not start; standard error says why.
     """
     try:
-        settings = Settings.of(os.environ)
+        settings = ChatSettings.of(os.environ)
         journal.configure(settings.log_level)
         if not (settings.client_js / CLIENT_FILE).exists():
             raise FileNotFoundError("socket.io-client is not installed: run `make chat`")

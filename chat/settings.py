@@ -32,7 +32,7 @@ from . import CLIENT_JS
 
 
 @dataclass(frozen=True)
-class Settings:
+class ChatSettings:
     """A node's configuration. The top of this file explains the fields."""
 
     name: str
@@ -48,7 +48,7 @@ class Settings:
     log_level: str
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Settings:
+    def of(cls, environ: Mapping[str, str]) -> ChatSettings:
         """Reads the settings from environment variables; those that are missing or empty have their defaults.
 
         :raises ValueError: if a value is not allowed. The message names the variable.

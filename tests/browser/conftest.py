@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import async_playwright
 
 from chat import CLIENT_FILE, CLIENT_JS
-from tests.support.browser import ARGUMENTS, OpenWindow, Window, WindowPair, find_chromium
+from tests.support.browser import ARGUMENTS, BrowserWindow, OpenWindow, WindowPair, find_chromium
 from tests.support.supervisor import Supervisor
 
 
@@ -33,8 +33,8 @@ async def window(cluster: Supervisor) -> AsyncIterator[OpenWindow]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
 
-        async def open_window(name: str, **context: Any) -> Window:
-            return await Window.open(browser, cluster, name, **context)
+        async def open_window(name: str, **context: Any) -> BrowserWindow:
+            return await BrowserWindow.open(browser, cluster, name, **context)
 
         yield open_window
         await browser.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.browser import OpenWindow, Window, WindowPair, agree
+from tests.support.browser import BrowserWindow, OpenWindow, WindowPair, agree
 from tests.support.supervisor import Supervisor
 from tests.support.waiting import until
 
@@ -50,7 +50,7 @@ async def test_rooms(pair: WindowPair) -> None:
     assert ann.errors == bob.errors == []
 
 
-async def _no_badge(window: Window) -> bool:
+async def _no_badge(window: BrowserWindow) -> bool:
     return await window.page.query_selector("#rooms .badge") is None
 
 
@@ -178,4 +178,4 @@ async def test_how_the_states_look(cluster: Supervisor, pair: WindowPair, window
     await page.click(f"[data-kill={await bob.node()}]")
     await page.wait_for_selector("#nodes .down")
     await page.wait_for_selector("#news .recovered:has-text('Bob')")
-    await Window(page, "cluster").picture("cluster-dark")
+    await BrowserWindow(page, "cluster").picture("cluster-dark")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import redis
 from playwright.async_api import WebSocketRoute
 
-from tests.support.browser import OpenWindow, Window, WindowPair, agree
+from tests.support.browser import BrowserWindow, OpenWindow, WindowPair, agree
 from tests.support.supervisor import Supervisor
 from tests.support.waiting import until
 
@@ -38,7 +38,7 @@ async def talk(pair: WindowPair, while_: Callable[[], Awaitable[object]]) -> tup
     return said
 
 
-async def recoveries(window: Window) -> int:
+async def recoveries(window: BrowserWindow) -> int:
     return len(await window.page.query_selector_all("#events .recovered"))
 
 

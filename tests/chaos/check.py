@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .history import ClientHistory, Connected, Logged, Received, Room, RunHistory, State, greeting
+from .history import ClientHistory, Connected, Logged, Received, ReportedState, Room, RunHistory, greeting
 
 #: How many seconds the times that clients and nodes noted for the same thing may differ.
 MARGIN = 1.0
@@ -331,7 +331,9 @@ def check_session(
         yield from check_state(client, session, owed, client.state)
 
 
-def check_state(client: ClientHistory, session: ObservedSession, owed: Owed, state: State) -> Iterable[Violation]:
+def check_state(
+    client: ClientHistory, session: ObservedSession, owed: Owed, state: ReportedState
+) -> Iterable[Violation]:
     """Checks that the server's idea of the session (sid, rooms, data) is right."""
     wrong = []
     if state.sid != session.sid:

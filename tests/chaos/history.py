@@ -84,7 +84,7 @@ Step = Connected | Received | Lost
 
 
 @dataclass(frozen=True)
-class State:
+class ReportedState:
     """What the server said about the client's session at the end of the run."""
 
     sid: str
@@ -103,11 +103,11 @@ class ClientHistory:
     name: str
     steps: list[Step] = field(default_factory=list)
     witness: bool = False
-    state: State | None = None
+    state: ReportedState | None = None
 
 
 @dataclass
-class Mark:
+class FaultMark:
     """A fault, and when it began and ended."""
 
     text: str

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .check import drops_of
-from .history import ClientHistory, Connected, Lost, Mark, Received
+from .history import ClientHistory, Connected, FaultMark, Lost, Received
 
 WIDTH, HEIGHT = 900, 220
 LEFT, RIGHT, TOP, BOTTOM = 50, 40, 34, 26
@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 40, 34, 26
 BIN = 0.25
 
 
-def plot(title: str, clients: Sequence[ClientHistory], marks: Sequence[Mark], began: float) -> str:
+def plot(title: str, clients: Sequence[ClientHistory], marks: Sequence[FaultMark], began: float) -> str:
     """Draws one run.
 
     :param began: when the run began (seconds since 1970).

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .check import Verdict, check
 from .emitters import Emitters
-from .history import Mark, RunHistory
+from .history import FaultMark, RunHistory
 from .scenarios import Scenario
 from .world import World
 
@@ -30,7 +30,7 @@ class Result:
     nodes: int
     verdict: Verdict
     history: RunHistory
-    marks: list[Mark]
+    marks: list[FaultMark]
     began: float
     took: float
     fates: Counter[str]

@@ -8,7 +8,19 @@ from dataclasses import replace
 import pytest
 
 from .check import KINDS, Kind, Verdict, check
-from .history import ClientHistory, Connected, Emit, Logged, Lost, Received, Room, RunHistory, State, Step, greeting
+from .history import (
+    ClientHistory,
+    Connected,
+    Emit,
+    Logged,
+    Lost,
+    Received,
+    ReportedState,
+    Room,
+    RunHistory,
+    Step,
+    greeting,
+)
 
 ROOM = "room"
 
@@ -97,7 +109,7 @@ class SampleRun:
         self.emit("end")
         for client in self.clients.values():
             sid = self.sid(client.name)
-            client.state = client.state or State(sid, frozenset({ROOM, sid}), {"name": client.name})
+            client.state = client.state or ReportedState(sid, frozenset({ROOM, sid}), {"name": client.name})
         clients = list(self.clients.values())
         return check(RunHistory(self.emits, self.log, clients, "end", self.max_disconnection, self.losses))
 
@@ -286,26 +298,26 @@ def test_membership_follows_the_log() -> None:
     run = SampleRun()
     run.control("leave", "steady-1", ROOM)
     run.emit("after it left", ROOM)
-    run.clients["steady"].state = State("steady-1", frozenset(), {"name": "steady"})
+    run.clients["steady"].state = ReportedState("steady-1", frozenset(), {"name": "steady"})
     assert run.found() == {"foreign": 1}
     run = SampleRun()
     run.control("leave", "steady-1", ROOM)
     run.emit("after it left", ROOM)
     run.forget("steady", "after it left")
-    run.clients["steady"].state = State("steady-1", frozenset(), {"name": "steady"})
+    run.clients["steady"].state = ReportedState("steady-1", frozenset(), {"name": "steady"})
     assert run.found() == {}
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        State("another", frozenset({ROOM}), {"name": "dropper"}),
-        State("dropper-1", frozenset(), {"name": "dropper"}),
-        State("dropper-1", frozenset({ROOM, "more"}), {"name": "dropper"}),
-        State("dropper-1", frozenset({ROOM}), {}),
+        ReportedState("another", frozenset({ROOM}), {"name": "dropper"}),
+        ReportedState("dropper-1", frozenset(), {"name": "dropper"}),
+        ReportedState("dropper-1", frozenset({ROOM, "more"}), {"name": "dropper"}),
+        ReportedState("dropper-1", frozenset({ROOM}), {}),
     ],
 )
-def test_recovered_without_its_rooms_or_data(state: State) -> None:
+def test_recovered_without_its_rooms_or_data(state: ReportedState) -> None:
     run = SampleRun()
     run.clients["dropper"].state = state
     assert run.found() == {"wrongly recovered": 1}

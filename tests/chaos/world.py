@@ -25,7 +25,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 from . import history
-from .history import Connected, Logged, Lost, Mark, Received, State
+from .history import Connected, FaultMark, Logged, Lost, Received, ReportedState
 
 CHANNEL = "chaos"
 #: How many seconds the cluster may take to become healthy again after the faults.
@@ -80,7 +80,7 @@ class World:
         self.duration = duration
         self.count = clients
         self.rng = random.Random(seed)
-        self.marks: list[Mark] = []
+        self.marks: list[FaultMark] = []
         self.losses: list[tuple[float, float]] = []
         self.began = time.time()
         self.names = [f"n{i}" for i in range(nodes)]
@@ -209,7 +209,7 @@ class World:
     @contextmanager
     def fault(self, text: str) -> Iterator[None]:
         """Notes when a fault began and ended: while the ``with`` block runs."""
-        mark = Mark(text, time.time())
+        mark = FaultMark(text, time.time())
         self.marks.append(mark)
         try:
             yield
@@ -285,21 +285,21 @@ class World:
             for client in self.everybody
         )
 
-    async def states(self) -> dict[str, State]:
+    async def states(self) -> dict[str, ReportedState]:
         """Asks the server for the state of each client's session."""
 
-        async def ask(client: JsClient) -> State | None:
+        async def ask(client: JsClient) -> ReportedState | None:
             try:
                 state = await client.state()
             except RuntimeError:
                 return None
             rooms = frozenset(state["rooms"]) - {state["sid"]}
-            return State(state["sid"], rooms, state["session"])
+            return ReportedState(state["sid"], rooms, state["session"])
 
         found = await asyncio.gather(*[ask(client) for client in self.everybody])
         return {client.name: state for client, state in zip(self.everybody, found, strict=True) if state}
 
-    def history_of(self, client: JsClient, state: State | None) -> history.ClientHistory:
+    def history_of(self, client: JsClient, state: ReportedState | None) -> history.ClientHistory:
         """Converts the reports of a client to the steps of its history."""
         steps: list[history.Step] = []
         for report in client.reports:

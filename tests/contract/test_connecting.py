@@ -12,12 +12,12 @@ import pytest
 import socketio
 from socketio.packet import CONNECT, CONNECT_ERROR, DISCONNECT
 
-from .upstream import ASKED, Journal, environ, journal_of, relies_on, server
+from .upstream import ASKED, CallJournal, environ, journal_of, relies_on, server
 
 TRANSPORT = "transport"
 
 
-def made(asked: tuple[str, ...] | None = None, **options: Any) -> tuple[Any, Journal]:
+def made(asked: tuple[str, ...] | None = None, **options: Any) -> tuple[Any, CallJournal]:
     """A server whose transport ``TRANSPORT`` is open, and the journal of what it calls."""
     sio = server(**options)
     sio.on("connect", lambda sid, environ, auth: None)
@@ -26,7 +26,7 @@ def made(asked: tuple[str, ...] | None = None, **options: Any) -> tuple[Any, Jou
     return sio, journal_of(sio, asked) if asked else journal_of(sio)
 
 
-async def connected(sio: Any, journal: Journal, namespace: str = "/") -> str:
+async def connected(sio: Any, journal: CallJournal, namespace: str = "/") -> str:
     """Connects a client; the journal begins after that."""
     await sio._handle_connect(TRANSPORT, namespace, None)
     sid: str = sio.manager.sid_from_eio_sid(TRANSPORT, namespace)

@@ -11,16 +11,16 @@ from socketio import packet
 
 from tests.support.waiting import until
 
-from .upstream import Journal, environ, journal_of, open_websocket, relies_on, server
+from .upstream import CallJournal, environ, journal_of, open_websocket, relies_on, server
 
 TRANSPORT = "transport"
 
 
-def made(**options: Any) -> tuple[Any, Journal]:
+def made(**options: Any) -> tuple[Any, CallJournal]:
     """A server with a transport, and the journal of the handlers that it calls on itself."""
     sio = server(**options)
     sio.environ[TRANSPORT] = environ("")
-    journal = Journal()
+    journal = CallJournal()
     journal.watch(sio, "_handle_connect", "_handle_disconnect", "_handle_event")
     return sio, journal
 

@@ -24,7 +24,7 @@ def relies_on(*lines: str) -> Callable[[Test], Test]:
     return lambda test: test
 
 
-class Journal:
+class CallJournal:
     """Notes calls, in their order. A method is replaced on the instance, by one that calls the original.
 
     That is how this library wraps, too. So a call that is not noted here is one that its hooks would miss.
@@ -81,9 +81,9 @@ def server(**options: Any) -> Any:
     return made
 
 
-def journal_of(server: Any, asked: tuple[str, ...] = DONE) -> Journal:
+def journal_of(server: Any, asked: tuple[str, ...] = DONE) -> CallJournal:
     """Notes the packets and events of a server, and what it asks its manager."""
-    journal = Journal()
+    journal = CallJournal()
     journal.watch(server, "_send_packet", "_trigger_event")
     journal.watch(server.manager, *asked)
     return journal

@@ -32,7 +32,7 @@ def find_chromium() -> str | None:
     )
 
 
-class Window:
+class BrowserWindow:
     """A browser window with the chat's page. Each window has its own cookies and storage, as a user of its own."""
 
     def __init__(self, page: Page, name: str) -> None:
@@ -46,7 +46,7 @@ class Window:
         page.on("console", lambda line: self.errors.append(line.text) if "Refused to" in line.text else None)
 
     @classmethod
-    async def open(cls, browser: Browser, cluster: Supervisor, name: str, **context: Any) -> Window:
+    async def open(cls, browser: Browser, cluster: Supervisor, name: str, **context: Any) -> BrowserWindow:
         """Opens the page, and waits until it is connected."""
         made = await browser.new_context(viewport=context.pop("viewport", {"width": 1180, "height": 720}), **context)
         await made.add_init_script(f"localStorage.getItem('name') || localStorage.setItem('name', {name!r})")
@@ -109,12 +109,12 @@ class Window:
 
 
 #: The type of the fixture ``window``: opens a window.
-OpenWindow = Callable[..., Awaitable[Window]]
+OpenWindow = Callable[..., Awaitable[BrowserWindow]]
 #: The type of the fixture ``pair`` of the browser tests.
-WindowPair = tuple[Window, Window]
+WindowPair = tuple[BrowserWindow, BrowserWindow]
 
 
-async def agree(windows: Sequence[Window], said: Sequence[Sequence[str]]) -> None:
+async def agree(windows: Sequence[BrowserWindow], said: Sequence[Sequence[str]]) -> None:
     """Waits until all windows show the same conversation: every message once, in the order of its author.
 
     :param said: for each author, the texts in the order in which the author said them.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chat import presence, rules
 from chat.journal import _quoted
 from chat.rules import Introduction, RateLimiter, RequestRefused
-from chat.settings import Settings
+from chat.settings import ChatSettings
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -120,7 +120,7 @@ def test_presence_does_not_rot() -> None:
 
 
 def test_settings() -> None:
-    plain = Settings.of({"NODE_NAME": "node-a"})
+    plain = ChatSettings.of({"NODE_NAME": "node-a"})
     assert (plain.port, plain.demo, plain.recover_within) == (8000, False, 120)
     for name, value in (
         ("PORT", "x"),
@@ -133,7 +133,7 @@ def test_settings() -> None:
         ("RECOVER_WITHIN", "-1"),
     ):
         with pytest.raises(ValueError, match=name):
-            Settings.of({name: value})
+            ChatSettings.of({name: value})
 
 
 def test_a_log_line_is_one_line() -> None:
