@@ -14,6 +14,7 @@ from socketio_recovery.packets import Message
 from socketio_recovery.reasons import Ending, RestartReason
 
 from tests.support.past import Past, pasts
+from tests.support.simulated_loop import Deadlock, SimulatedLoop
 from tests.support.twin import rooms_after
 
 from .dispatching import (
@@ -156,6 +157,30 @@ async def test_traffic_that_is_not_replayed_does_not_cost_a_client_its_place() -
     assert connection.flow is Flow.LIVE
     node.take(event("e"))
     assert numbers(queued(connection)) == [1001]
+
+
+def test_a_client_that_does_not_read_costs_nothing_while_it_waits() -> None:
+    """No timer is set: the loop has nothing to do until the client reads, or its transport is lost."""
+    loop = SimulatedLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        node = DispatchingNode(max_queue=20)
+        node.take(*(event(str(i)) for i in range(100)))
+        connection = node.behind("s1", 0)
+        task = loop.create_task(node.catch_up.replay(connection))
+        with pytest.raises(Deadlock):
+            loop.run_until_complete(task)
+        while connection.socket.queue.qsize():
+            connection.socket.queue.get_nowait()  # it reads
+        with pytest.raises(Deadlock):
+            loop.run_until_complete(task)
+        assert connection.after == 10
+        connection.socket.closing = True
+        connection.socket.queue.wake()
+        assert loop.run_until_complete(task) == 10
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 async def test_a_connection_that_was_muted_in_a_slice_pins_nothing() -> None:

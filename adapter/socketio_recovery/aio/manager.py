@@ -37,36 +37,39 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         manager = AsyncRedisStreamsManager("redis://localhost:6379/0", max_disconnection_duration=120)
         sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=manager)
 
-    :param url: where Redis is, in the forms that ``AsyncRedisManager`` takes (``redis://``, ``rediss://``,
-        ``unix://``, ``valkey://``, ``valkeys://``, ``redis+sentinel://``, ``valkey+sentinel://``); or a ready
-        asyncio client of redis-py or valkey-py, whose settings are used, but not its connections.
-        Redis 6.2 or newer, or Valkey.
-    :param channel: a name for this cluster; all its processes use the same. Keys in Redis begin with
-        ``{channel}:``.
-    :param write_only: for a process without a server, that only emits (and moves clients between rooms, and
-        disconnects them). Use it in an ``async with``, or call :meth:`close`.
-    :param logger: where to log; the server's logger if omitted.
-    :param json: a module with ``dumps`` and ``loads``, if ``write_only``; else the server's is used.
+    :param url: where Redis is, in the forms that ``AsyncRedisManager`` takes (``redis://``, ``rediss://``, ``unix://``,
+        ``valkey://``, ``valkeys://``, ``redis+sentinel://``, ``valkey+sentinel://``). Or a ready asyncio client of
+        redis-py or valkey-py, whose settings are used, but not its connections. Redis 6.2 or newer, or Valkey. The
+        default is ``redis://localhost:6379/0``.
+    :param channel: the name of this cluster. All its processes use the same. Keys in Redis begin with ``{channel}:``.
+        The default is ``socketio``.
+    :param write_only: set it in a process without a server, which only emits, moves clients between rooms and
+        disconnects clients. Use the manager in an ``async with`` then, or call :meth:`close`. The default is ``False``.
+    :param logger: where to log. The default is the server's logger.
+    :param json: a module with ``dumps`` and ``loads``, for a ``write_only`` manager. The default is Python's ``json``.
+        With a server, the server's module is used.
     :param redis_options: keyword arguments for ``Redis.from_url()``, or for ``Sentinel()``.
-    :param max_disconnection_duration: for how long a client can come back after its connection was lost,
-        in seconds. The same on all nodes.
-    :param skip_connect_handler: leave out the application's ``connect`` handler when a client recovers. By
-        default it runs, so that a revoked credential does not slip through.
-    :param offset_for: decides by the client's ``environ`` whether it can use recovery; see
-        :func:`offset_for`, the default.
-    :param max_length: how many entries the log keeps at most, roughly; 0 for no limit but time. A client
-        that missed more can't recover (``"trimmed"``).
-    :param window_bytes: memory for the recent log, in bytes, roughly. A client that missed more can't
-        recover (``"limit"``).
-    :param max_queue: packets that may wait for one client. A client further behind is disconnected; it
-        recovers when it reads again. Also how many acknowledgements a client may owe; past that the oldest is
-        forgotten.
-    :param heartbeat_interval: how often this node refreshes its sessions in Redis, in seconds.
-    :param publish_timeout: how long an ``emit``, or a change of rooms, may wait for Redis, in seconds.
-    :param handshake_timeout: how long a connecting client may wait for Redis, in seconds; then its
-        transport is closed, and it tries again.
-    :raises ValueError: for a URL or a number that can't be.
-    :raises TypeError: for a client that can't be used.
+    :param max_disconnection_duration: how long a client can come back after its connection was lost, in seconds. It
+        must be the same on all nodes. The default is 120.
+    :param skip_connect_handler: leave out the application's ``connect`` handler when a client recovers. By default the
+        handler runs, so that a client with a revoked credential does not slip through.
+    :param can_recover: is given a client's ``environ`` and says whether the client can use recovery. The default is
+        :func:`can_recover`: all clients but those in Python.
+    :param max_length: how many entries the log keeps at most, roughly. A client that missed more can't recover
+        (``"trimmed"``). The default is 0: only time limits the log.
+    :param window_bytes: memory for the recent log, in bytes, roughly. A client that missed more can't recover
+        (``"limit"``). The default is 64 MiB.
+    :param max_queue: how many packets may wait for one client. A client further behind is disconnected, and recovers
+        when it reads again. A client may also owe so many acknowledgements; when it owes more, the oldest is forgotten.
+        The default is 5000.
+    :param heartbeat_interval: how often this node refreshes its sessions in Redis, in seconds. The default is 10.
+    :param publish_timeout: how long an ``emit``, or a change of rooms, may wait for Redis, in seconds. The default is
+        10.
+    :param handshake_timeout: how long a connecting client may wait for Redis, in seconds. After that its transport is
+        closed, and the client tries again. The default is 10.
+    :param metrics: is told what happens on this node; see :class:`Metrics`. The default does nothing.
+    :raises ValueError: for a URL that can't be used, or a number that can't be.
+    :raises TypeError: for a Redis client that can't be used.
     :raises RuntimeError: if the package that the URL needs is not installed.
     """
 

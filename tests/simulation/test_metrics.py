@@ -1,0 +1,79 @@
+"""What an application's metrics are told, from a client's first connection to its last."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from socketio_recovery.reasons import Ending, Outcome
+
+from .simulation import TTL, Simulation
+
+
+class Recorder:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.endings: Counter[Ending | None] = Counter()
+        self.caught_up_on: list[int] = []
+        self.failures: list[str] = []
+        self.entries_stored = self.entries_dispatched = self.overflows = 0
+
+    def connected(self, outcome: Outcome) -> None:
+        self.outcomes[outcome] += 1
+
+    def caught_up(self, events: int) -> None:
+        self.caught_up_on.append(events)
+
+    def ended(self, ending: Ending | None) -> None:
+        self.endings[ending] += 1
+
+    def stored(self, entries: int) -> None:
+        self.entries_stored += entries
+
+    def dispatched(self, entries: int) -> None:
+        self.entries_dispatched += entries
+
+    def overflowed(self) -> None:
+        self.overflows += 1
+
+    def failed(self, task: str) -> None:
+        self.failures.append(task)
+
+
+def test_the_metrics_of_two_nodes() -> None:
+    recorder = Recorder()
+    cluster = Simulation(1, 2, metrics=recorder, max_queue=5)
+    try:
+        a, b = cluster.nodes
+        first, second = cluster.open(a), cluster.open(b)
+        cluster.until(lambda: first.connected and second.connected, 5, "both connect")
+        first.drop(False, b, 0.5)
+        cluster.run(0.2)
+        for _ in range(3):
+            cluster.emit(a)
+        cluster.until(lambda: first.connected, 5, "it recovers")
+        cluster.run(0.2)
+        assert recorder.outcomes == {Outcome.NEW: 2, Outcome.RECOVERED: 1}
+        assert recorder.caught_up_on == [3]
+        assert recorder.endings == {Ending.LOST: 1}
+        assert recorder.entries_stored == 3
+        assert recorder.entries_dispatched == 2 * 3  # on each node
+        second.disconnect()
+        assert first.session is not None
+        a.task(a.sio.disconnect(first.session.sid))
+        cluster.run(0.5)
+        assert recorder.endings == {Ending.LOST: 1, Ending.LEFT: 1, Ending.DISCONNECTED: 1}
+        assert (recorder.overflows, recorder.failures) == (0, [])
+        slow = cluster.open(a)
+        cluster.until(lambda: slow.connected, 5, "it connects")
+        assert slow.websocket is not None
+        slow.websocket.stop_reading()
+        for _ in range(60):
+            cluster.emit(b)
+            cluster.run(0.01)
+        assert recorder.overflows == 1
+        slow.vanish()
+        cluster.run(2 * TTL)
+    finally:
+        cluster.close()
