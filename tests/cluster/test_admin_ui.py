@@ -6,10 +6,13 @@ node processes of its own.
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
 
+from local.processes import die_with_parent
+from local.redis_server import RedisServer
 from tests.support.js_clients import WEBSOCKET, JsClient, JsClients
 from tests.support.node_process import NodeProcess, StartNode, quiet
 from tests.support.waiting import until
@@ -202,3 +205,31 @@ async def test_the_admin_can_move_and_disconnect_clients(start_node: StartNode, 
     assert await disconnected(a, sid, 1) == ["server disconnect"]
     await reported(admin, "socket_disconnected", "/", sid, "server disconnect")
     quiet(a)
+
+
+async def test_what_the_admin_ui_can_not_be_told_of_goes_on_all_the_same(
+    start_node: StartNode, clients: JsClients
+) -> None:
+    """While Redis does not answer, each event for the Admin UI is lost; handlers, pings and statistics are not."""
+    server = RedisServer(preexec=die_with_parent)
+    assert server.process is not None
+    try:
+        a = await start_node(
+            instrument=instrument("development"), redis=server.url, manager={"publish_timeout": 0.3}, server=PINGS
+        )
+        admin = await open_admin(clients, a)
+        stays, goes = [await clients.open(a, options=WEBSOCKET) for _ in range(2)]
+        sid = goes.connects()[0]["sid"]
+        await reported(admin, "server_stats")
+        server.process.send_signal(signal.SIGSTOP)
+        await goes.run("cut")
+        assert await disconnected(a, sid, 1) == ["transport close"]
+        await until(lambda: a.log().count("the Admin UI could not be told of 'socket_connected'") >= 3, a.log)  # pings
+        server.process.send_signal(signal.SIGCONT)
+        before = len(reports(admin, "server_stats"))
+        await reported(admin, "server_stats", times=before + 3)
+        await goes.connected(2)
+        assert len(stays.connects()) == len(admin.connects("/admin")) == 1
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+        server.stop()

@@ -157,6 +157,17 @@ def test_a_server_without_an_engineio_server_is_named() -> None:
     assert "socketio.AsyncServer().eio" in named(error)
 
 
+def test_a_method_that_somebody_has_wrapped_to_take_anything_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tracers do, and ``mock.patch.object``."""
+    emit = socketio.AsyncServer.emit
+
+    async def traced(*args: Any, **kwargs: Any) -> Any:
+        return await emit(*args, **kwargs)
+
+    monkeypatch.setattr(socketio.AsyncServer, "emit", traced)
+    verify(socketio.AsyncServer(async_mode="asgi"))
+
+
 def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sio = server()
     take_away(monkeypatch, socketio.AsyncServer, "_trigger_event")

@@ -144,6 +144,11 @@ class SimulatedWebSocket:
         if self._stuck is None:
             self._stuck = []
 
+    def congest(self) -> None:
+        """The client reads nothing from now on, and the network takes nothing more."""
+        self.stop_reading()
+        self._room.clear()
+
     def read_on(self) -> None:
         held, self._stuck = self._stuck, None
         self._room.set()

@@ -10,6 +10,7 @@ import pytest
 import redis.exceptions
 from socketio_recovery.aio import sessions
 from socketio_recovery.errors import RedisUnavailable
+from socketio_recovery.metrics import NoMetrics
 
 from .redis import SimulatedStream
 from .simulation import HEARTBEAT, TTL, HandlerRun, SimulatedClient, SimulatedNode, Simulation
@@ -292,3 +293,131 @@ def test_a_client_that_comes_while_its_node_boots(make: Callable[..., Simulation
     assert client.refusals == []
     assert len(client.sessions) == 1
     assert client.sessions[0].got, "what was emitted since its session began"
+
+
+def test_a_manager_that_closes_takes_nothing_more_on(make: Callable[..., Simulation]) -> None:
+    """Else a busy node would never have stored everything, and clients would come to a node that is about to end."""
+    cluster = make(2)
+    a, b = cluster.nodes
+    a.lag = 0.05
+    said: list[str] = []
+
+    async def says() -> None:
+        for _ in range(3):
+            try:
+                await a.manager.emit("e", -1)
+            except RuntimeError as error:
+                said.append(str(error))
+                said.append(str(a.manager.healthy))
+
+    opened(cluster, a)
+    begun = cluster.loop.time()
+    for _ in range(3):
+        cluster.emit(a)
+    cluster.run(0.01)
+    a.task(a.manager.close())
+    cluster.run(0)
+    a.task(says())
+    cluster.run(2)
+    assert said == ["this manager is closed", "False"] * 3
+    assert cluster.loop.time() - begun < 3
+    client = cluster.open(a)
+    cluster.until(lambda: client.connected, 30, "another node takes it")
+    assert client.node is b
+
+
+def test_two_who_close_at_once(make: Callable[..., Simulation]) -> None:
+    cluster = make(2)
+    a = cluster.nodes[0]
+    client, _ = opened(cluster, a)
+    a.parts.sessions.detach = failing(a.parts.sessions.detach, RedisUnavailable("slow"))  # type: ignore[method-assign]
+    client.vanish()
+    cluster.run(0.1)
+    a.lag = 0.1
+    cluster.emit(a)
+    cluster.run(0.01)
+    closes = [a.task(a.manager.close()) for _ in range(2)]
+    cluster.run(2)
+    assert [close.result() for close in closes] == [None, None]
+
+
+def test_a_replay_ends_though_its_connection_was_removed_before_its_transport_closed(
+    make: Callable[..., Simulation],
+) -> None:
+    """As when the application removes a client that does not read, which then goes away."""
+
+    def can_recover(environ: Any) -> bool:
+        client = environ["simulation.client"]
+        if client.pid is not None:
+            client.websocket.congest()
+        return True
+
+    cluster = make(1, max_queue=100, can_recover=can_recover)
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    client.drop(False, a, 0.5)
+    for _ in range(400):
+        cluster.emit(a)
+
+    def replays() -> list[Any]:
+        return [task for task in a.tasks if "CatchUp" in getattr(task.get_coro(), "__qualname__", "")]
+
+    cluster.until(lambda: bool(replays()), 2, "it catches up")
+    cluster.run(0.2)
+    assert len(replays()) == 1
+    cluster.do(a, lambda: a.manager.disconnect(sid, "/", ignore_queue=True))
+    cluster.run(0.1)
+    client.vanish()
+    cluster.run(10)
+    assert replays() == []
+
+
+def test_an_observer_of_rooms_that_raises_changes_nothing(make: Callable[..., Simulation]) -> None:
+    """The Admin UI and others wrap ``basic_enter_room`` and ``basic_leave_room``."""
+    cluster = make(2)
+    a, b = cluster.nodes
+
+    def fail(*arguments: Any) -> None:
+        raise ValueError("a mistake of somebody else")
+
+    for node in (a, b):
+        setattr(node.manager, "basic_enter_room", fail)  # noqa: B010
+        setattr(node.manager, "basic_leave_room", fail)  # noqa: B010
+    first, sid = opened(cluster, a)
+    second, other = opened(cluster, a)
+    for one in (sid, other):
+        cluster.do(a, lambda one=one: a.sio.enter_room(one, "red"))  # type: ignore[misc]
+    cluster.run(0.2)
+    cluster.emit(a, to="red")
+    first.drop(False, a, 0.5)
+    cluster.run(0.2)
+    cluster.do(a, lambda: a.sio.close_room("red"))
+    cluster.run(0.1)
+    cluster.emit(a, to="red")
+    cluster.emit(a)
+    cluster.until(lambda: first.connected, 5, "it recovers")
+    cluster.run(0.5)
+    assert first.refusals == []
+    for client in (first, second):
+        assert client.session is not None
+        assert client.session.got == [0, 2]
+
+
+def test_a_connection_that_leaves_twice_is_counted_once(make: Callable[..., Simulation]) -> None:
+    ended: list[Any] = []
+
+    class Endings(NoMetrics):
+        def ended(self, ending: Any) -> None:
+            ended.append(ending)
+
+    cluster = make(1, metrics=Endings())
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+
+    async def twice() -> None:
+        await asyncio.gather(*(a.manager.disconnect(sid, "/", ignore_queue=True) for _ in range(2)))
+
+    a.task(twice())
+    cluster.run(0.5)
+    assert len(ended) == 1
+    assert client.session is not None

@@ -61,7 +61,6 @@ class Leaving:
     async def transport_lost(self, transport: str, reason: str) -> None:
         """A transport is no more, for python-engineio's ``reason``: all its connections end."""
         for namespace, connection in list(self.connections.by_transport(transport).items()):
-            connection.socket.queue.wake()
             try:
                 await self.connection_lost(connection, reason)
             except Exception:  # of one namespace's handler; the others have theirs
@@ -155,8 +154,9 @@ class Leaving:
         try:
             await self.endings.end(connection)
         finally:
-            self.metrics.ended(connection.ending)
-            self.connections.remove(connection)
+            if connection.state is not State.GONE:
+                self.connections.remove(connection)
+                self.metrics.ended(connection.ending)
 
     # -- for dead nodes -----------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Follower(Protocol):
 
 
 class Action(NamedTuple):
-    """What an entry does to session records, in the same step. See ``lua/append.lua``."""
+    """What an entry does to session records, in the same step. See ``redis/lua/append.lua``."""
 
     name: str = ""
     #: Script arguments; a ``(key,)`` stands for that key's index, ``None`` for no key.

@@ -26,7 +26,7 @@ from .membership_log import MembershipLog
 from .node import Background, Node
 from .redis_client import client_for
 from .redis_link import RedisLink
-from .upstream.admin_ui import Timestamps
+from .upstream.admin_ui import Timestamps, is_admin_ui
 
 
 class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
@@ -165,10 +165,10 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
     def _start(self) -> None:
         """Starts the background tasks, once; there may be no event loop before the first use."""
-        if self._background is not None and self._background.running:
-            return
         if self._closed:
             raise RuntimeError("this manager is closed")
+        if self._background is not None and self._background.running:
+            return
         if self.node is not None:
             self.node.start()
             return
@@ -212,7 +212,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         Sessions stay: clients recover elsewhere. Call :meth:`drain` before it. Otherwise other nodes take this one for
         dead, and run the ``disconnect`` handlers of clients that do not come back.
         """
-        self._closed = True
+        if self._closed:
+            return
+        self._closed = True  # nothing more is taken on, so that what is queued can be stored
         if self._background is None or not self._background.running:
             return
         try:
@@ -234,7 +236,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     @property
     def healthy(self) -> bool:
         """Whether this node follows the log now and takes clients; for a readiness probe."""
-        if self._background is None or not self._background.running:
+        if self._closed or self._background is None or not self._background.running:
             return False
         return self.node.healthy if self.node is not None else not self._background.failing
 
@@ -326,9 +328,12 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
         try:
             await self._log.append(Append(head, payload_fields(payload)))
-        except BaseException:
+        except BaseException as error:
             if waits and self.node is not None:
                 self.node.callbacks.drop(waits[1])
+            if isinstance(error, Exception) and is_admin_ui(self.server, namespace):
+                self._get_logger().warning("the Admin UI could not be told of %r: %s", event, error)
+                return
             raise
 
     async def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:

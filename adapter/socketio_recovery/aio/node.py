@@ -71,17 +71,26 @@ class Background:
 class _Effects:
     """What entries of the log cause on this node; see :class:`Effects`."""
 
-    def __init__(self, manager: Any, transports: Transports, leaving: Leaving, callbacks: Callbacks) -> None:
+    def __init__(
+        self, manager: Any, transports: Transports, leaving: Leaving, callbacks: Callbacks, logger: logging.Logger
+    ) -> None:
         self.close_transport = transports.close
         self.disconnect = leaving.start_disconnect
         self.answer = callbacks.answered
         self._manager = manager
+        self._logger = logger
 
     def entered(self, connection: Connection, room: Room) -> None:
-        self._manager.basic_enter_room(connection.sid, connection.namespace, room, connection.transport)
+        self._tell(self._manager.basic_enter_room, connection.sid, connection.namespace, room, connection.transport)
 
     def left(self, connection: Connection, room: Room) -> None:
-        self._manager.basic_leave_room(connection.sid, connection.namespace, room)
+        self._tell(self._manager.basic_leave_room, connection.sid, connection.namespace, room)
+
+    def _tell(self, observer: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            observer(*arguments)
+        except Exception:  # others wrap these methods; their mistakes must not change what the log says
+            self._logger.exception("an observer of rooms failed")
 
 
 class Node:
@@ -149,7 +158,7 @@ class Node:
             metrics,
             logger,
         )
-        effects = _Effects(manager, self.transports, self.leaving, self.callbacks)
+        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, logger)
         self.delivery = Delivery(
             self.partition, self.connections, codecs, effects, name, settings.max_queue, logger, metrics
         )

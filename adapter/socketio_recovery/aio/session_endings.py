@@ -29,26 +29,29 @@ class SessionEndings:
             await self.forget(connection)
         elif connection.hold is Hold.ACCEPTED:
             if connection.ending is Ending.LOST and connection.pid is not None:
-                await self._call(connection, lambda: self.sessions.detach(connection.sid, connection.token))
+                sid, token = connection.sid, connection.token  # a call that waits keeps no connection
+                await self._call(sid, lambda: self.sessions.detach(sid, token))
             else:
                 await self.forget(connection)
 
     async def give_back(self, connection: Connection) -> None:
         """A claim did not end in a recovery: the session is as it was before, until the deadline it had."""
-        await self._call(connection, lambda: self.sessions.detach(connection.sid, connection.token, failed=True))
+        sid, token = connection.sid, connection.token
+        await self._call(sid, lambda: self.sessions.detach(sid, token, failed=True))
 
     async def forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if another connection owns it."""
         if connection.hold in (Hold.FORGOTTEN, Hold.ADOPTED):
             return True
         connection.note("forgets")
-        return await self._call(connection, lambda: self.sessions.forget(connection.sid, connection.token))
+        sid, token = connection.sid, connection.token
+        return await self._call(sid, lambda: self.sessions.forget(sid, token))
 
-    async def _call(self, connection: Connection, call: Callable[[], Awaitable[bool]]) -> bool:
+    async def _call(self, sid: str, call: Callable[[], Awaitable[bool]]) -> bool:
         try:
             return await call()
         except Exception as error:  # not only RedisUnavailable: it may be out of memory
-            self.logger.warning("%s left, but Redis can't be told yet: %s", connection.sid, error)
+            self.logger.warning("%s left, but Redis can't be told yet: %s", sid, error)
             self._unfinished.append(call)
             return True
 

@@ -64,7 +64,13 @@ class Transports:
             self.close(socket)
 
     def lost(self, transport: str) -> None:
-        """A transport is lost. If its client does not read, its WebSocket would stay open until TCP gives up."""
+        """A transport is lost: replays that wait for its client end.
+
+        If the client does not read, its WebSocket would stay open until TCP gives up. So it is cut after a while.
+        """
+        socket = self.socket(transport)
+        if socket is not None and isinstance(socket.queue, SendQueue):
+            socket.queue.wake()  # also for a replay whose connection is not registered any more
         if transport in self._websockets:
             asyncio.get_running_loop().call_later(LINGER, self._cut, transport)
 

@@ -128,7 +128,9 @@ def missing(targets: tuple[Target, ...]) -> list[str]:
         if method is None:
             found.append(f"{owner.__module__}.{owner.__qualname__}.{name}")
         elif parameters is not None:
-            has = set(inspect.signature(method).parameters)
+            has = inspect.signature(method).parameters
+            if any(parameter.kind is parameter.VAR_KEYWORD for parameter in has.values()):
+                continue  # it takes anything: somebody has wrapped it
             if lacks := [parameter for parameter in parameters if parameter not in has]:
                 found.append(f"{', '.join(lacks)} in {owner.__module__}.{owner.__qualname__}.{name}()")
     return found
