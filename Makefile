@@ -7,7 +7,7 @@ PORT ?= 8080
 WORKERS ?= 3
 COVERAGE ?= 90
 
-.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky build clean
+.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky versions build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,12 +71,15 @@ coverage: .venv/ready  ## branch coverage: 100 % of the rules by their unit test
 flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests, five times
 	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
 
+versions: .venv/ready tests/node_modules/ready  ## the lowest and newest dependencies, on each Python here; ARGS="--help"
+	@$(BIN)/python -m tests.versions --workers $(WORKERS) $(ARGS)
+
 build: .venv/ready  ## the distribution files
 	$(PIP) install build
 	$(BIN)/python -m build
 
 clean:  ## remove everything that was installed or made
-	rm -rf .venv build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis */node_modules tests/screenshots benchmarks/results
+	rm -rf .venv .versions build dist htmlcov .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis */node_modules tests/screenshots benchmarks/results
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
