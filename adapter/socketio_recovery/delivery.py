@@ -26,10 +26,10 @@ from .entries import (
     EVICT,
     LEAVE,
     Entry,
-    Offset,
     Payload,
     Position,
     Room,
+    offset_text,
 )
 from .membership import Replay
 from .metrics import NO_METRICS, Metrics
@@ -242,7 +242,7 @@ class Delivery:
         payload, skip, n = entry.payload, entry.skip, entry.n
         assert payload is not None
         ack = None if entry.callback is None else n
-        offset = None if ack else str(Offset(Position(self.partition.position.epoch, n), entry.ms))
+        offset = None if ack else offset_text(self.partition.position.epoch, n, entry.ms)
         with_offset: list[Message] = []
         without: list[Message] = []
         for connection in members:

@@ -56,13 +56,18 @@ class Offset(NamedTuple):
     ms: int
 
     def __str__(self) -> str:
-        return f"{self.position}-{self.ms:x}" if self.ms else str(self.position)
+        return offset_text(*self.position, self.ms)
 
     @classmethod
     def parse(cls, text: object) -> Offset | None:
         """The offset that a client sent, or ``None`` if this library did not make it."""
         match = _OFFSET.fullmatch(text) if isinstance(text, str) else None
         return cls(Position(int(match[1], 16), int(match[2], 16)), int(match[3] or "0", 16)) if match else None
+
+
+def offset_text(epoch: int, n: int, ms: int) -> str:
+    """An offset as text, without making the objects: each event of a replay needs one."""
+    return f"{epoch:x}-{n:x}-{ms:x}" if ms else f"{epoch:x}-{n:x}"
 
 
 _OFFSET = re.compile(r"([0-9a-f]{1,12})-([0-9a-f]{1,13})(?:-([0-9a-f]{1,12}))?", re.ASCII)

@@ -57,9 +57,13 @@ class Partition:
         while self._waiters and self._waiters[0][0] <= self.position:
             heappop(self._waiters)[2]()
 
+    def has_dispatched(self, position: Position) -> bool:
+        """Whether this node has dispatched ``position``."""
+        return self.started and self.position >= position
+
     def when(self, position: Position, done: Callable[[], None]) -> None:
         """Calls ``done`` once this node has dispatched ``position``."""
-        if self.started and self.position >= position:
+        if self.has_dispatched(position):
             done()
         else:
             heappush(self._waiters, (position, next(self._tie), done))

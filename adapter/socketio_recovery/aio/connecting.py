@@ -104,7 +104,7 @@ class Connecting:
             self.transports.close_transport(transport)
             return
         request, auth = requested(data)
-        with scope.enter(Scope(request=request)) as here:
+        with Scope(request=request) as here:
             try:
                 await self.server.connect(transport, namespace, auth)
             except ClientLeft:
@@ -161,6 +161,8 @@ class Connecting:
 
         :returns: false if the transport has a connection to the namespace, and keeps it.
         """
+        if namespace not in self.connections.by_transport(transport):
+            return True
         try:
             async with asyncio.timeout(self.timeout):
                 while (earlier := self.connections.by_transport(transport).get(namespace)) is not None:

@@ -77,14 +77,14 @@ class Leaving:
         if connection.state is not State.CONNECTED:
             return
         connection.end(Ending.LEFT)
-        with scope.enter(Scope(connection)):
+        with Scope(connection):
             await self.endings.forget(connection)
         if connection.state is State.CONNECTED:  # else the application has disconnected it meanwhile
             await self._run_handler(connection, reason)
 
     async def _run_handler(self, connection: Connection, reason: str | None) -> None:
         """Has python-socketio run the ``disconnect`` handler, and :meth:`leave`."""
-        with scope.enter(Scope(connection)):
+        with Scope(connection):
             try:
                 await self.server.leave(connection.transport, connection.namespace, reason)
             finally:
@@ -95,7 +95,7 @@ class Leaving:
         """The application disconnects a client, on whatever node it is, unless ``ignore_queue``."""
         connection = scope.find(self.connections, namespace, sid)
         left_before = connection is None or connection.state in (State.LEAVING, State.GONE)
-        with scope.enter(Scope(connection)):
+        with Scope(connection):
             try:
                 await self.server.disconnect(sid, namespace, ignore_queue)
             finally:
@@ -165,7 +165,7 @@ class Leaving:
         socket: Any = SimpleNamespace(session={orphan.namespace: orphan.data})
         connection = Connection.of_orphan(orphan.sid, orphan.namespace, socket, token, orphan.rooms)
         try:
-            with scope.enter(Scope(connection)):
+            with Scope(connection):
                 await self.server.trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)
         finally:
             connection.note("removed")

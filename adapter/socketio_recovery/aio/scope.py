@@ -7,23 +7,21 @@ for a moment: the old connection's ``disconnect`` handler still runs, and the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from ..connections import Connection, Connections, State
 from ..continuity import Request
 
 
 class Scope:
-    """What this library has called python-socketio for, in this task.
+    """What this library has called python-socketio for, in this task and in tasks that it starts: used by ``with``.
 
     :param connection: the connection whose handler runs.
     :param request: what the client asks for, if it is connecting. Then ``connection`` follows.
     :param lost: the transport that is lost, if that is what python-socketio is told.
     """
 
-    __slots__ = ("connection", "lost", "over", "request")
+    __slots__ = ("_token", "connection", "lost", "over", "request")
 
     def __init__(
         self, connection: Connection | None = None, request: Request | None = None, lost: str | None = None
@@ -32,20 +30,19 @@ class Scope:
         self.request = request
         self.lost = lost
         self.over = False  # tasks that the application starts in a handler outlive it
+        self._token: Token[Scope | None] | None = None
+
+    def __enter__(self) -> Scope:
+        self._token = _scope.set(self)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.over = True
+        assert self._token is not None
+        _scope.reset(self._token)
 
 
 _scope: ContextVar[Scope | None] = ContextVar("socketio_recovery_scope", default=None)
-
-
-@contextmanager
-def enter(scope: Scope) -> Iterator[Scope]:
-    """Makes ``scope`` the one of this task and of tasks that it starts, until the block ends."""
-    token = _scope.set(scope)
-    try:
-        yield scope
-    finally:
-        scope.over = True
-        _scope.reset(token)
 
 
 def current() -> Scope | None:

@@ -33,6 +33,8 @@ class WindowExtension:
 
         :raises RedisUnavailable: if that takes longer than ``timeout`` seconds.
         """
+        if self.partition.has_dispatched(position):
+            return
         dispatched = asyncio.Event()
         self.partition.when(position, dispatched.set)
         try:

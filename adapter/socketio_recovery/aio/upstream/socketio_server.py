@@ -229,7 +229,7 @@ class Hooks:
         self.transports.lost(transport)
         await self.leaving.transport_lost(transport, reason)
         self.server._binary_packet.pop(transport, None)
-        with scope.enter(Scope(lost=transport)):
+        with Scope(lost=transport):
             await self.original["_handle_eio_disconnect"](transport, reason)
 
     # -- the rest -----------------------------------------------------------------------------------
