@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.store.channels import SERVERS, opened
 from tests.support.redis_channel import RedisChannel
@@ -18,7 +19,7 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
 
     def get(name: str) -> RedisServer:
         if name not in started:
-            started[name] = RedisServer(SERVERS[name])
+            started[name] = RedisServer(SERVERS[name], preexec=die_with_parent)
         return started[name]
 
     yield get
