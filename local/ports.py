@@ -1,23 +1,56 @@
-"""Finds TCP ports that are free on this machine."""
+"""Finds TCP ports for servers on this machine."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
 import secrets
 import socket
+import tempfile
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 
 
 def free_port(avoid: Collection[int] = ()) -> int:
-    """Returns a TCP port on which no process listens now, and which the system is unlikely to give away soon.
+    """Returns a TCP port on which no program listens, and that no other caller was given.
 
-    The port is below those that systems use for outgoing connections (Linux: from 32768 on).
+    A server binds its port a little later than it is chosen. So the port is kept for the calling process, until that
+    ends: test processes that run side by side never choose the same one. It is below the ports that systems take for
+    outgoing connections (Linux: from 32768 on).
 
     :param avoid: ports that are reserved for other processes.
     """
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        with socket.socket() as s, suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            if port not in avoid:
-                return port
+    with registry_path().open("a+") as registry:
+        fcntl.flock(registry, fcntl.LOCK_EX)
+        registry.seek(0)
+        # A process that was killed while it wrote leaves half a line.
+        noted = [(int(match[1]), int(match[2])) for line in registry if (match := re.fullmatch(r"(\d+) (\d+)\n", line))]
+        kept = [(port, pid) for port, pid in noted if _lives(pid)]
+        taken = {port for port, _ in kept} | set(avoid)
+        while True:
+            port = 15_000 + secrets.randbelow(17_000)
+            if port in taken:
+                continue
+            with socket.socket() as s, suppress(OSError):
+                s.bind(("127.0.0.1", port))
+                break
+        registry.truncate(0)
+        registry.writelines(f"{port} {pid}\n" for port, pid in [*kept, (port, os.getpid())])
+        return port
+
+
+def registry_path() -> Path:
+    """The file in which this user's processes note the ports that they were given."""
+    return Path(tempfile.gettempdir()) / f"socketio-recovery-ports-{os.getuid()}"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
