@@ -2,7 +2,7 @@
 
 from .aio.manager import AsyncRedisStreamsManager
 from .continuity import can_recover
-from .errors import HooksReplaced, PublishTimeout, RedisUnavailable, SessionGone, UnsupportedVersion
+from .errors import HooksReplaced, PublishAbandoned, PublishTimeout, RedisUnavailable, SessionGone, UnsupportedVersion
 from .metrics import Metrics
 from .reasons import NODE_LOST, Fate, Outcome
 
@@ -13,6 +13,7 @@ __all__ = [
     "HooksReplaced",
     "Metrics",
     "Outcome",
+    "PublishAbandoned",
     "PublishTimeout",
     "RedisUnavailable",
     "SessionGone",

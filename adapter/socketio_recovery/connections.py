@@ -142,6 +142,7 @@ class Connection:
         "held",
         "hold",
         "kept_at",
+        "missed",
         "namespace",
         "outcome",
         "pid",
@@ -178,6 +179,8 @@ class Connection:
         #: Until it is live: everything up to this number is accounted for; the rooms at that number.
         self.after = 0
         self.rooms_then: Rooms = {}
+        #: How many events it has been sent since it came back.
+        self.missed = 0
         #: When Redis last extended the session's deadline, or earlier (event loop time, seconds).
         self.kept_at = 0.0
         #: The last number that this client was given as an offset.
@@ -229,6 +232,54 @@ class Connection:
             self.ending = ending
 
 
+class RoomIndex:
+    """Which connections are in which room, by namespace. Room ``None`` is everybody."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
+
+    def rooms(self, namespace: str) -> dict[Room, dict[Connection, None]]:
+        """The rooms of a namespace that have members."""
+        return self._members.get(namespace, {})
+
+    def members(self, namespace: str, rooms: Sequence[Room]) -> Iterable[Connection]:
+        """The connections in any of ``rooms``, each once. No rooms: everybody."""
+        index = self._members.get(namespace)
+        if index is None:
+            return ()
+        if len(rooms) < 2:
+            return index.get(rooms[0] if rooms else None, ())
+        found: dict[Connection, None] = {}
+        for room in rooms:
+            found.update(index.get(room, {}))
+        return found
+
+    def enter(self, connection: Connection, room: Room) -> None:
+        """Adds a connection to a room."""
+        rooms = self._members.setdefault(connection.namespace, {})
+        rooms.setdefault(room, {})[connection] = None
+
+    def leave(self, connection: Connection, room: Room) -> None:
+        """Removes a connection from a room."""
+        rooms = self._members.get(connection.namespace, {})
+        members = rooms.get(room, {})
+        members.pop(connection, None)
+        if not members and room in rooms:
+            del rooms[room]
+            if not rooms:
+                del self._members[connection.namespace]
+
+    def add(self, connection: Connection, rooms: Iterable[Room]) -> None:
+        """Adds a connection to ``rooms`` and to those in which it always is."""
+        for room in (None, connection.sid, *rooms):
+            self.enter(connection, room)
+
+    def remove(self, connection: Connection, rooms: Iterable[Room]) -> None:
+        """Removes a connection from ``rooms`` and from those in which it always is."""
+        for room in (None, connection.sid, *rooms):
+            self.leave(connection, room)
+
+
 class Connections:
     """The connections of this node.
 
@@ -241,8 +292,8 @@ class Connections:
         self.behind: dict[Connection, None] = {}
         self._by_sid: dict[str, dict[str, Connection]] = {}
         self._by_transport: dict[str, dict[str, Connection]] = {}
-        #: Live connections: namespace -> room -> connections. Room ``None`` is everybody.
-        self._members: dict[str, dict[Room, dict[Connection, None]]] = {}
+        #: The live connections by room: they get what is emitted to it.
+        self.live = RoomIndex()
         self._waiters: list[Callable[[], None]] = []
 
     # -- from arriving to gone ----------------------------------------------------------------------
@@ -252,21 +303,21 @@ class Connections:
         self._by_transport.setdefault(connection.transport, {})[connection.namespace] = connection
 
     def add(self, connection: Connection) -> None:
-        """Registers a connection with its ``sid``: it follows the log, though it is not live yet."""
+        """Registers a connection with its ``sid``: it follows the log, though it is not live yet.
+
+        What it needs of the window from now on, the stream has as well.
+        """
         connection.note("added")
         self._by_sid.setdefault(connection.namespace, {})[connection.sid] = connection
         self.behind[connection] = None
-        self.partition.pin(connection, connection.after)
+        self.partition.unpin(connection)
 
     def go_live(self, connection: Connection) -> None:
         """A connection has caught up: it gets from now on what is dispatched to its rooms."""
-        assert connection.rooms_then.keys() == connection.rooms.keys()
         connection.note("caught up")
         connection.rooms_then = {}
         del self.behind[connection]
-        self.partition.unpin(connection)
-        for room in (None, connection.sid, *connection.rooms):
-            self.enter(connection, room)
+        self.live.add(connection, connection.rooms)
 
     def mute(self, connection: Connection) -> None:
         """No event goes to this connection any more."""
@@ -275,8 +326,7 @@ class Connections:
         self.behind.pop(connection, None)
         self.partition.unpin(connection)
         if live:
-            for room in (None, connection.sid, *connection.rooms):
-                self.leave(connection, room)
+            self.live.remove(connection, connection.rooms)
 
     def remove(self, connection: Connection) -> None:
         """The end of a connection on this node. Its session may go on elsewhere."""
@@ -321,39 +371,6 @@ class Connections:
     def namespaces(self) -> set[str]:
         """The namespaces that have connections on this node."""
         return set(self._by_sid)
-
-    # -- who is in which room -----------------------------------------------------------------------
-
-    def rooms(self, namespace: str) -> dict[Room, dict[Connection, None]]:
-        """The rooms of a namespace that have live connections on this node."""
-        return self._members.get(namespace, {})
-
-    def members(self, namespace: str, rooms: Sequence[Room]) -> Iterable[Connection]:
-        """The live connections in any of ``rooms``, each once. No rooms: everybody."""
-        index = self._members.get(namespace)
-        if index is None:
-            return ()
-        if len(rooms) < 2:
-            return index.get(rooms[0] if rooms else None, ())
-        found: dict[Connection, None] = {}
-        for room in rooms:
-            found.update(index.get(room, {}))
-        return found
-
-    def enter(self, connection: Connection, room: Room) -> None:
-        """A live connection gets what is emitted to ``room``."""
-        rooms = self._members.setdefault(connection.namespace, {})
-        rooms.setdefault(room, {})[connection] = None
-
-    def leave(self, connection: Connection, room: Room) -> None:
-        """A live connection no longer gets what is emitted to ``room``."""
-        rooms = self._members.get(connection.namespace, {})
-        members = rooms.get(room, {})
-        members.pop(connection, None)
-        if not members and room in rooms:
-            del rooms[room]
-            if not rooms:
-                del self._members[connection.namespace]
 
     # -- how far clients have received --------------------------------------------------------------
 

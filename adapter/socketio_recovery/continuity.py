@@ -1,15 +1,14 @@
 """May a client go on with the session that it had, and from where?  No I/O.
 
-A client shows a ``pid`` and the offset of the last event that it saw. It may go on if this node can give it everything
-that it missed, each event once. That is decided in steps. Each returns what the next one needs, or an :class:`Outcome`
-that says why the client gets a new session instead:
+A client shows a ``pid`` and the offset of the last event that it saw. It may go on if the log still holds everything
+that it missed. That is decided in steps. Each returns what the next one needs, or an :class:`Outcome` that says why the
+client gets a new session instead:
 
 1. :func:`requested`: does the client ask for a session at all, in a form that can be right?
-2. The claim (``redis/lua/claim.lua``): does the session exist, does the client know its secret, is it in time?
-3. :func:`start_of`: from which number on has the client missed everything?
-4. The node extends its window back to there. It may be impossible (``TRIMMED``, ``LIMIT``).
-5. :func:`resume`: now that the window holds what the client missed, is the entry at its offset the one that it saw,
-   and is the session still there?
+2. The claim (``redis/lua/claim.lua``): does the session exist, does the client know its secret, is it in time? In the
+   same step it is found out where the log begins, and whether it holds the entry at the client's offset.
+3. :func:`start_of`: from which number on has the client missed everything, and does the log hold all of that?
+4. :func:`resume`: is the session still there when this node has dispatched everything up to the claim?
 
 Where a client goes on.  The offset that it sends may be old, if few events were for it, or missing, if none was. But
 when a ping that was queued at number c has been answered, everything that was sent before the ping has arrived. Each
@@ -18,7 +17,7 @@ offset is not older than ``sent`` and not newer than ``confirmed`` has missed no
 
 A log that lost its tail.  The numbers up to an offset may have been lost in a failover and given to other entries
 since, while no node was running that would have noticed. An offset therefore carries the time at which its entry was
-stored. If the record alone does not confirm the offset, that time is compared with the entry that has its number now.
+stored. If the record alone does not confirm the offset, the log must hold the entry with that number and that time.
 """
 
 from __future__ import annotations
@@ -80,16 +79,10 @@ def requested(auth: Any) -> tuple[Request, Any]:
 
 
 class Start(NamedTuple):
-    """Where a client goes on, if the window can be extended to hold everything after ``floor``."""
+    """Where a client goes on."""
 
     after: int  #: the client has missed everything after this number
     seen: int  #: the number of the last event that the client saw, or of the session's birth
-    stored_at: int | None  #: when entry ``seen`` must have been stored (ms); ``None`` if it need not be compared
-
-    @property
-    def floor(self) -> int:
-        """The window has to hold every entry after this number."""
-        return self.after if self.stored_at is None else self.after - 1
 
 
 def seen_by(record: Record, offset: Offset | None) -> int | None:
@@ -105,7 +98,7 @@ def seen_by(record: Record, offset: Offset | None) -> int | None:
 
 
 def start_of(record: Record, offset: Offset | None) -> Start | Outcome:
-    """Where the client goes on, or why it can't: ``EPOCH`` or ``OFFSET``."""
+    """Where the client goes on, or why it can't: ``EPOCH``, ``OFFSET`` or ``TRIMMED``."""
     seen = seen_by(record, offset)
     if seen is None:
         assert offset is not None
@@ -113,8 +106,10 @@ def start_of(record: Record, offset: Offset | None) -> Start | Outcome:
         return Outcome.EPOCH if offset.ms else Outcome.OFFSET
     # What was confirmed needs no comparison: the record would have lost it together with the log.
     compare = offset is not None and offset.ms and record.confirmed < seen == offset.position.n
+    if compare and not record.seen:
+        return Outcome.TRIMMED if seen <= record.floor else Outcome.EPOCH
     after = record.confirmed if record.sent <= seen <= record.confirmed else seen
-    return Start(after, seen, offset.ms if compare and offset is not None else None)
+    return Start(after, seen) if after >= record.floor else Outcome.TRIMMED
 
 
 class Resumption(NamedTuple):
@@ -125,12 +120,10 @@ class Resumption(NamedTuple):
 
 
 def resume(start: Start, record: Record, window: Window, namespace: str, sid: str) -> Resumption | Outcome:
-    """The session as it goes on, or why it can't: ``EPOCH`` or ``UNKNOWN``.
+    """The session as it goes on, or why it can't: ``UNKNOWN``.
 
-    :param window: holds everything after ``start.floor``.
+    :param window: holds everything after ``record.last``.
     """
-    if start.stored_at is not None and window.ms(start.seen) != start.stored_at:
-        return Outcome.EPOCH
     rooms = rooms_at(record.stays, record.last.n)
     if forward(window, namespace, sid, rooms, record.last.n):
         return Outcome.UNKNOWN  # the application has disconnected the session since it was claimed

@@ -1,9 +1,10 @@
 """Delivery: from an entry of the log to the send queues of this node's clients.  No I/O.
 
-Where replay meets live delivery.  A connection starts *behind*: everything up to its ``after`` is accounted for, and
-what follows is in the window. It catches up slice by slice (:meth:`Delivery.replay`). The slice that reaches the end of
-the window and joining the rooms' live members are one synchronous step. Dispatching a batch is another. So no entry can
-be missed or come twice between the two, without a lock.
+Where replay meets live delivery.  A connection starts *behind*: everything up to its ``after`` is accounted for. It
+catches up slice by slice: from the stream (:meth:`Delivery.look_back`) until the window holds what follows, and then
+from the window (:meth:`Delivery.replay`). The slice that reaches the end of the window and joining the rooms' live
+members are one synchronous step. Dispatching a batch is another. So no entry can be missed or come twice between the
+two, without a lock.
 
 What an entry causes beyond that, such as running a ``disconnect`` handler, is started by :class:`Effects`.
 """
@@ -31,14 +32,17 @@ from .entries import (
     Room,
     offset_text,
 )
+from .errors import RecordDamaged
+from .log_cursor import Stamped, parsed
+from .look_back import Audience
 from .membership import Replay
 from .metrics import NO_METRICS, Metrics
 from .packets import Codec, Message, converted
 from .partition import Partition
 from .reasons import Ending, RestartReason
 
-#: Events in one slice of a replay.
-SLICE = 200
+#: Events in one slice of a replay, and bytes.
+SLICE, SLICE_BYTES = 200, 1 << 20
 #: Volatile events that are kept for a client while it connects, at most.
 HELD = 10_000
 
@@ -69,6 +73,7 @@ class Delivery:
     :param node: this node's name.
     :param max_queue: packets that may wait for one client. When more do, its transport is closed. A client may also owe
         so many acknowledgements; when it owes more, the oldest is forgotten.
+    :param max_queue_bytes: the same in bytes.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Delivery:
         effects: Effects,
         node: str,
         max_queue: int,
+        max_queue_bytes: int,
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
     ) -> None:
@@ -88,10 +94,12 @@ class Delivery:
         self.effects = effects
         self.node = node
         self.max_queue = max_queue
+        self.max_queue_bytes = max_queue_bytes
         self.metrics = metrics
         self.logger = logger
-        #: Events in one slice of a replay. A slice must not fill a client's queue.
+        #: Events in one slice of a replay, and bytes. A slice must not fill a client's queue.
         self.slice = max(1, min(SLICE, max_queue // 4))
+        self.slice_bytes = max(1, min(SLICE_BYTES, max_queue_bytes // 4))
         #: Clients with too much to read when the last batch was dispatched.
         self._over: dict[Connection, None] = {}
         #: Clients that get something of the batch that is being dispatched.
@@ -99,13 +107,13 @@ class Delivery:
 
     # -- the log ------------------------------------------------------------------------------------
 
-    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
-        """This node knows nothing of the log before ``position``, which was stored at ``ms`` or before.
+    def restart(self, position: Position, why: RestartReason) -> None:
+        """This node knows nothing of the log before ``position``.
 
         But for the first time, what its clients have is no longer certain: their transports are closed, and they
         recover from the stream or are told that they can't.
         """
-        self.partition.restart(position, ms)
+        self.partition.restart(position)
         if why is not RestartReason.BOOT:
             connections = list(self.connections)
             if connections:
@@ -149,7 +157,7 @@ class Delivery:
         if kind == EVENT:
             if not entry.replayed:
                 self._hold(entry)
-            members = connections.members(entry.namespace, entry.rooms)
+            members = connections.live.members(entry.namespace, entry.rooms)
             if members:
                 self._send(entry, members)
         elif kind in (ENTER, LEAVE):
@@ -157,15 +165,15 @@ class Delivery:
             if moved is not None:
                 membership.move(moved.rooms, entry)
                 if moved.flow is Flow.LIVE:
-                    (connections.enter if kind == ENTER else connections.leave)(moved, entry.room)
+                    (connections.live.enter if kind == ENTER else connections.live.leave)(moved, entry.room)
                 (self.effects.entered if kind == ENTER else self.effects.left)(moved, entry.room)
         elif kind == CLOSE:
-            for connection in [*connections.members(entry.namespace, (entry.room,)), *connections.behind]:
+            for connection in [*connections.live.members(entry.namespace, (entry.room,)), *connections.behind]:
                 if connection.namespace == entry.namespace and entry.room in connection.rooms:
                     membership.move(connection.rooms, entry)
                     connection.closed_rooms.append(entry.room)
                     if connection.flow is Flow.LIVE:
-                        connections.leave(connection, entry.room)
+                        connections.live.leave(connection, entry.room)
                     self.effects.left(connection, entry.room)
         elif kind == DISCONNECT:
             leaver = connections.by_sid(entry.namespace, entry.sid)
@@ -200,17 +208,40 @@ class Delivery:
         entry = Entry(EVENT, self.partition.position.n, self.partition.ms)
         entry.namespace, entry.rooms, entry.skip, entry.payload = namespace, rooms, skip, payload
         self._hold(entry)
-        self._send(entry, self.connections.members(namespace, rooms))
+        self._send(entry, self.connections.live.members(namespace, rooms))
         self._flush()
 
     # -- catching up --------------------------------------------------------------------------------
+
+    def look_back(self, audience: Audience, entries: Iterable[Stamped]) -> None:
+        """Dispatches once more what was read from the stream, to connections that missed it."""
+        try:
+            for stamped in entries:
+                entry = self.converted(parsed(stamped, self.logger))
+                concerned = audience.concerned(entry)
+                for connection in concerned:
+                    if entry.kind == EVENT:
+                        self._send_held(connection, entry.n)
+                        connection.missed += 1
+                    elif entry.kind == DISCONNECT:
+                        self._disconnected(connection)
+                    else:
+                        audience.move(connection, entry)
+                if entry.kind == EVENT:
+                    self._send(entry, concerned)
+        finally:
+            for connection in audience.connections:
+                connection.after = audience.after
+                self._send_held(connection, audience.after + 1)
+            self._flush()
 
     def replay(self, connection: Connection) -> Replay:
         """Sends the next slice of what a connection is behind. The last slice makes it live.
 
         A session that the application disconnected while it was away is muted at that place; its ``ending`` says so.
 
-        :raises LookupError: if the window lost what the connection missed.
+        :raises LookupError: if the window does not hold what the connection missed: look back first.
+        :raises RecordDamaged: if the session's record and the log do not agree on its rooms.
         """
         slice = membership.replay(
             self.partition.window,
@@ -219,21 +250,33 @@ class Delivery:
             connection.rooms_then,
             connection.after,
             self.slice,
+            self.slice_bytes,
         )
         connection.after = slice.upto
-        if connection.flow is Flow.BEHIND:
-            self.partition.pin(connection, slice.upto)
-        held = [entry for entry in connection.held if entry.n <= slice.upto]
-        del connection.held[: len(held)]
-        for entry in sorted(slice.events + held, key=lambda entry: entry.n):
+        connection.missed += len(slice.events)
+        for entry in slice.events:
+            self._send_held(connection, entry.n)
             self._send(entry, (connection,))
+        self._send_held(connection, slice.upto + 1)
         self._flush()
         if slice.ended:
-            connection.end(Ending.DISCONNECTED)
-            self.connections.mute(connection)
+            self._disconnected(connection)
         elif slice.done and connection.flow is Flow.BEHIND:
+            if connection.rooms_then.keys() != connection.rooms.keys():
+                raise RecordDamaged(connection.sid)
             self.connections.go_live(connection)
         return slice
+
+    def _disconnected(self, connection: Connection) -> None:
+        """The application disconnected the session while its client was away."""
+        connection.end(Ending.DISCONNECTED)
+        self.connections.mute(connection)
+
+    def _send_held(self, connection: Connection, n: int) -> None:
+        """Sends what was kept for a connection and came before entry ``n``."""
+        held = connection.held if connection.flow is not Flow.MUTED else ()
+        while held and held[0].n < n:
+            self._send(held.pop(0), (connection,))
 
     # -- to the send queues -------------------------------------------------------------------------
 
@@ -284,21 +327,27 @@ class Delivery:
                 for other in list(self.connections.by_transport(connection.transport).values()):
                     self.connections.mute(other)  # what comes after must not reach it
                 self.effects.close_transport(socket)
-            if queue.qsize() > self.max_queue and connection.flow is Flow.LIVE:
+            if self._overfull(queue) and connection.flow is Flow.LIVE:
                 self._over[connection] = None
         self._sending.clear()
 
     def _shed(self) -> None:
         """Parts with clients that still have too much to read, though their writers ran since the last batch."""
         for connection in self._over:
-            if connection.flow is Flow.LIVE and connection.socket.queue.qsize() > self.max_queue:
+            if connection.flow is Flow.LIVE and self._overfull(connection.socket.queue):
                 self._overflow(connection)
         self._over.clear()
+
+    def _overfull(self, queue: Any) -> bool:
+        # One message may be larger than all that may wait.
+        waiting: int = queue.qsize()
+        return waiting > self.max_queue or (waiting > 1 and queue.bytes > self.max_queue_bytes)
 
     def _overflow(self, connection: Connection) -> None:
         """A client that does not read: it gets what it missed from the log when it reads again."""
         self.logger.info(
-            "client %s does not read: %d packets wait; closing its transport", connection.sid, self.max_queue
+            "client %s does not read: %d packets of %d bytes wait; closing its transport",
+            *(connection.sid, connection.socket.queue.qsize(), connection.socket.queue.bytes),
         )
         queue = connection.socket.queue
         while not queue.empty():

@@ -58,6 +58,11 @@ class Offset(NamedTuple):
     def __str__(self) -> str:
         return offset_text(*self.position, self.ms)
 
+    @property
+    def id(self) -> str:
+        """The stream id of the entry; ``""`` if its time is not known."""
+        return f"{self.ms}-{self.position.n}" if self.ms else ""
+
     @classmethod
     def parse(cls, text: object) -> Offset | None:
         """The offset that a client sent, or ``None`` if this library did not make it."""
@@ -129,55 +134,15 @@ class Entry:
         self.transport = ""
 
     @property
+    def size(self) -> int:
+        """Bytes of its payload."""
+        payload = self.payload
+        return 0 if payload is None else len(payload.data) + sum(map(len, payload.attachments))
+
+    @property
     def replayed(self) -> bool:
         """Whether a client that missed this event gets it on recovery."""
         return self.kind == EVENT and not self.volatile and self.callback is None
-
-
-#: An entry as it is kept in a window: its values, in a tuple. Python's garbage collector visits all objects that can
-#: hold other objects again and again, but it leaves out tuples that hold only plain values. With a window of 100,000
-#: entries that were objects, each recovery took half as long again.
-Packed = tuple[Any, ...]
-
-
-def pack(entry: Entry) -> Packed:
-    """An entry that a recovery may need."""
-    if entry.kind != EVENT:
-        return (entry.kind, entry.ms, entry.namespace, entry.sid, entry.room)
-    assert entry.payload is not None
-    format, data, attachments, arity = entry.payload
-    return (
-        *(EVENT, entry.ms, entry.namespace, tuple(entry.rooms), tuple(entry.skip)),
-        *(format, data, tuple(attachments), arity),
-    )
-
-
-def unpack(n: int, packed: Packed) -> Entry:
-    """The entry again, with its number."""
-    entry = Entry(packed[0], n, packed[1])
-    if packed[0] != EVENT:
-        _, _, entry.namespace, entry.sid, entry.room = packed
-    else:
-        _, _, entry.namespace, entry.rooms, entry.skip, *payload = packed
-        entry.payload = Payload(*payload)
-    return entry
-
-
-def size_of(packed: Packed) -> int:
-    """Bytes that an entry takes in a window, roughly."""
-    if packed[0] != EVENT:
-        return 300
-    return 300 + len(packed[6]) + sum(len(attachment) + 60 for attachment in packed[7])
-
-
-def places(packed: Packed) -> Sequence[Room]:
-    """The rooms under which a window lists an entry: those that an event is for, or the room that is closed.
-
-    An entry about one session is listed under the session's own room, the one named by its ``sid``.
-    """
-    if packed[0] == EVENT:
-        return packed[3] or (None,)
-    return packed[4:] if packed[0] == CLOSE else packed[3:4]
 
 
 def check_room(room: object) -> Room:
@@ -259,7 +224,7 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
     """
     if fields[0] != b"head":
         raise ValueError(f"entry {n} of the log has no head: something else writes to this stream")
-    head = (_parse_head if len(fields[1]) <= HEAD else _parse_head.__wrapped__)(fields[1])
+    head = parse_head(fields[1])
     entry = Entry(head.kind, n, ms)
     if head.format is None:
         entry.namespace, entry.sid, entry.room = head.namespace, head.sid, head.room
@@ -290,12 +255,17 @@ class Head(NamedTuple):
     transport: str = ""
 
 
-@lru_cache(HEADS)
-def _parse_head(text: bytes) -> Head:
-    """What a head says; the heads of events to the same rooms are the same.
+def parse_head(text: bytes) -> Head:
+    """What a head says.
 
     :raises ValueError: for what this library did not write.
     """
+    return (_parse_head if len(text) <= HEAD else _parse_head.__wrapped__)(text)
+
+
+@lru_cache(HEADS)
+def _parse_head(text: bytes) -> Head:
+    """As :func:`parse_head`; the heads of events to the same rooms are the same."""
     values = json.loads(text)
     kind, more = values[0], values[1:]
     if kind == EVENT:

@@ -6,7 +6,18 @@ from .reasons import Fate
 
 
 class RedisUnavailable(ConnectionError):
-    """Redis can't be reached or can't serve just now (loading, failing over, read-only)."""
+    """Redis can't be reached or can't serve just now (loading, failing over, read-only).
+
+    :param sent: whether Redis may have received what it was asked to do.
+    """
+
+    def __init__(self, text: str, sent: bool = True) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class ReplyTooLarge(RedisUnavailable):
+    """Internal: a reply had more bytes than its caller can take at once. Its connection was closed."""
 
 
 class PublishTimeout(TimeoutError):
@@ -15,7 +26,8 @@ class PublishTimeout(TimeoutError):
     ``fate`` says what became of it:
 
     - ``"withdrawn"``: it was never sent to Redis and won't be. It is safe to emit it again.
-    - ``"unknown"``: it was sent and no reply came. The library goes on trying to store it, once.
+    - ``"unknown"``: it was sent and no reply came. The library goes on trying to store it, once. If Redis loses its
+      data meanwhile, the library gives up (:class:`PublishAbandoned`).
     - ``"stored"``: clients will receive it. Only this node's own reader is behind.
     """
 
@@ -29,6 +41,19 @@ class PublishTimeout(TimeoutError):
         super().__init__(f"Redis did not take the entry within publish_timeout={seconds:g} s; {advice}")
 
 
+class PublishAbandoned(PublishTimeout):
+    """Redis lost its data while an entry was on its way: clients may have seen it, or nobody will.
+
+    The entry is not sent again, because clients could then see it twice. ``fate`` is ``"unknown"``.
+    """
+
+    def __init__(self) -> None:
+        TimeoutError.__init__(
+            self, "Redis lost its data while the entry was on its way; its fate is unknown, and it is not sent again"
+        )
+        self.fate = Fate.UNKNOWN
+
+
 class SessionGone(KeyError):
     """The session expired, was forgotten, or belongs to another connection now. Nothing was written.
 
@@ -37,6 +62,13 @@ class SessionGone(KeyError):
 
     def __init__(self, sid: str) -> None:
         super().__init__(f"session {sid} is gone, or belongs to another connection now")
+
+
+class RecordDamaged(Exception):
+    """Internal: a session's record in Redis and the log do not agree on its rooms."""
+
+    def __init__(self, sid: str) -> None:
+        super().__init__(f"the record of session {sid} does not agree with the log: did Redis evict keys?")
 
 
 class UnsupportedVersion(RuntimeError):

@@ -4,12 +4,14 @@ Stream ids show that entries are in order. They do not show that none is missing
 within an *epoch*. When a node reads number n and the one before it was not n - 1, it has found a hole:
 
 * a later number: the log was trimmed past this node, which was frozen. The node starts again from there;
-* another epoch: the log was begun anew, because Redis was wiped. No earlier position means anything any more;
-* an earlier number: the log lost its tail in a failover, and what clients saw is not what it holds now. The log is
-  *broken*. One node begins a new epoch (``redis/lua/renew.lua``), from which all others learn of it.
+* a later epoch: the log was begun anew, because Redis was wiped. No earlier position means anything any more;
+* an earlier number or epoch: the log lost its tail in a failover, and what clients saw is not what it holds now. The
+  log is *broken*. One node begins a new epoch (``redis/lua/renew.lua``), from which all others learn of it.
 
 A log can lose its tail while nothing is read. So a node also looks back on each new connection, whether the last entry
-that it read is still there, and when the log is quiet, whether the log ends where the node stands.
+that it read is still there, and when the log is quiet, whether the log ends where the node stands. And where an answer
+of Redis says where the log ends, that is not before what the node had read when it asked, or the log is broken: nobody
+is let in who would take the lost entries for new ones.
 """
 
 from __future__ import annotations
@@ -34,10 +36,9 @@ class Stamped(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """A verdict: this node knows nothing before ``position``, which was stored at ``ms`` or before."""
+    """A verdict: this node knows nothing of the log before ``position``."""
 
     position: Position
-    ms: int
     why: RestartReason
 
 
@@ -73,11 +74,11 @@ class LogCursor:
         """Goes on from ``at``, the end of the log as Redis tells it."""
         self.at, self.id, self._newest = at, f"{ms}-{at.n}", None
         self.restarts += 1
-        return Restart(at, ms, why)
+        return Restart(at, why)
 
     def break_(self, error: LogBroken) -> None:
         """Notes that the log is broken, unless this node has gone on to another epoch since that was found."""
-        if self.at is not None and error.epoch == self.at.epoch:
+        if self.at is not None and error.epoch == self.at.epoch and not self.broken:
             self.logger.error("the log lost entries that clients have seen; beginning a new epoch: %s", error)
             self._broken = error.epoch
 
@@ -119,11 +120,11 @@ class LogCursor:
                 self.at = Position(epoch, last)
             if hole is None:
                 return
-            if hole.epoch == epoch and hole.n <= last:
-                raise LogBroken(epoch, f"entry {hole.n} follows {last}")
+            if (hole.epoch, hole.n) <= (epoch, last):
+                raise LogBroken(epoch, f"entry {hole.n} of epoch {hole.epoch} follows {last}")
             self.at = Position(hole.epoch, hole.n - 1)
             why = RestartReason.TRIMMED if hole.epoch == epoch else RestartReason.EPOCH
-            yield Restart(self.at, hole.ms, why)
+            yield Restart(self.at, why)
             entries = entries[len(batch) :]
 
     def mark(self) -> Mark:
@@ -148,6 +149,16 @@ class LogCursor:
             if not same:
                 raise LogBroken(mark.at.epoch, f"it does not hold entry {mark.at.n} as this node has read it")
 
+    @staticmethod
+    def told(asked: Position, tail: Position) -> None:
+        """Compares the end of the log, as an answer of Redis tells it, with what this node had read before.
+
+        :param asked: where this node stood when it asked.
+        :raises LogBroken: if the log ends before that.
+        """
+        if tail < asked:
+            raise LogBroken(asked.epoch, f"it ends at {tail}, this node has read {asked}")
+
     def quiet(self, at: Position, tail: Position, ms: int) -> Restart | None:
         """Compares the place where nothing was read for a while with the end of the log.
 
@@ -160,55 +171,13 @@ class LogCursor:
         """
         if self.at is not at:  # the writer has read meanwhile
             return None
+        self.told(at, tail)
         if tail.epoch != at.epoch:
             return self.begin(RestartReason.EPOCH, tail, ms)
-        if tail.n < at.n:
-            raise LogBroken(at.epoch, f"it ends at {tail.n}, this node has read {at.n}")
         if tail.n > at.n and self._unread == at:
             raise LogBroken(at.epoch, f"it ends at {tail.n}, but nothing follows {at.n}: its clock went back")
         self._unread = at if tail.n > at.n else None
         return None
-
-
-class Backwards:
-    """Reading the log backwards from an entry, in chunks.
-
-    :param epoch: only entries of this epoch are taken.
-    :param floor: the number of the first entry to read.
-    :param ms: when that entry was stored, or later (Redis's time).
-    """
-
-    def __init__(self, epoch: int, floor: int, ms: int, logger: logging.Logger) -> None:
-        self.logger = logger
-        self.epoch = epoch
-        self.floor = floor
-        #: The id from which to read backwards.
-        self.end = f"{ms}-{floor}"
-        #: Whether the epoch may hold more.
-        self.more = floor > 0
-
-    def chunk(self, items: Sequence[Any]) -> list[Entry]:
-        """The entries among ``items``, which Redis returned newest first; they are returned oldest first."""
-        chunk: list[Entry] = []
-        passed = False  # whether something was found that is not to be kept
-        for item in items:
-            try:
-                stamped = _stamped(item)
-            except ValueError:  # something else wrote it
-                self.end, passed = f"({item[0].decode()}", True
-                continue
-            if stamped.n > self.floor:  # ``ms`` was later than the entry that was asked for
-                self.end, passed = f"({stamped.ms}-{stamped.n}", True
-                continue
-            if stamped.epoch != self.epoch or stamped.n != self.floor - len(chunk):
-                passed = False
-                break
-            chunk.append(parsed(stamped, self.logger))
-            self.end = f"({stamped.ms}-{stamped.n}"
-        self.floor -= len(chunk)
-        self.more = self.floor > 0 and (passed or bool(chunk))
-        chunk.reverse()
-        return chunk
 
 
 def parsed(stamped: Stamped, logger: logging.Logger) -> Entry:

@@ -52,11 +52,12 @@ class Replay(NamedTuple):
     ended: bool  #: the application disconnected the session at ``upto``
 
 
-def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, limit: int) -> Replay:
+def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, limit: int, size: int) -> Replay:
     """The next events after number ``after`` for session ``sid``, which is in ``rooms`` there.
 
     :param rooms: changed to what they are at ``upto`` of the result.
     :param limit: at most this many events.
+    :param size: stop before an event with which they would take more than so many bytes, but for the first.
     :raises LookupError: if the window no longer reaches back to ``after``.
 
     Every room has a sorted list of the entries that concern it. They are merged by a heap that holds, for
@@ -89,7 +90,8 @@ def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, l
         assert entry is not None
         if entry.kind == EVENT:
             if sid not in entry.skip:
-                if len(events) == limit:
+                size -= entry.size
+                if len(events) == limit or (size < 0 and events):
                     return Replay(events, done_to, False, False)
                 events.append(entry)
         elif entry.kind == DISCONNECT:

@@ -1,7 +1,8 @@
 """A partition: one log as a node has it in memory.  No I/O.
 
 It holds how far the log was read and dispatched, the recent part of it (the window), who waits until a position is
-dispatched, and from which numbers on the window is still needed (pins). Today there is one partition.
+dispatched, and from which numbers on clients that are about to connect need the window (pins). Today there is one
+partition.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ class Partition:
         self._tie = count()
         self._pins: dict[object, int] = {}
 
-    def restart(self, position: Position, ms: int) -> None:
+    def restart(self, position: Position) -> None:
         """Nothing before ``position`` is known any more. :meth:`restarted` is to follow."""
         self.position = position
         self.ms = 0
         self.started = True
-        self.window.reset(position.n, ms)
+        self.window.reset(position.n)
 
     def restarted(self, why: RestartReason) -> None:
         """Tells who waits. Entries of another epoch won't be read any more: nobody must wait for them for ever."""
@@ -61,6 +62,11 @@ class Partition:
         """Whether this node has dispatched ``position``."""
         return self.started and self.position >= position
 
+    def holds(self, position: Position) -> bool:
+        """Whether this node has dispatched ``position``, and has everything after it in its window."""
+        here = self.position
+        return position.epoch == here.epoch and self.window.floor <= position.n <= here.n and not self.cursor.broken
+
     def when(self, position: Position, done: Callable[[], None]) -> None:
         """Calls ``done`` once this node has dispatched ``position``."""
         if self.has_dispatched(position):
@@ -69,7 +75,7 @@ class Partition:
             heappush(self._waiters, (position, next(self._tie), done))
 
     def pin(self, holder: object, n: int) -> None:
-        """Entries after number ``n`` are not trimmed for their age, until ``holder`` pins another number or unpins."""
+        """The window keeps what is after number ``n``, until ``holder`` pins another number or unpins."""
         self._pins[holder] = n
 
     def unpin(self, holder: object) -> None:

@@ -28,8 +28,6 @@ class Outcome(StrEnum):
     EPOCH = "epoch"
     #: The log no longer holds everything that the client missed.
     TRIMMED = "trimmed"
-    #: What the client missed does not fit into ``window_bytes``.
-    LIMIT = "limit"
     #: The client names an offset that no event has had.
     OFFSET = "offset"
     #: The session's record in Redis is not as this library writes it.

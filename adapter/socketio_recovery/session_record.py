@@ -15,6 +15,7 @@ The record is a hash:
 ``deadline``       when it can no longer be claimed (ms since 1970, Redis's time)
 ``was``            the deadline that it had before it was last claimed
 ``adopted``        its node died, and another node runs its ``disconnect`` handler, or has run it
+``damaged``        it disagrees with the log, and nobody can claim it any more
 ``data``           the session's data, JSON
 ``r:.. g:..``      rooms, see ``redis/lua/_rooms.lua``
 =================  ===================================================================
@@ -69,6 +70,8 @@ class Record(NamedTuple):
     """A session as it was when it was claimed, at ``last``."""
 
     last: Position  #: the log's last entry at that time: K
+    floor: int  #: the log held every entry after this number at that time
+    seen: bool  #: whether it held the entry that the client names as the last it has seen
     claims: int
     birth: int
     confirmed: int
@@ -107,13 +110,15 @@ _DAMAGE = (KeyError, TypeError, ValueError, RecursionError)
 
 
 def read_claim(reply: Sequence[Any]) -> Record | Refused:
-    """What the claim script replied: ``[b"ok", epoch, K, name, value, ...]``, or why not."""
+    """What the claim script replied: ``[b"ok", epoch, K, floor, seen, name, value, ...]``, or why not."""
     if reply[0] != b"ok":
         return Refused(Outcome(reply[0].decode()))
     try:
-        fields = dict(zip(reply[3::2], reply[4::2], strict=True))
+        fields = dict(zip(reply[5::2], reply[6::2], strict=True))
         return Record(
             last=Position(int(reply[1]), int(reply[2])),
+            floor=int(reply[3]),
+            seen=int(reply[4]) == 1,
             claims=int(fields[b"claims"]),
             birth=int(fields[b"birth"]),
             confirmed=int(fields[b"confirmed"]),

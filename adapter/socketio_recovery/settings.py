@@ -20,6 +20,7 @@ class Settings:
     max_length: int
     window_bytes: int
     max_queue: int
+    max_queue_bytes: int
     heartbeat_interval: float
     publish_timeout: float
     handshake_timeout: float
@@ -30,6 +31,7 @@ class Settings:
             ("max_length", 0),
             ("window_bytes", 0),
             ("max_queue", 1),
+            ("max_queue_bytes", 1),
             ("heartbeat_interval", 0.001),
             ("publish_timeout", 0.001),
             ("handshake_timeout", 0.001),

@@ -1,25 +1,37 @@
 """The window: the recent part of the log that a node keeps in memory.  No I/O.
 
-A node reads the whole log anyway. What it keeps of it, indexed by namespace and room, answers every
-recovery: the cost is what *that* client missed, not what the cluster said meanwhile.
+A node reads the whole log anyway. What it keeps of it, indexed by namespace and room, is a cache: it answers the
+recovery of every client that was away for a short time, at the cost of what *that* client missed, not of what the
+cluster said meanwhile. What the window no longer holds is read from the stream (``look_back.py``).
 
 The window holds every entry n with ``floor < n <= last``, without a gap. Entries that no recovery needs
 (volatile events, those with a callback, messages between nodes) keep their place, as their time alone.
-It grows at the end as the node reads on; it loses its beginning when that is older than the retention,
-or when it takes more than its share of memory; and it grows at the beginning when a client returns to a
-node that has not been up for long enough (:meth:`Window.prepend`).
+It grows at the end as the node reads on. It loses its beginning when that is older than the retention,
+or when it takes more than its share of memory.
+
+Memory.  A node may keep hundreds of thousands of entries, so each is kept in parts, in parallel sequences: its time as
+a machine integer, its data as it came, and a *key* with everything else, which entries to the same rooms share.
 """
 
 from __future__ import annotations
 
 import sys
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from .entries import CLOSE, DISCONNECT, ENTER, LEAVE, Entry, Packed, Room, pack, places, size_of, unpack
+from .entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Payload, Room
 
 #: Trimming works on blocks of this many entries, so that its cost per entry is small.
 BLOCK = 256
+#: Bytes that an entry takes beside its data and its key, a key beside its text, and an attachment, roughly.
+ENTRY, KEY, ATTACHMENT = 90, 500, 60
+
+#: What entries share: ``(EVENT, namespace, rooms, skip, format, arity)`` or ``(kind, namespace, sid, room)``.
+Key = tuple[Any, ...]
+#: An entry's data: with its attachments in a tuple if there are any.
+Body = bytes | tuple[bytes, ...]
 
 
 class Window:
@@ -32,94 +44,82 @@ class Window:
     def __init__(self, retention: int, max_bytes: int) -> None:
         self.retention = retention
         self.max_bytes = max_bytes
-        self.reset(0, 0)
+        self.reset(0)
 
-    def reset(self, n: int, ms: int) -> None:
-        """Empties the window; the next entry is ``n + 1``. Entry ``n`` was stored at ``ms``, or before."""
+    def reset(self, n: int) -> None:
+        """Empties the window; the next entry is ``n + 1``."""
         self.floor = n
-        self.newest_ms = ms
         self.bytes = 0
-        self._entries: list[Packed | int] = []  # an int is the ms of an entry that is not kept
-        self._index: dict[str, dict[Room, list[int]]] = {}
+        self._ms = array("q")
+        self._keys: list[Key | None] = []  # None: an entry that is not kept
+        self._bodies: list[Body] = []
+        #: The one object for each key, and how many entries share it.
+        self._shared: dict[Key, Key] = {}
+        self._sharing: dict[Key, int] = {}
+        self._index: dict[str, dict[Room, array[int]]] = {}
 
     @property
     def last(self) -> int:
         """The number of the newest entry."""
-        return self.floor + len(self._entries)
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes more than its share of memory."""
-        return self.bytes > self.max_bytes
-
-    @property
-    def floor_ms(self) -> int:
-        """When entry ``floor`` was stored, or a little later (ms since 1970, Redis's time)."""
-        return _ms(self._entries[0]) if self._entries else self.newest_ms
+        return self.floor + len(self._ms)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._ms)
 
     def __getitem__(self, n: int) -> Entry | None:
         """Entry ``n``; ``None`` where it is one that no recovery needs.
 
         :raises IndexError: outside ``floor < n <= last``.
         """
-        if n <= self.floor:
+        i = n - self.floor - 1
+        if i < 0:
             raise IndexError(n)
-        entry = self._entries[n - self.floor - 1]
-        return None if isinstance(entry, int) else unpack(n, entry)
-
-    def ms(self, n: int) -> int:
-        """When entry ``n`` was stored (ms since 1970, Redis's time).
-
-        :raises IndexError: outside ``floor < n <= last``.
-        """
-        if n <= self.floor:
-            raise IndexError(n)
-        return _ms(self._entries[n - self.floor - 1])
+        key = self._keys[i]
+        return None if key is None else _entry(n, self._ms[i], key, self._bodies[i])
 
     def append(self, entry: Entry) -> None:
         """Adds the entry that follows ``last``."""
-        self.newest_ms = entry.ms
+        self._ms.append(entry.ms)
         if not needed(entry):
-            self._entries.append(entry.ms)
+            self._keys.append(None)
+            self._bodies.append(b"")
             return
-        packed = pack(entry)
-        self._entries.append(packed)
-        self.bytes += size_of(packed)
-        for room in places(packed):
-            self._list(entry.namespace, room).append(entry.n)
-
-    def prepend(self, entries: Sequence[Entry]) -> None:
-        """Adds the entries, oldest first and without a gap, that end at ``floor``."""
-        self._entries[:0] = new = [pack(entry) if needed(entry) else entry.ms for entry in entries]
-        self.floor -= len(entries)
-        found: dict[tuple[str, Room], list[int]] = {}
-        for n, packed in enumerate(new, self.floor + 1):
-            if not isinstance(packed, int):
-                self.bytes += size_of(packed)
-                for room in places(packed):
-                    found.setdefault((packed[2], room), []).append(n)
-        for (namespace, room), numbers in found.items():
-            self._list(namespace, room)[:0] = numbers
+        key, body = _parts(entry)
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = key
+            self._sharing[key] = 0
+            self.bytes += _size_of_key(key)
+        self._sharing[key] += 1
+        self._keys.append(shared)
+        self._bodies.append(body)
+        self.bytes += _size_of_body(body)
+        rooms = self._index.get(entry.namespace)
+        if rooms is None:
+            rooms = self._index[entry.namespace] = {}
+        for room in _places(key):
+            numbers = rooms.get(room)
+            if numbers is None:
+                numbers = rooms[room] = array("q")
+            numbers.append(entry.n)
 
     def trim(self, keep: int = sys.maxsize) -> None:
         """Forgets what is too old or too much. To be called now and then, after appending.
 
-        :param keep: what is after this number is not too old: a client is about to get it. It may still be
-            too much.
+        :param keep: what is after this number is kept all the same.
         """
-        oldest = self.newest_ms - self.retention
+        if not self._ms:
+            return
+        oldest = self._ms[-1] - self.retention
         excess = self.bytes - self.max_bytes
+        full = excess > 0
+        most = min(len(self._ms), keep - self.floor)
         count = 0
-        for entry in self._entries:
-            if excess <= 0 and (_ms(entry) >= oldest or self.floor + count >= keep):
-                break
-            if not isinstance(entry, int):
-                excess -= size_of(entry)
+        while count < most and (excess > 0 or self._ms[count] < oldest):
+            if self._keys[count] is not None:
+                excess -= _size_of_body(self._bodies[count])
             count += 1
-        if count >= BLOCK or self.full:
+        if count >= BLOCK or (full and count > 0):
             self._drop(count)
 
     def after(self, namespace: str, room: Room, n: int) -> int | None:
@@ -138,22 +138,18 @@ class Window:
             yield entry
             n = self.after(namespace, room, n)
 
-    def _list(self, namespace: str, room: Room) -> list[int]:
-        rooms = self._index.get(namespace)
-        if rooms is None:
-            rooms = self._index[namespace] = {}
-        numbers = rooms.get(room)
-        if numbers is None:
-            numbers = rooms[room] = []
-        return numbers
-
     def _drop(self, count: int) -> None:
         stale: set[tuple[str, Room]] = set()
-        for entry in self._entries[:count]:
-            if not isinstance(entry, int):
-                self.bytes -= size_of(entry)
-                stale.update((entry[2], room) for room in places(entry))
-        del self._entries[:count]
+        for key, body in zip(self._keys[:count], self._bodies[:count], strict=True):
+            if key is None:
+                continue
+            self.bytes -= _size_of_body(body)
+            self._sharing[key] -= 1
+            if not self._sharing[key]:
+                del self._sharing[key], self._shared[key]
+                self.bytes -= _size_of_key(key)
+            stale.update((key[1], room) for room in _places(key))
+        del self._ms[:count], self._keys[:count], self._bodies[:count]
         self.floor += count
         for namespace, room in stale:
             numbers = self._index[namespace][room]
@@ -164,10 +160,47 @@ class Window:
                     del self._index[namespace]
 
 
-def _ms(entry: Packed | int) -> int:
-    return entry if isinstance(entry, int) else int(entry[1])
-
-
 def needed(entry: Entry) -> bool:
     """Whether a recovery may need the entry."""
     return entry.replayed or entry.kind in (ENTER, LEAVE, CLOSE, DISCONNECT)
+
+
+def _parts(entry: Entry) -> tuple[Key, Body]:
+    if entry.kind != EVENT:
+        return (entry.kind, entry.namespace, entry.sid, entry.room), b""
+    payload = entry.payload
+    assert payload is not None
+    key = (EVENT, entry.namespace, tuple(entry.rooms), tuple(entry.skip), payload.format, payload.arity)
+    return key, (payload.data, *payload.attachments) if payload.attachments else payload.data
+
+
+def _entry(n: int, ms: int, key: Key, body: Body) -> Entry:
+    entry = Entry(key[0], n, ms)
+    if key[0] != EVENT:
+        _, entry.namespace, entry.sid, entry.room = key
+    else:
+        _, entry.namespace, entry.rooms, entry.skip, format, arity = key
+        data, *attachments = body if isinstance(body, tuple) else (body,)
+        entry.payload = Payload(format, data, attachments, arity)
+    return entry
+
+
+def _size_of_body(body: Body) -> int:
+    if isinstance(body, bytes):
+        return ENTRY + len(body)
+    return ENTRY + sum(len(part) + ATTACHMENT for part in body)
+
+
+def _size_of_key(key: Key) -> int:
+    rooms: Sequence[Room] = (*key[2], *key[3]) if key[0] == EVENT else key[2:]
+    return KEY + sum(len(room) + ATTACHMENT for room in rooms if isinstance(room, str))
+
+
+def _places(key: Key) -> Sequence[Room]:
+    """The rooms under which a window lists an entry: those that an event is for, or the room that is closed.
+
+    An entry about one session is listed under the session's own room, the one named by its ``sid``.
+    """
+    if key[0] == EVENT:
+        return key[2] or (None,)
+    return key[3:] if key[0] == CLOSE else key[2:3]

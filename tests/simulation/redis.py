@@ -137,6 +137,9 @@ class SimulatedRedis:
     def execute(self, command: Sequence[bytes]) -> Any:
         return getattr(self, "do_" + command[0].decode().lower())(*command[1:])
 
+    def do_ping(self) -> bytes:
+        return b"PONG"
+
     def do_time(self) -> Any:
         ms = self.ms
         return [b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)]
@@ -199,10 +202,13 @@ class SimulatedRedis:
     def do_zrem(self, key: bytes, member: bytes) -> int:
         return int(self.read(key, dict).pop(member, None) is not None)
 
-    def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, scores: bytes, *limit: bytes) -> Any:
-        assert (low, scores, limit[:2]) == (b"-inf", b"WITHSCORES", (b"LIMIT", b"0"))
+    def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> Any:
+        assert (low, options[-3:-1]) == (b"-inf", (b"LIMIT", b"0"))
         found = sorted((score, member) for member, score in self.read(key, dict).items() if score <= float(high))
-        return [part for score, member in found[: int(limit[2])] for part in (member, b"%.17g" % score)]
+        found = found[: int(options[-1])]
+        if options[0] != b"WITHSCORES":
+            return [member for _, member in found]
+        return [part for score, member in found for part in (member, b"%.17g" % score)]
 
     def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
         stream = self.key(key, SimulatedStream)
@@ -234,8 +240,9 @@ class SimulatedRedis:
             low = max(low, high - int(count[1]))
         return [stream.item(i) for i in reversed(range(low, high))]
 
-    def do_xtrim(self, key: bytes, how: bytes, _: bytes, threshold: bytes) -> int:
-        """Trims exactly to the threshold. The real Redis may keep up to one block of entries more."""
+    def do_xtrim(self, key: bytes, how: bytes, *options: bytes) -> int:
+        """Trims exactly to the threshold. The real Redis may keep up to one block of entries more, if "~" says so."""
+        threshold = options[-1]
         stream = self.read(key, SimulatedStream)
         if how == b"MINID":
             count = bisect_left(stream.ids, parse(threshold))

@@ -28,6 +28,7 @@ import socketio
 from socketio_recovery import AsyncRedisStreamsManager, reasons
 from socketio_recovery.aio.node import Node as LibraryNode
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
+from socketio_recovery.read_size import ReadSize
 
 from tests.support.simulated_loop import SimulatedLoop
 
@@ -237,6 +238,8 @@ class SimulatedNode:
         self.sio.eio.generate_id = lambda: f"{name}{next(ids)}"  # the same ids in each run
         self.sio.on("connect", self._connected)
         self.sio.on("disconnect", self._disconnected)
+        assert self.manager.node is not None
+        self.manager.node.look_back.size = ReadSize(5, 2000)  # slices are small, as programs are
         self.task(self._start())
 
     @property
@@ -576,12 +579,24 @@ class Simulation:
         self.nodes[self.nodes.index(node)] = self._node(node.name + "'")
 
     def emit(
-        self, node: SimulatedNode, to: Any = None, skip_sid: Any = None, *, binary: bool = False, volatile: bool = False
+        self,
+        node: SimulatedNode,
+        to: Any = None,
+        skip_sid: Any = None,
+        *,
+        binary: bool = False,
+        volatile: bool = False,
+        size: int = 0,
     ) -> None:
-        """Starts to emit an event, and does not wait until it is stored."""
+        """Starts to emit an event, and does not wait until it is stored.
+
+        :param size: how many bytes it has beside its number.
+        """
         number = len(self.emitted)
         self.emitted[number] = None
         data: tuple[Any, ...] = (number, b"\x00" * (number % 3)) if binary else (number,)
+        if size:
+            data += ("x" * size,)
 
         async def emit() -> None:
             try:

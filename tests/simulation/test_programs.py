@@ -29,12 +29,22 @@ delays = st.sampled_from((0.0, 0.003, 0.02, 0.3, 1.5))
 class Programs(RuleBasedStateMachine):
     """The steps that a program may consist of. A number chooses one of the nodes or clients that exist."""
 
-    @initialize(seed=st.integers(0, 1 << 16), queue=st.sampled_from((5, 1000)), slow=st.sampled_from((0.0, 0.0, 0.03)))
-    def begin(self, seed: int, queue: int, slow: float) -> None:
-        self.cluster = Simulation(seed, max_queue=queue)
+    @initialize(
+        seed=st.integers(0, 1 << 16),
+        queue=st.sampled_from((5, 1000)),
+        queue_bytes=st.sampled_from((3000, 16 << 20)),
+        window=st.sampled_from((0, 5000, 64 << 20)),
+        length=st.sampled_from((0, 0, 0, 15)),
+        slow=st.sampled_from((0.0, 0.0, 0.03)),
+    )
+    def begin(self, seed: int, queue: int, queue_bytes: int, window: int, length: int, slow: float) -> None:
+        self.cluster = Simulation(
+            seed, max_queue=queue, max_queue_bytes=queue_bytes, window_bytes=window, max_length=length
+        )
         for node in self.cluster.nodes:
             node.slow_handlers = slow
         self.history = LogHistory(self.cluster)
+        self.history.trimmed = length > 0
         self.snapshot: Any = None
         self.set_back = 0.0
         for n in range(3):
@@ -77,9 +87,22 @@ class Programs(RuleBasedStateMachine):
         node = self.node(n)
         self.cluster.do(node, lambda: node.sio.close_room(room))
 
+    @rule(n=which, c=which, count=st.integers(2, 60), leaves=st.booleans())
+    def enter_many(self, n: int, c: int, count: int, leaves: bool) -> None:
+        """The session's record grows, and sheds what it no longer needs."""
+        sid, node = self.sid(c), self.node(n)
+        for room in range(100, 100 + count):
+            self.cluster.do(node, lambda room=room: node.sio.enter_room(sid, room))
+            if leaves:
+                self.cluster.do(node, lambda room=room: node.sio.leave_room(sid, room))
+
     @rule(n=which, to=st.sampled_from((None, *ROOMS, ("red", "blue"))), volatile=st.booleans(), binary=st.booleans())
     def emit(self, n: int, to: Any, volatile: bool, binary: bool) -> None:
         self.cluster.emit(self.node(n), to=list(to) if isinstance(to, tuple) else to, volatile=volatile, binary=binary)
+
+    @rule(n=which, to=st.sampled_from((None, "red")), size=st.sampled_from((600, 4000)))
+    def emit_large(self, n: int, to: Any, size: int) -> None:
+        self.cluster.emit(self.node(n), to=to, size=size)
 
     @rule(n=which, count=st.integers(2, 30), pause=st.sampled_from((0.0, 0.002)))
     def emit_many(self, n: int, count: int, pause: float) -> None:

@@ -17,7 +17,7 @@ from socketio_recovery.entries import EPOCH, EVENT, Entry, Payload, Position, ev
 from socketio_recovery.errors import PublishTimeout
 from socketio_recovery.reasons import AppendResult
 from socketio_recovery.redis.keys import Keys
-from socketio_recovery.redis.scripts import APPEND, RENEW
+from socketio_recovery.redis.scripts import APPEND, RENEW, SEEK
 
 from local.ports import free_port
 from tests.support.appends import event
@@ -76,10 +76,10 @@ async def test_binary_data_is_intact(store: RedisChannel) -> None:
 
 async def test_a_batch_sent_again_is_stored_once(store: RedisChannel) -> None:
     link = store.link()
-    keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes]
+    keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes, store.keys.closed]
 
-    def batch(sequence: int, *names: str) -> list[Any]:
-        arguments: list[Any] = [sequence, 60_000, 0, len(names)]
+    def batch(sequence: int, *names: str, epoch: object = "") -> list[Any]:
+        arguments: list[Any] = [sequence, epoch, 60_000, 0, len(names)]
         for name in names:
             arguments += [4, "head", '["event","/"]', "data", name, ""]
         return arguments
@@ -90,6 +90,12 @@ async def test_a_batch_sent_again_is_stored_once(store: RedisChannel) -> None:
     await link.run(APPEND, keys, batch(4, "d"))
     assert [fields[5] for _, fields in (await store.entries())[1:]] == [b"a", b"b", b"c", b"d"]
     assert await store.numbers() == [1, 2, 3, 4, 5]
+    epoch = int(first[0])
+    again = await link.run(APPEND, keys, batch(5, "e", epoch=epoch - 1))  # it was sent before this epoch began
+    assert again == [first[0], b"5", b"0", b"epoch"]
+    assert await link.run(APPEND, keys, batch(4, "d", epoch=epoch - 1)) == [first[0], b"5"], "it is stored already"
+    await link.run(APPEND, keys, batch(5, "e", epoch=epoch))
+    assert await store.numbers() == [1, 2, 3, 4, 5, 6]
 
 
 async def test_entries_of_two_producers_are_not_taken_for_each_other(store: RedisChannel) -> None:
@@ -107,6 +113,19 @@ async def test_what_is_too_old_by_the_stores_time_is_trimmed(store: RedisChannel
     numbers = await store.numbers()
     assert numbers == list(range(numbers[0], 662))
     assert 60 <= len(numbers) < 280  # a stream is trimmed block by block
+
+
+async def test_a_quiet_log_is_trimmed_too(store: RedisChannel) -> None:
+    log = store.log()
+    await fill(log, *"abc")
+    tail, _ = await log.tail(store.link())
+    await store.until(await store.now() + 20)
+    assert (await log.tail(store.link(), retention=60_000))[0] == tail
+    assert await store.numbers() == [1, 2, 3, 4]
+    assert (await log.tail(store.link(), retention=10))[0] == tail
+    assert await store.numbers() == []
+    await fill(log, "d")
+    assert await store.numbers() == [5]
 
 
 async def test_what_another_node_needs_is_not_trimmed(store: RedisChannel) -> None:
@@ -221,18 +240,19 @@ async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(stor
     assert len(await store.heads()) == 1
 
 
-async def test_without_redis_the_fate_is_unknown_or_the_entry_withdrawn() -> None:
+async def test_without_redis_an_entry_is_withdrawn() -> None:
+    """It was never sent."""
     client = redis.asyncio.Redis(host="127.0.0.1", port=free_port())
     log = Log(
         Keys("x"), lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 0.2, logging.getLogger("test.log")
     )
     async with running(log.write()):
         with pytest.raises(PublishTimeout) as first:
-            await log.append(event("taken by the writer"))
+            await log.append(event("the first"))
         with pytest.raises(PublishTimeout) as second:
             await log.append(event("behind it"))
         assert not log.appends
-    assert (first.value.fate, second.value.fate) == ("unknown", "withdrawn")
+    assert (first.value.fate, second.value.fate) == ("withdrawn", "withdrawn")
     await client.aclose()
 
 
@@ -246,17 +266,22 @@ async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: 
         proxy.open.clear()
         async with running(log.write()):
             fates = []
-            for name in ("first", "second"):
+            for name in ("never sent", "opens the connection", "first", "second"):
+                if name.startswith("opens"):
+                    proxy.open.set()
+                    await log.append(event(name))
+                    proxy.open.clear()
+                    continue
                 with pytest.raises(PublishTimeout) as error:
                     await log.append(event(name))
                 fates.append(error.value.fate)
-            assert fates == ["unknown", "withdrawn"]
+            assert fates == ["withdrawn", "unknown", "withdrawn"]
             proxy.open.set()
             await proxy.cut()
             await until(lambda: log.idle)
             await log.append(event("third"))
         stored = [fields[5] for _, fields in (await real.entries())[1:]]
-        assert stored == [b'["first"]', b'["third"]']
+        assert stored == [b'["opens the connection"]', b'["first"]', b'["third"]']
         await client.aclose()
 
 
@@ -380,7 +405,7 @@ async def test_followers_read_the_same_in_the_same_order(store: RedisChannel) ->
         await until(lambda: all(len(f.entries) == 600 for f in followers))
     assert names(followers[0].entries) == names(followers[1].entries)
     for follower in followers:
-        ((position, _, why),) = follower.starts
+        ((position, why),) = follower.starts
         assert why == "boot"
         assert follower.numbers == list(range(position.n + 1, position.n + 601))
 
@@ -396,7 +421,6 @@ async def test_a_boot_starts_after_the_last_entry(store: RedisChannel) -> None:
     assert names(follower.entries) == ['["c"]']
     assert follower.starts[0][0].n == 3
     id = (await store.entries())[2][0]
-    assert follower.starts[0][1] >= int(id.partition(b"-")[0])
 
 
 async def test_follow_run_again_goes_on_where_it_was(store: RedisChannel) -> None:
@@ -443,7 +467,7 @@ async def test_a_log_begun_anew_is_another_epoch(store: RedisChannel) -> None:
         await fill(store.log(), "c")
         await until(lambda: len(names(follower.entries)) == 3)
     assert follower.reasons == ["boot", "epoch"]
-    first, second = (position for position, _, _ in follower.starts)
+    first, second = (position for position, _ in follower.starts)
     assert second.epoch > first.epoch
     assert names(follower.entries)[-1] == '["c"]'
     assert follower.position == Position(second.epoch, 2)
@@ -598,106 +622,30 @@ async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel)
         await client.aclose()
 
 
-# -- backwards --------------------------------------------------------------------------------------
+# -- finding an entry by its number -----------------------------------------------------------------
 
 
-class Back:
-    """Takes chunks that are read backwards."""
-
-    def __init__(self, enough: int = 10**9) -> None:
-        self.chunks: list[list[Entry]] = []
-        self.enough = enough
-
-    def take(self, chunk: list[Entry]) -> bool:
-        self.chunks.append(chunk)
-        return len(self.chunks) < self.enough
-
-    @property
-    def numbers(self) -> list[int]:
-        return [entry.n for chunk in reversed(self.chunks) for entry in chunk]
-
-
-@pytest.fixture
-def chunks_of_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "EXTEND_COUNT", 10)
-
-
-@pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_reads_to_the_beginning_in_chunks(store: RedisChannel) -> None:
-    log = store.log()
-    async with running(log.write()):
-        await asyncio.gather(*(log.append(event(f"{i}")) for i in range(2, 36)))
-    tail, ms = await log.tail(store.link())
-    back = Back()
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == list(range(1, 36))
-    assert all(1 <= len(chunk) <= 10 for chunk in back.chunks)
-    assert names([e for chunk in reversed(back.chunks) for e in chunk]) == [f'["{i}"]' for i in range(2, 36)]
-
-
-@pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_stops_when_it_is_told_to(store: RedisChannel) -> None:
-    log = store.log()
-    async with running(log.write()):
-        await asyncio.gather(*(log.append(event("e")) for _ in range(40)))
-    tail, ms = await log.tail(store.link())
-    back = Back(enough=2)
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == list(range(tail.n - 19, tail.n + 1))
-
-
-@pytest.mark.usefixtures("chunks_of_ten")
-@pytest.mark.parametrize("floor", [1, 12, 25, 36])
-async def test_backwards_begins_at_the_floor_though_the_time_is_later(store: RedisChannel, floor: int) -> None:
-    """The time is that of a later entry: more than a chunk may lie between."""
-    log = store.log()
-    async with running(log.write()):
-        for _ in range(5):
-            await asyncio.gather(*(log.append(event("e")) for _ in range(7)))
-            await store.until(await store.now())
-    tail, ms = await log.tail(store.link())
-    back = Back()
-    await log.backwards(tail.epoch, floor, ms + 1000, back.take)
-    assert back.numbers == list(range(1, floor + 1))
-
-
-@pytest.mark.usefixtures("chunks_of_ten")
-async def test_backwards_ends_where_the_epoch_or_the_stream_begins(store: RedisChannel) -> None:
+async def test_an_entry_is_found_by_its_number(store: RedisChannel) -> None:
+    """Many entries share a millisecond; the log was trimmed, and an epoch began in between."""
     log = store.log()
     await fill(log, *"abc")
-    old, _ = await log.tail(store.link())
-    await store.link().run(RENEW, [store.keys.log, store.keys.meta], [old.epoch])
-    await fill(log, *"defghijklmnopqrstuvw")
-    tail, ms = await log.tail(store.link())
-    back = Back()
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == list(range(old.n + 1, tail.n + 1))
-    await store.client.xtrim(store.keys.log, maxlen=14, approximate=False)
-    back = Back()
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == list(range(tail.n - 13, tail.n + 1))
-
-
-async def test_backwards_stops_at_a_hole(store: RedisChannel) -> None:
-    log = store.log()
-    await fill(log, *"abcdef")
-    await store.client.xdel(store.keys.log, (await store.entries())[3][0])
-    tail, ms = await log.tail(store.link())
-    back = Back()
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == [5, 6, 7]
-
-
-async def test_backwards_passes_over_foreign_entries(store: RedisChannel) -> None:
-    log = store.log()
-    await fill(log, "a")
+    before, _ = await log.tail(store.link())
+    await store.link().run(RENEW, [store.keys.log, store.keys.meta], [before.epoch])
+    async with running(log.write()):
+        for _ in range(4):
+            await asyncio.gather(*(log.append(event("e")) for _ in range(9)))
+            await store.until(await store.now() + 2)
     await store.client.xadd(store.keys.log, {"not": "ours"})
-    await store.until(await store.now())
-    await fill(log, "b")
-    tail, ms = await log.tail(store.link())
-    back = Back()
-    await log.backwards(tail.epoch, tail.n, ms, back.take)
-    assert back.numbers == [1, 2, 3]
+    await store.client.xtrim(store.keys.log, maxlen=30, approximate=False)
+    tail, _ = await log.tail(store.link())
+    entries = {int(id.partition(b"-")[2]): id for id, fields in await store.entries() if fields[0] == b"epoch"}
+    assert len(entries) == 29
+    keys = [store.keys.log, store.keys.meta]
+    for number in range(1, tail.n + 1):
+        expected = entries[max(number, min(entries))]
+        assert await store.link().run(SEEK, keys, [tail.epoch, number]) == expected, number
+    for epoch, number in ((tail.epoch, tail.n + 1), (before.epoch, 2)):
+        assert await store.link().run(SEEK, keys, [epoch, number]) == b""
 
 
 async def test_an_event_comes_out_as_it_went_in(store: RedisChannel) -> None:

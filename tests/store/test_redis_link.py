@@ -288,7 +288,7 @@ async def test_calls_are_run_again_when_the_connection_breaks(real: RedisChannel
         birth = await calls.run(CREATE, keys, arguments, 5)
         assert proxy.lost == 1
         assert birth == await calls.run(CREATE, keys, arguments, 5)
-        assert await calls.run(SAVE, keys[:1], ["retried", "{}"], 5) == 1
+        assert await calls.run(SAVE, keys[:1], ["retried", "data", "{}"], 5) == 1
         await calls.close()
         await client.aclose()
 

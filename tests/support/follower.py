@@ -23,7 +23,7 @@ class Follower:
 
     def __init__(self, log: Log) -> None:
         self.log = log
-        self.starts: list[tuple[Position, int, RestartReason]] = []
+        self.starts: list[tuple[Position, RestartReason]] = []
         self.entries: list[Entry] = []
 
     @property
@@ -32,10 +32,10 @@ class Follower:
         assert self.log.partition is not None
         return self.log.partition.position
 
-    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
+    def restart(self, position: Position, why: RestartReason) -> None:
         assert self.log.partition is not None
-        self.starts.append((position, ms, why))
-        self.log.partition.restart(position, ms)
+        self.starts.append((position, why))
+        self.log.partition.restart(position)
         self.log.partition.restarted(why)
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
@@ -57,4 +57,4 @@ class Follower:
 
     @property
     def reasons(self) -> list[RestartReason]:
-        return [why for _, _, why in self.starts]
+        return [why for _, why in self.starts]

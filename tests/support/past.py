@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
-from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, EVICT, JSON, LEAVE, Entry, Payload, Room
+from socketio_recovery.entries import (
+    CLOSE,
+    DISCONNECT,
+    ENTER,
+    EVENT,
+    EVICT,
+    JSON,
+    LEAVE,
+    Entry,
+    Payload,
+    Room,
+    control_head,
+    event_head,
+    payload_fields,
+)
 from socketio_recovery.window import Window
 
 from .twin import Twin
@@ -37,7 +51,7 @@ class Past:
     def window(self, floor: int = 0) -> Window:
         """Returns a window with all entries after the number ``floor``."""
         window = Window(10**9, 10**9)
-        window.reset(floor, 0)
+        window.reset(floor)
         for entry in self.entries[floor:]:
             window.append(entry)
         return window
@@ -51,6 +65,29 @@ def event(entry: Entry, rooms: Sequence[Room], skip: Sequence[str] = ()) -> None
     """
     entry.rooms, entry.skip = rooms, skip
     entry.payload = Payload(JSON, b'["e"]', (), 0)
+
+
+def stored(entry: Entry, epoch: int) -> tuple[bytes, list[bytes]]:
+    """Returns an entry as Redis has it in the stream: its id and its fields.
+
+    :param epoch: of the log.
+    """
+    kind, namespace, payload = entry.kind, entry.namespace, entry.payload
+    if kind == EVENT:
+        assert payload is not None
+        head = event_head(namespace, entry.rooms, entry.skip, payload, entry.volatile, entry.callback)
+    elif kind in (ENTER, LEAVE):
+        head = control_head(kind, namespace, entry.sid, entry.room)
+    elif kind == CLOSE:
+        head = control_head(kind, namespace, entry.room)
+    elif kind == DISCONNECT:
+        head = control_head(kind, namespace, entry.sid)
+    elif kind == EVICT:
+        head = control_head(kind, namespace, entry.sid, entry.node, entry.transport)
+    else:
+        head = control_head(kind)
+    fields = ["epoch", str(epoch), "head", head, *(payload_fields(payload) if kind == EVENT and payload else ())]
+    return f"{entry.ms}-{entry.n}".encode(), [f.encode() if isinstance(f, str) else f for f in fields]
 
 
 KINDS = (EVENT,) * 6 + (ENTER,) * 4 + (LEAVE,) * 2 + (CLOSE,) * 2 + (DISCONNECT, EVICT)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from socketio_recovery.aio.log import Log
 from socketio_recovery.aio.redis_link import RedisLink
 from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.aio.sessions import Sessions
+from socketio_recovery.entries import Position
 from socketio_recovery.redis.keys import Keys
 
 from local.redis_server import RedisServer
 
 TIMEOUT = 5.0
+
+
+def no_witness() -> Callable[[Position], None]:
+    """For sessions without a log that was read before."""
+    return lambda tail: None
 
 
 class RedisChannel:
@@ -51,7 +58,7 @@ class RedisChannel:
     def sessions(
         self, node: str = "A", *, max_disconnection: int = 60_000, ttl: int = 60_000, lease: int = 60_000
     ) -> Sessions:
-        return Sessions(self.calls(), self.keys, node, max_disconnection, ttl, lease, TIMEOUT)
+        return Sessions(self.calls(), self.keys, node, max_disconnection, ttl, lease, TIMEOUT, no_witness)
 
     async def entries(self) -> list[tuple[bytes, list[bytes]]]:
         """Returns the entries of the log as Redis stores them, oldest first."""

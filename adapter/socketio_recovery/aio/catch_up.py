@@ -1,17 +1,21 @@
-"""Catching up: a client gets what it missed, in slices, and then goes live."""
+"""Catching up: a client gets what it missed, in slices, and then goes live.
+
+What the window does not hold comes from the stream (``look_back.py``), the rest from the window.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..connections import Connection, Flow, State
 from ..delivery import Delivery
-from ..errors import RedisUnavailable
+from ..errors import RecordDamaged, RedisUnavailable
 from ..metrics import NO_METRICS, Metrics
 from ..reasons import Ending
+from .look_back import LookBack
 from .upstream.engineio_transport import is_open
 
 #: How long a client's first packets may wait for its replay, in seconds.
@@ -23,21 +27,26 @@ class CatchUp:
 
     :param close_transport: closes an Engine.IO socket so that its client comes back.
     :param start_disconnect: runs the ``disconnect`` handler of a session that the application has disconnected.
+    :param damaged: notes that nobody can go on with a connection's session.
     """
 
     def __init__(
         self,
         delivery: Delivery,
+        look_back: LookBack,
         close_transport: Callable[[Any], None],
         start_disconnect: Callable[[Connection], None],
+        damaged: Callable[[Connection], Awaitable[None]],
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
     ) -> None:
         self.delivery = delivery
+        self.look_back = look_back
         self.metrics = metrics
         self.logger = logger
         self._close_transport = close_transport
         self._start_disconnect = start_disconnect
+        self._damaged = damaged
 
     async def start(self, connection: Connection) -> None:
         """The client has its CONNECT: it gets what it missed, then what comes.
@@ -57,29 +66,34 @@ class CatchUp:
 
     async def _run(self, connection: Connection) -> None:
         try:
-            missed = await self.replay(connection)
-        except LookupError:
-            raise RedisUnavailable("the log was trimmed past a client while it caught up") from None
+            await self.replay(connection)
+        except LookupError as error:
+            raise RedisUnavailable(f"the log was trimmed past a client while it caught up: {error}") from None
+        except RecordDamaged:
+            await self._damaged(connection)
+            raise
         if connection.recovered:
-            self.metrics.caught_up(missed)
-            self.logger.info("%s caught up on %d events", connection.sid, missed)
+            self.metrics.caught_up(connection.missed)
+            self.logger.info("%s caught up on %d events", connection.sid, connection.missed)
 
-    async def replay(self, connection: Connection) -> int:
+    async def replay(self, connection: Connection) -> None:
         """Sends what the connection is behind, each slice when the client has read most of the one before.
 
         Stops early, without making the connection live, when the transport closes or the session was disconnected.
 
-        :returns: how many events the client had missed.
-        :raises LookupError: if the window lost them meanwhile.
+        :raises LookupError: if the log lost it meanwhile.
+        :raises RecordDamaged: if the session's record and the log do not agree on its rooms.
         """
-        missed = 0
         socket = connection.socket
+        delivery = self.delivery
         while connection.flow is Flow.BEHIND and is_open(socket):
-            missed += len(self.delivery.replay(connection).events)
+            if connection.after < delivery.partition.window.floor:
+                await self.look_back.bring(connection)
+            else:
+                delivery.replay(connection)
             if connection.flow is Flow.BEHIND:
-                await socket.queue.drained(self.delivery.slice // 2)
+                await socket.queue.drained(delivery.slice // 2, delivery.slice_bytes // 2)
                 await asyncio.sleep(0)
-        return missed
 
     def _done(self, connection: Connection) -> None:
         task, connection.catching_up = connection.catching_up, None

@@ -10,7 +10,8 @@ nothing to catch up on.
    connection, however far it has come.
 
    * The client shows a ``pid``: :meth:`Connecting._recover` *claims* the session, finds out where the client goes on,
-     extends the window back to there and takes the last look. What is decided on the way is in ``continuity.py``.
+     waits until this node has dispatched everything up to the claim, and takes the last look. What is decided on the
+     way is in ``continuity.py``.
    * It shows none, or can't go on: :meth:`Connecting._create` gives it a new session and a connection of its own.
 
 3. The application's ``connect`` handler runs, unless the client recovers and ``skip_connect_handler`` is set. Events
@@ -52,7 +53,6 @@ from .session_endings import SessionEndings
 from .sessions import Sessions
 from .upstream.engineio_transport import Transports, is_open
 from .upstream.socketio_server import SocketIOServer
-from .window_extension import WindowExtension
 
 
 class ClientLeft(Exception):
@@ -63,7 +63,8 @@ class Connecting:
     """Takes clients in.
 
     :param can_recover: whether a client, given by its ``environ``, can use recovery.
-    :param timeout: how long a handshake may wait for an earlier connection of its transport, in seconds.
+    :param timeout: how long a handshake may wait for an earlier connection of its transport, or until this node has
+        dispatched what it needs, in seconds.
     """
 
     def __init__(
@@ -74,7 +75,6 @@ class Connecting:
         connections: Connections,
         sessions: Sessions,
         endings: SessionEndings,
-        extension: WindowExtension,
         leaving: Leaving,
         can_recover: Callable[[Mapping[str, Any]], bool],
         timeout: float,
@@ -87,7 +87,6 @@ class Connecting:
         self.connections = connections
         self.sessions = sessions
         self.endings = endings
-        self.extension = extension
         self.leaving = leaving
         self.can_recover = can_recover
         self.timeout = timeout
@@ -179,9 +178,12 @@ class Connecting:
 
     async def _recover(self, connection: Connection, request: Request, pid: Pid) -> Outcome:
         """Takes the session that the client shows a ``pid`` for; says why not if the client can't go on."""
+        await self._follow_from_here(connection)
         connection.kept_at = asyncio.get_running_loop().time()
         connection.note("claims")  # also if the reply is lost
-        record = await self.sessions.claim(pid, connection.namespace, connection.token, connection.transport)
+        record = await self.sessions.claim(
+            pid, connection.namespace, connection.token, connection.transport, request.offset
+        )
         if isinstance(record, Refused):
             connection.note("gives back")
             if record.outcome is Outcome.DAMAGED:
@@ -195,11 +197,8 @@ class Connecting:
         return outcome
 
     async def _resume(self, connection: Connection, record: Record, start: Start) -> Outcome:
-        """Makes sure that this node can give the client everything it missed, and adds its connection."""
-        await self.extension.dispatched(record.last)
-        impossible = await self.extension.reach_back(connection, start.floor)
-        if impossible is not None:
-            return impossible
+        """Adds the client's connection as soon as this node has dispatched what came before the claim."""
+        await self._dispatched(record.last)
         self._check(connection, record.last)
         resumption = resume(start, record, self.partition.window, connection.namespace, connection.sid)
         if isinstance(resumption, Outcome):
@@ -223,24 +222,44 @@ class Connecting:
         here.connection = connection
         if before is not None:
             self.connections.remove(before)
+        await self._follow_from_here(connection)
         connection.kept_at = asyncio.get_running_loop().time()
         connection.note("creates")
         birth = await self.sessions.create(sid, pid, namespace, connection.token, transport)
-        await self.extension.dispatched(birth)
-        if await self.extension.reach_back(connection, birth.n):  # the node has just booted, a little later than that
-            raise RedisUnavailable("the log was trimmed past a client while it connected")
+        await self._dispatched(birth)
         self._check(connection, birth)
         connection.after = connection.sent = birth.n
         connection.epoch = birth.epoch
         self.connections.add(connection)
         return connection
 
+    async def _follow_from_here(self, connection: Connection) -> None:
+        """From now on the window keeps what is dispatched, until the connection is added: it may concern it."""
+        await self._dispatched(Position(0, 0))
+        self.partition.pin(connection, self.partition.position.n)
+
+    async def _dispatched(self, position: Position) -> None:
+        """Waits until this node has dispatched ``position``.
+
+        :raises RedisUnavailable: if that takes too long.
+        """
+        if self.partition.has_dispatched(position):
+            return
+        dispatched = asyncio.Event()
+        self.partition.when(position, dispatched.set)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await dispatched.wait()
+        except TimeoutError:
+            raise RedisUnavailable(f"this node is more than {self.timeout:g} s behind the log") from None
+
     def _check(self, connection: Connection, position: Position) -> None:
         """The last look before a connection is added; nothing is awaited between the two."""
         if connection.flow is Flow.MUTED:
             raise ClientLeft  # evicted by another connection, which has claimed the session since
-        if self.partition.position < position or self.partition.position.epoch != position.epoch:
-            raise RedisUnavailable("the log was begun anew just now")
+        partition = self.partition
+        if not partition.holds(position):
+            raise RedisUnavailable("the log was begun anew just now, or lost entries")
 
     def greeting(self, connection: Connection, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the CONNECT packet tells the client."""

@@ -3,7 +3,9 @@
 Writing.  One writer per node appends everything that is queued in one script call (``redis/lua/append.lua``): a *group
 commit*. While a call is under way the next batch gathers, so a busier node makes larger batches. A batch whose reply
 was lost is sent again as it was. The script skips what it has stored already, by (producer, sequence). So an entry is
-stored once, or its fate is told.
+stored once, or its fate is told. If a new epoch began meanwhile, what the producer had stored is lost, and the batch is
+not sent again: clients may have seen it. An attempt takes a part of the time that callers wait, so that one connection
+that hangs does not cost them all of it.
 
 Reading.  One reader per node follows the stream from a known position, never from ``$``: what is appended between two
 reads can't be missed. It hands whole batches to synchronous code and never waits for the application. A handler that
@@ -11,7 +13,8 @@ awaits ``emit`` would otherwise wait for the reader, which would wait for the ha
 
 The writer reads, too: with each batch it asks for what follows the last entry read, so that an entry is stored and
 dispatched in one round trip, and the reader rests while the writer works. What both have read is dispatched once:
-entries have ids, and those that are not behind the last one are known already.
+entries have ids, and those that are not behind the last one are known already. Both ask for as many entries as fit into
+some bytes (``read_size.py``).
 
 What a node concludes from what it reads is in ``log_cursor.py``.
 
@@ -26,25 +29,31 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..entries import Entry, Position
-from ..errors import LogBroken, PublishTimeout, RedisUnavailable
-from ..log_cursor import Backwards, Restart
+from ..errors import LogBroken, PublishAbandoned, PublishTimeout, RedisUnavailable, ReplyTooLarge
+from ..log_cursor import Restart
 from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
+from ..read_size import ReadSize
 from ..reasons import AppendResult, Fate, RestartReason
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
 from .redis_link import RedisLink, raised
 from .tasks import Backoff
 
-#: Entries in one append, one read, one step backwards.
+#: Entries in one append and one read, at most.
 APPEND_COUNT = 512
 READ_COUNT = 512
-EXTEND_COUNT = 2000
-#: Bytes in one append, roughly: a large batch keeps Redis from serving others.
+#: Bytes in one append and one read, roughly: a large batch keeps Redis, and this node, from serving others.
 APPEND_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+#: Attempts that a caller's time is enough for, if Redis is silent in each.
+ATTEMPTS = 4
+#: How long the writer's connection may be idle before the writer asks whether it still leads to Redis, in seconds.
+PROBE = 10.0
 #: How long the reader waits for a quiet stream before it looks whether the log is still the same, in seconds.
 READ_BLOCK = 2.0
 #: How long the reader leaves the reading to a busy writer, in seconds.
@@ -54,8 +63,8 @@ REST = 0.1
 class Follower(Protocol):
     """What a node does with the log that it follows. Both methods are synchronous."""
 
-    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
-        """Nothing is known of the log before ``position``, which was stored at ``ms`` (Redis's time) or before."""
+    def restart(self, position: Position, why: RestartReason) -> None:
+        """Nothing is known of the log before ``position``."""
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
         """These are the next entries, in order and without a gap."""
@@ -123,6 +132,10 @@ class Log:
         self._link = link
         self._producer = uuid.uuid4().hex
         self._sequence = 1
+        #: The epoch of the log as Redis last told it; ``None`` before.
+        self._epoch: int | None = None
+        self._read_size = ReadSize(READ_COUNT, READ_BYTES)
+        self._reader: RedisLink | None = None
         self._queue: deque[Append] = deque()
         self._wake: asyncio.Event | None = None
         self._busy = False
@@ -149,6 +162,7 @@ class Log:
 
         :returns: ``STORED``, or why an entry about a room was refused.
         :raises PublishTimeout: after ``publish_timeout`` seconds.
+        :raises PublishAbandoned: if Redis lost its data while the entry was on its way.
         :raises RuntimeError: if Redis could not store this entry.
         """
         loop = asyncio.get_running_loop()
@@ -205,42 +219,71 @@ class Log:
         """Stores what is queued, for ever. To be run as a task."""
         self._wake = asyncio.Event()
         self._checked = 0
-        link = self._link(self.publish_timeout)
+        link = self._link(self.publish_timeout / ATTEMPTS)
         backoff = Backoff()
+        batch: list[Append] = []
+        first: int | None = None  # the epoch in which the batch was first sent
         try:
             while True:
                 for _ in range(2):  # callers that waited for the last batch may append more
                     if not self._queue:
                         await asyncio.sleep(0)
-                while not self._queue:
+                while not self._queue and not batch:
                     self._rests.set()
-                    self._wake.clear()
-                    await self._wake.wait()
-                batch = self._take()
-                self._busy = True
-                again = False
-                while True:
-                    try:
+                    await self._wait_for_work(link)
+                try:
+                    await self._prepare(link)
+                    if not batch:
+                        batch = self._take()
+                    if batch:
+                        again, first = first, first or self._epoch
                         await self._store(link, batch, again)
-                        break
-                    except RedisUnavailable as error:
-                        again = True
-                        self.appends = False
-                        self._rests.set()
-                        self.logger.warning("can't write to the log, will try again: %s", error)
-                        await backoff.wait()
-                backoff.reset()
-                self.appends = True
-                self._busy = False
-                self._note_idle()
+                except ReplyTooLarge:
+                    self._read_size.too_large()
+                except RedisUnavailable as error:
+                    self.appends = False
+                    self._rests.set()
+                    self.logger.warning("can't write to the log, will try again: %s", error)
+                    await backoff.wait()
+                else:
+                    backoff.reset()
+                    self.appends = True
+                    batch, first = [], None
+                    self._busy = False
+                    self._note_idle()
         finally:
             self._busy = False
             self._note_idle()
             self._rests.set()
             await link.close()
 
+    async def _wait_for_work(self, link: RedisLink) -> None:
+        """Waits until something is queued. Looks now and then whether the connection still leads to Redis."""
+        assert self._wake is not None
+        self._wake.clear()
+        timer = asyncio.get_running_loop().call_later(PROBE, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        if not self._queue and link.connected:
+            with suppress(RedisUnavailable):  # the next append opens another connection
+                await link.call("PING")
+
+    async def _prepare(self, link: RedisLink) -> None:
+        """Opens a connection if there is none. What is sent over a new one must be meant for the log as it is there."""
+        await link.open()
+        if self._epoch is None:
+            await self.tail(link)
+        cursor = None if self.partition is None else self.partition.cursor
+        if cursor is not None and cursor.at is not None and not cursor.broken and link.number != self._checked:
+            try:
+                await self._look_back(link)
+                self._checked = link.number
+            except LogBroken as error:
+                cursor.break_(error)
+
     def _take(self) -> list[Append]:
         batch: list[Append] = []
+        self._busy = bool(self._queue)
         size = 0
         while self._queue and len(batch) < APPEND_COUNT and size < APPEND_BYTES:
             append = self._queue.popleft()
@@ -249,10 +292,15 @@ class Log:
             batch.append(append)
         return batch
 
-    async def _store(self, link: RedisLink, batch: Sequence[Append], again: bool) -> None:
+    async def _store(self, link: RedisLink, batch: Sequence[Append], again: int | None) -> None:
+        """Stores a batch.
+
+        :param again: if it may be stored already: the epoch in which it was first sent.
+        """
         producer = self.keys.producer(self._producer)
-        keys = [self.keys.log, self.keys.meta, producer, self.keys.closes]
-        arguments: list[Argument] = [self._sequence, self.retention, self.max_length, len(batch)]
+        keys = [self.keys.log, self.keys.meta, producer, self.keys.closes, self.keys.closed]
+        epoch = "" if again is None else again
+        arguments: list[Argument] = [self._sequence, epoch, self.retention, self.max_length, len(batch)]
         for append in batch:
             arguments.append(len(append.fields))
             arguments += append.fields
@@ -268,17 +316,25 @@ class Log:
         except RedisUnavailable:
             raise
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
-            stored, refusals = await self._stored(link, producer) if again else (0, b"")
+            stored, refusals = await self._stored(link, producer) if again is not None else (0, b"")
             if stored < self._sequence + len(batch) - 1:
-                self._producer, self._sequence = uuid.uuid4().hex, 1  # nobody will send this batch again
-                for append in batch:
-                    if not append.future.done():
-                        append.future.set_exception(type(error)(*error.args))
+                self._give_up(batch, partial(type(error), *error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, refusals.split(b"\n"))]
+        self._epoch = int(reply[0])
+        if reply[2:] == [b"0", b"epoch"]:
+            self._give_up(batch, PublishAbandoned)
+            return
         self._sequence += len(batch)
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
+
+    def _give_up(self, batch: Sequence[Append], error: Callable[[], Exception]) -> None:
+        """Nobody will send this batch again. An earlier try that is still on its way must not be taken for the next."""
+        self._producer, self._sequence = uuid.uuid4().hex, 1
+        for append in batch:
+            if not append.future.done():
+                append.future.set_exception(error())
 
     def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:
         """A batch is stored, up to ``position``. Its callers are told once this node has dispatched that."""
@@ -309,23 +365,24 @@ class Log:
     async def _write_and_read(self, link: RedisLink, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs the append script and reads, in one round trip, what follows the last entry read."""
         cursor = None if self.partition is None else self.partition.cursor
-        if cursor is None or cursor.at is None or cursor.broken or not link.connected:
+        if cursor is None or cursor.at is None or cursor.broken:
             return await link.run(APPEND, keys, arguments)
-        if link.number != self._checked:
-            try:
-                await self._look_back(link)
-            except LogBroken as error:
-                cursor.break_(error)
-                return await link.run(APPEND, keys, arguments)
-            self._checked = link.number
         self._rests.clear()
-        since, restarts = cursor.id, cursor.restarts
+        asked, since, restarts = cursor.at, cursor.id, cursor.restarts
+        size = self._read_size
         reply, found = await link.run_many(
-            [(APPEND, keys, arguments)], ("XREAD", "COUNT", READ_COUNT, "STREAMS", self.keys.log, since)
+            [(APPEND, keys, arguments)],
+            ("XREAD", "COUNT", size.count, "STREAMS", self.keys.log, since),
+            limit=size.limit,
         )
+        if not isinstance(reply, Exception):
+            try:
+                cursor.told(asked, Position(int(reply[0]), int(reply[1])))
+            except LogBroken as error:
+                self._suspect(error)
         if cursor.restarts == restarts and not cursor.broken and not isinstance(found, Exception):
             try:
-                self._take_in(found, since)
+                self._take_in(link, found, since)
             except LogBroken as error:
                 cursor.break_(error)
             except Exception:  # the supervised reader finds a hole in place of these entries
@@ -351,7 +408,36 @@ class Log:
         :param retention: what this node needs, in milliseconds; 0 leaves the log's own.
         """
         epoch, n, ms = await link.run(TAIL, [self.keys.log, self.keys.meta], [retention])
-        return Position(int(epoch), int(n)), int(ms)
+        self._epoch = int(epoch)
+        return Position(self._epoch, int(n)), int(ms)
+
+    def witness(self) -> Callable[[Position], None]:
+        """To be called before Redis is asked for something whose answer says where the log ends.
+
+        :returns: what is to be called with that position. It raises :class:`RedisUnavailable` if the log ends before
+            what this node had read when it asked: the log lost entries that clients have seen.
+        """
+        assert self.partition is not None
+        cursor = self.partition.cursor
+        asked = cursor.at
+
+        def told(tail: Position) -> None:
+            if asked is None:
+                return
+            try:
+                cursor.told(asked, tail)
+            except LogBroken as error:
+                self._suspect(error)
+                raise RedisUnavailable("Redis has just lost the end of the log") from None
+
+        return told
+
+    def _suspect(self, error: LogBroken) -> None:
+        """Has the reader look at once: it may be waiting for a quiet stream."""
+        assert self.partition is not None
+        self.partition.cursor.break_(error)
+        if self._reader is not None:
+            self._reader.abort()
 
     async def follow(self, follower: Follower) -> None:
         """Reads the log, for ever. To be run as a task; run again, it goes on where it was.
@@ -361,14 +447,15 @@ class Log:
         assert self.partition is not None
         self._follower = follower
         cursor = self.partition.cursor
-        link = self._link(self.publish_timeout)
+        self._reader = link = self._link(self.publish_timeout / ATTEMPTS)
         backoff = Backoff()
+        size = self._read_size
         try:
             while True:
                 try:
                     if cursor.at is None:
                         await self._begin(link, RestartReason.BOOT)
-                    elif not link.connected:
+                    elif not link.connected and not cursor.broken:
                         await self._look_back(link)
                     if cursor.broken:
                         assert cursor.at is not None
@@ -377,12 +464,13 @@ class Log:
                     await self._rest()
                     since = cursor.id
                     reply = await link.call(
-                        *("XREAD", "COUNT", READ_COUNT, "BLOCK", int(READ_BLOCK * 1000)),
+                        *("XREAD", "COUNT", size.count, "BLOCK", int(READ_BLOCK * 1000)),
                         *("STREAMS", self.keys.log, since),
-                        timeout=READ_BLOCK + self.publish_timeout,
+                        timeout=READ_BLOCK + self.publish_timeout / ATTEMPTS,
+                        limit=size.limit,
                     )
                     if reply:
-                        self._take_in(reply, since)
+                        self._take_in(link, reply, since)
                     else:
                         await self._look_at_quiet_log(link)
                     self.read_at = asyncio.get_running_loop().time()
@@ -390,10 +478,13 @@ class Log:
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:
                     cursor.break_(error)
+                except ReplyTooLarge:
+                    size.too_large()
                 except RedisUnavailable as error:
                     self.logger.warning("can't read the log, will try again: %s", error)
                     await backoff.wait()
         finally:
+            self._reader = None
             await link.close()
 
     async def _begin(self, link: RedisLink, why: RestartReason) -> None:
@@ -411,9 +502,10 @@ class Log:
 
     def _restart(self, verdict: Restart) -> None:
         assert self._follower is not None
+        self._epoch = verdict.position.epoch
         self._follower.restart(*verdict)
 
-    def _take_in(self, reply: Any, since: str) -> None:
+    def _take_in(self, link: RedisLink, reply: Any, since: str) -> None:
         """Dispatches what was read behind the id ``since``.
 
         :raises LogBroken: if it does not follow what was read before.
@@ -423,6 +515,7 @@ class Log:
         assert self.partition is not None
         assert self._follower is not None
         items = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
+        self._read_size.read(items, link.received)
         for verdict in self.partition.cursor.read(items, since):
             if isinstance(verdict, Restart):
                 self._restart(verdict)
@@ -445,22 +538,3 @@ class Log:
         verdict = cursor.quiet(at, *await self.tail(link, self.retention))
         if verdict is not None:
             self._restart(verdict)
-
-    async def backwards(self, epoch: int, floor: int, ms: int, take: Callable[[list[Entry]], bool]) -> None:
-        """Reads the entries up to ``floor``, backwards, as far as the epoch is stored.
-
-        :param ms: when entry ``floor`` was stored, or later (Redis's time).
-        :param take: called with each chunk, oldest first, that ends where the one before it began; returns whether to
-            go on.
-        :raises RedisUnavailable: if Redis does not answer.
-        """
-        link = self._link(self.publish_timeout)
-        reading = Backwards(epoch, floor, ms, self.logger)
-        try:
-            while reading.more:
-                items = await link.call("XREVRANGE", self.keys.log, reading.end, "-", "COUNT", EXTEND_COUNT)
-                chunk = reading.chunk(items)
-                if chunk and not take(chunk):
-                    return
-        finally:
-            await link.close()

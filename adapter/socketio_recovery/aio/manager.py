@@ -57,11 +57,12 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         :func:`can_recover`: all clients but those in Python.
     :param max_length: how many entries the log keeps at most, roughly. A client that missed more can't recover
         (``"trimmed"``). The default is 0: only time limits the log.
-    :param window_bytes: memory for the recent log, in bytes, roughly. A client that missed more can't recover
-        (``"limit"``). The default is 64 MiB.
+    :param window_bytes: memory for the recent log, in bytes, roughly. What it does not hold is read from Redis for
+        clients that missed it. The default is 64 MiB.
     :param max_queue: how many packets may wait for one client. A client further behind is disconnected, and recovers
         when it reads again. A client may also owe so many acknowledgements; when it owes more, the oldest is forgotten.
         The default is 5000.
+    :param max_queue_bytes: how many bytes may wait for one client, as ``max_queue``. The default is 16 MiB.
     :param heartbeat_interval: how often this node refreshes its sessions in Redis, in seconds. The default is 10.
     :param publish_timeout: how long an ``emit``, or a change of rooms, may wait for Redis, in seconds. The default is
         10.
@@ -90,6 +91,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         max_length: int = 0,
         window_bytes: int = 64 << 20,
         max_queue: int = 5000,
+        max_queue_bytes: int = 16 << 20,
         heartbeat_interval: float = 10,
         publish_timeout: float = 10,
         handshake_timeout: float = 10,
@@ -103,6 +105,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             max_length=max_length,
             window_bytes=window_bytes,
             max_queue=max_queue,
+            max_queue_bytes=max_queue_bytes,
             heartbeat_interval=heartbeat_interval,
             publish_timeout=publish_timeout,
             handshake_timeout=handshake_timeout,
@@ -260,7 +263,6 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         - ``"expired"``: it came back later than ``max_disconnection_duration``.
         - ``"epoch"``: Redis lost the end of the log since, in a failover or a crash.
         - ``"trimmed"``: the log no longer holds everything that it missed.
-        - ``"limit"``: what it missed does not fit into ``window_bytes``.
         - ``"offset"``: it names an offset that no event has had.
         - ``"damaged"``: its record in Redis is not as this library writes it.
         - ``"malformed"``: its ``pid`` or offset does not have the form that this library gives them.
@@ -298,6 +300,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
         :param volatile: do not replay it to clients that recover: for what is soon out of date.
         :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+        :raises PublishAbandoned: if Redis loses its data while the event is on its way.
         :raises TypeError: for data or a room that can't be serialised.
 
         With ``ignore_queue=True`` it goes to this node's clients only, past the log; with a callback it goes
@@ -465,7 +468,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             rooms: Sequence[Room] = list(room)
         else:
             rooms = () if room is None else (room,)
-        for connection in list(self.node.connections.members(namespace, rooms)) if self.node is not None else ():
+        for connection in list(self.node.connections.live.members(namespace, rooms)) if self.node is not None else ():
             yield connection.sid, connection.transport
 
     def get_rooms(self, sid: str, namespace: str) -> list[Room]:
@@ -481,12 +484,10 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a copy, for inspection."""
         if self.node is None:
             return {}
-        connections = self.node.connections
+        live = self.node.connections.live
         return {
-            namespace: {
-                room: {c.sid: c.transport for c in members} for room, members in connections.rooms(namespace).items()
-            }
-            for namespace in connections.namespaces()
+            namespace: {room: {c.sid: c.transport for c in members} for room, members in live.rooms(namespace).items()}
+            for namespace in self.node.connections.namespaces()
         }
 
     @rooms.setter

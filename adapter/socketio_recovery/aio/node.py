@@ -27,7 +27,8 @@ from .catch_up import CatchUp
 from .connecting import Connecting
 from .heartbeat import Heartbeats
 from .leaving import Leaving
-from .log import READ_BLOCK, Log
+from .log import ATTEMPTS, READ_BLOCK, Log
+from .look_back import LookBack
 from .membership_log import MembershipLog
 from .orphans import Orphans
 from .redis_link import RedisLink
@@ -38,7 +39,6 @@ from .sessions import Sessions
 from .tasks import KeyedQueue, supervise
 from .upstream.engineio_transport import Transports
 from .upstream.socketio_server import Hooks, SocketIOServer
-from .window_extension import WindowExtension
 
 
 class Background:
@@ -137,13 +137,14 @@ class Node:
             metrics,
         )
         self.sessions = Sessions(
-            ScriptCalls(link(settings.publish_timeout)),
+            ScriptCalls(link(settings.handshake_timeout / ATTEMPTS)),
             keys,
             name,
             durations.max_disconnection,
             durations.ttl,
             durations.lease,
             settings.handshake_timeout,
+            self.log.witness,
         )
         self.membership = MembershipLog(self.log, keys)
         self.callbacks = Callbacks(name, self.log, codecs[0], self.tasks)
@@ -160,10 +161,28 @@ class Node:
         )
         effects = _Effects(manager, self.transports, self.leaving, self.callbacks, logger)
         self.delivery = Delivery(
-            self.partition, self.connections, codecs, effects, name, settings.max_queue, logger, metrics
+            self.partition,
+            self.connections,
+            codecs,
+            effects,
+            name,
+            settings.max_queue,
+            settings.max_queue_bytes,
+            logger,
+            metrics,
         )
-        self.extension = WindowExtension(self.partition, self.delivery, self.log, settings.handshake_timeout)
-        self.catch_up = CatchUp(self.delivery, self.transports.close, self.leaving.start_disconnect, logger, metrics)
+        self.look_back = LookBack(
+            self.partition, self.delivery, keys, link, settings.publish_timeout / ATTEMPTS, logger
+        )
+        self.catch_up = CatchUp(
+            self.delivery,
+            self.look_back,
+            self.transports.close,
+            self.leaving.start_disconnect,
+            self.endings.damaged,
+            logger,
+            metrics,
+        )
         self.connecting = Connecting(
             upstream,
             self.transports,
@@ -171,7 +190,6 @@ class Node:
             self.connections,
             self.sessions,
             self.endings,
-            self.extension,
             self.leaving,
             settings.can_recover,
             settings.handshake_timeout,
@@ -258,6 +276,7 @@ class Node:
     async def close(self) -> None:
         """Ends application code that runs, and tells Redis what is still to be told."""
         await self.tasks.cancel()
+        await self.look_back.close()
         with suppress(RedisUnavailable):
             await self.endings.finish()
         await self.sessions.calls.close()

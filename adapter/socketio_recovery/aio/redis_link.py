@@ -7,17 +7,22 @@ Two habits of client libraries do harm here, so commands do not go through their
 
 A :class:`RedisLink` is one connection that one task uses. It sends a command once. Only the caller knows whether a
 retry is safe.
+
+Time limits are for silence, not for completion: a large reply on a slow link takes its time. (Without hiredis 3.2 or
+newer a reply has to be complete in that time.) A connection that died without a word is found out by the silence, and
+by TCP's keepalive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, ReplyTooLarge
 from ..redis.scripts import Argument, Call, Script
 
 try:
@@ -29,6 +34,13 @@ except ImportError:
 _PUSH: Any = getattr(hiredis, "PushNotification", ())
 _FAST = hasattr(hiredis, "pack_command")
 
+#: How TCP finds out that the other end is gone: after 10 s without a word, three questions, 5 s apart.
+KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+
 #: Replies that mean "not now" rather than "no". Client libraries cut the code off where they have a class for it.
 _NOT_NOW_CLASSES = {"BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"}
 _NOT_NOW_CODES = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "UNBLOCKED")
@@ -38,7 +50,7 @@ class RedisLink:
     """A connection of its own to the server that ``client`` connects to.
 
     :param client: an asyncio client of redis-py, valkey-py or fakeredis. Its pool is not used.
-    :param timeout: how long a command may take, in seconds.
+    :param timeout: how long Redis may be silent, in seconds.
     """
 
     def __init__(self, client: Any, timeout: float) -> None:
@@ -54,30 +66,35 @@ class RedisLink:
         self._fast: RedisTransport | None = None
         #: How many connections it has opened so far.
         self.number = 0
+        #: Bytes of the last replies; 0 if they are not known.
+        self.received = 0
 
     @property
     def connected(self) -> bool:
         """Whether the next command goes where the last one went."""
         return self._connection is not None
 
-    async def call(self, *command: Argument, timeout: float | None = None) -> Any:
+    async def call(self, *command: Argument, timeout: float | None = None, limit: int = 0) -> Any:
         """One command and its reply, undecoded.
 
+        :param timeout: how long Redis may be silent, in seconds, instead of what the link was made with.
+        :param limit: how many bytes the reply may have; 0 for no limit.
         :raises RedisUnavailable: if there is no connection or no reply; the command may have been executed.
+        :raises ReplyTooLarge: if the reply has more bytes.
         """
-        return raised((await self._exchange([command], timeout or self._timeout))[0])
+        return raised((await self._exchange([command], timeout or self._timeout, limit))[0])
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Runs a script, as :meth:`call`. See https://redis.io/docs/latest/commands/evalsha/."""
         return raised((await self.run_many([(script, keys, arguments)]))[0])
 
-    async def run_many(self, calls: Sequence[Call], *more: Sequence[Argument]) -> list[Any]:
+    async def run_many(self, calls: Sequence[Call], *more: Sequence[Argument], limit: int = 0) -> list[Any]:
         """Runs scripts one after the other, then ``more`` commands, in one round trip. Replies may be exceptions.
 
         A script that the server does not know is loaded and then run, after the others.
         """
         commands = [("EVALSHA", s.sha, len(keys), *keys, *arguments) for s, keys, arguments in calls]
-        replies = await self._exchange([*commands, *more], self._timeout)
+        replies = await self._exchange([*commands, *more], self._timeout, limit)
         unknown = [i for i, reply in enumerate(replies) if _is(reply, {"NoScriptError"}, ("NOSCRIPT",))]
         if unknown:
             commands = [("EVAL", calls[i][0].source, *commands[i][2:]) for i in unknown]
@@ -85,21 +102,31 @@ class RedisLink:
                 replies[i] = reply
         return replies
 
-    async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float, limit: int = 0) -> list[Any]:
+        sent = False
         try:
-            if self._fast is None:
+            if self._connection is None:
                 async with asyncio.timeout(timeout):
-                    if self._connection is None:
-                        await self._connect()
-                    replies = await self._talk(commands)
+                    await self._connect()
+            self._fast = self._fast or RedisTransport.take_over(self._connection)
+            if not commands:
+                return []
+            packed = _packed(self._connection, commands)
+            sent = True
+            if self._fast is not None:
+                replies = await self._fast.exchange(packed, len(commands), timeout, limit)
+                self.received = self._fast.received
             else:
-                replies = await self._fast.exchange(_packed(self._connection, commands), len(commands), timeout)
+                async with asyncio.timeout(timeout):
+                    replies = await self._talk(packed, len(commands))
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
-                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
+                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s", sent) from error
+            if isinstance(error, RedisUnavailable):
+                raise
             if isinstance(error, OSError) or _is_library(error):
-                raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
+                raise RedisUnavailable(f"{type(error).__name__}: {error}", sent) from error
             raise
         for reply in replies:
             gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
@@ -108,18 +135,17 @@ class RedisLink:
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
         return replies
 
-    async def _talk(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    async def _talk(self, packed: Any, count: int) -> list[Any]:
         connection = self._connection
-        await connection.send_packed_command(_packed(connection, commands), check_health=False)
+        await connection.send_packed_command(packed, check_health=False)
         replies = []
-        for _ in commands:
+        for _ in range(count):
             try:
                 replies.append(await connection.read_response(disable_decoding=True))
             except Exception as error:
                 if not _is_reply(error):
                     raise
                 replies.append(error)
-        self._fast = RedisTransport.take_over(connection)
         return replies
 
     async def _connect(self) -> None:
@@ -128,9 +154,25 @@ class RedisLink:
             backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
             connection.retry = type(connection.retry)(backoff, 0)
         connection.socket_timeout = None  # each exchange has its own
+        if hasattr(connection, "socket_keepalive"):  # not on a Unix domain socket
+            connection.socket_keepalive = True
+            connection.socket_keepalive_options = connection.socket_keepalive_options or KEEPALIVE
         self.number += 1
         self._connection = connection  # closed by close(), also when it is cancelled on its way
         await connection.connect()
+
+    async def open(self) -> None:
+        """Opens a connection, if there is none.
+
+        :raises RedisUnavailable: if that fails; nothing was sent.
+        """
+        if self._connection is None:
+            await self._exchange([], self._timeout)
+
+    def abort(self) -> None:
+        """Ends the exchange that another task is waiting for: it raises :class:`RedisUnavailable`."""
+        if self._fast is not None:
+            self._fast.abort()
 
     async def close(self) -> None:
         """Closes the connection; the next command opens another."""
@@ -154,6 +196,10 @@ class RedisTransport(asyncio.Protocol):
         self._replies: list[Any] = []
         self._missing = 0
         self._done: asyncio.Future[list[Any]] | None = None
+        #: Bytes of the replies so far, and how many they may have; 0 for no limit.
+        self.received = 0
+        self._limit = 0
+        self._heard = 0.0  # when bytes came (event loop time, seconds)
         self._lost: Exception | None = None
         transport.set_protocol(self)
 
@@ -165,10 +211,11 @@ class RedisTransport(asyncio.Protocol):
             return None
         return cls(connection, writer.transport)  # type: ignore[arg-type]
 
-    async def exchange(self, commands: bytes, count: int, timeout: float) -> list[Any]:
+    async def exchange(self, commands: bytes, count: int, timeout: float, limit: int = 0) -> list[Any]:
         """Sends ``count`` commands, and waits for as many replies.
 
-        :raises TimeoutError: if they are not there after so many seconds.
+        :raises TimeoutError: if nothing comes for so many seconds.
+        :raises ReplyTooLarge: if more than ``limit`` bytes come.
         :raises OSError: if the connection is lost.
         """
         if self._lost is not None:
@@ -178,14 +225,22 @@ class RedisTransport(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._done = loop.create_future()
         self._missing = count
-        timer = loop.call_later(timeout, self._time_out)
+        self.received, self._limit = 0, limit
+        self._heard = loop.time()
+        self._timer = loop.call_later(timeout, self._look_at_time, timeout)
         try:
             self._transport.write(commands)
             return await self._done
         finally:
-            timer.cancel()
+            self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._heard = asyncio.get_running_loop().time()
+        if self._limit and self.received > self._limit:
+            self._fail(ReplyTooLarge(f"a reply has more than {self._limit} bytes"))
+            self._transport.abort()
+            return
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
@@ -200,11 +255,22 @@ class RedisTransport(asyncio.Protocol):
             self._fail(ConnectionError(f"not the Redis protocol: {error}"))
             self._transport.abort()
 
+    def abort(self) -> None:
+        """Ends the exchange and the connection."""
+        self._fail(ConnectionAbortedError("given up"))
+        self._transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(exc if isinstance(exc, OSError) else ConnectionError("Connection closed by server."))
 
-    def _time_out(self) -> None:
-        if self._done is not None and not self._done.done():  # else the reply came at the same time
+    def _look_at_time(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._done is None or self._done.done():  # the reply came at the same time
+            return
+        rest = self._heard + timeout - loop.time()
+        if rest > 0:
+            self._timer = loop.call_later(rest, self._look_at_time, timeout)
+        else:
             self._fail(TimeoutError())
 
     def _fail(self, error: Exception) -> None:

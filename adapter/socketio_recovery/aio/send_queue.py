@@ -38,7 +38,9 @@ class SendQueue(asyncio.Queue[Any]):
         self._tcp: asyncio.Transport | None = None
         self._compresses = False
         self._writer_waits = False
-        self._drains: Sequence[tuple[int, asyncio.Future[None]]] = ()
+        self._drains: Sequence[tuple[int, int, asyncio.Future[None]]] = ()
+        #: Bytes that wait.
+        self.bytes = 0
 
     # -- the fast path ------------------------------------------------------------------------------
 
@@ -79,26 +81,42 @@ class SendQueue(asyncio.Queue[Any]):
 
     # -- who waits for room -------------------------------------------------------------------------
 
-    async def drained(self, size: int) -> None:
-        """Waits until no more than ``size`` packets wait, or until :meth:`wake` is called."""
-        if self.qsize() <= size:
+    async def drained(self, size: int, most_bytes: int) -> None:
+        """Waits until no more than ``size`` packets and ``most_bytes`` bytes wait, or :meth:`wake` is called."""
+        if self.holds(size, most_bytes):
             return
-        waits = (size, asyncio.get_running_loop().create_future())
+        waits = (size, most_bytes, asyncio.get_running_loop().create_future())
         self._drains = [*self._drains, waits]
         try:
-            await waits[1]
+            await waits[2]
         finally:
             self._drains = [other for other in self._drains if other is not waits]
 
     def wake(self) -> None:
         """Ends all :meth:`drained`, whatever waits: the transport is lost, or a connection is over."""
-        for _, future in self._drains:
+        for *_, future in self._drains:
             if not future.done():
                 future.set_result(None)
 
-    def _get(self) -> Any:  # asyncio calls it for each packet that leaves the queue; made to be overridden
+    def holds(self, size: int, most_bytes: int) -> bool:
+        """Whether no more than ``size`` packets and ``most_bytes`` bytes wait."""
+        return self.qsize() <= size and self.bytes <= most_bytes
+
+    # asyncio calls these for each packet that comes or goes; they are made to be overridden
+
+    def _put(self, item: Any) -> None:
+        super()._put(item)
+        self.bytes += _size(item)
+
+    def _get(self) -> Any:
         packet = super()._get()
-        for size, future in self._drains:
-            if self.qsize() <= size and not future.done():
+        self.bytes -= _size(packet)
+        for size, most_bytes, future in self._drains:
+            if self.holds(size, most_bytes) and not future.done():
                 future.set_result(None)
         return packet
+
+
+def _size(packet: Any) -> int:
+    data = getattr(packet, "data", None)
+    return len(data) if isinstance(data, (str, bytes)) else 0

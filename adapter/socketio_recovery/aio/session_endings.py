@@ -47,6 +47,16 @@ class SessionEndings:
         sid, token = connection.sid, connection.token
         return await self._call(sid, lambda: self.sessions.forget(sid, token))
 
+    async def damaged(self, connection: Connection) -> None:
+        """The record does not agree with the log: nobody can go on with the session any more."""
+        sid, token = connection.sid, connection.token
+
+        async def note() -> bool:
+            await self.sessions.damaged(sid, token)
+            return True
+
+        await self._call(sid, note)
+
     async def _call(self, sid: str, call: Callable[[], Awaitable[bool]]) -> bool:
         try:
             return await call()

@@ -17,10 +17,10 @@ What a record says is in ``session_record.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..entries import EVICT, Position, dump
+from ..entries import EVICT, Offset, Position, dump
 from ..errors import SessionGone
 from ..reasons import Outcome
 from ..redis.keys import Keys
@@ -46,6 +46,8 @@ class Sessions:
     :param ttl: how long a session lives without a heartbeat, in milliseconds.
     :param lease: how long an owner has to show that it lives, past that, in milliseconds.
     :param timeout: how long a call may take, in seconds.
+    :param witness: is called before Redis is asked for something whose answer says where the log ends; returns what is
+        to be called with that. See :meth:`Log.witness`.
 
     Every method raises :class:`RedisUnavailable` if Redis does not answer in time.
     """
@@ -57,7 +59,15 @@ class Sessions:
     ORPHAN_GRACE = 86_400_000
 
     def __init__(
-        self, calls: ScriptCalls, keys: Keys, node: str, max_disconnection: int, ttl: int, lease: int, timeout: float
+        self,
+        calls: ScriptCalls,
+        keys: Keys,
+        node: str,
+        max_disconnection: int,
+        ttl: int,
+        lease: int,
+        timeout: float,
+        witness: Callable[[], Callable[[Position], None]],
     ) -> None:
         self.calls = calls
         self.keys = keys
@@ -66,6 +76,7 @@ class Sessions:
         self.ttl = ttl
         self.lease = lease
         self.timeout = timeout
+        self.witness = witness
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         return await self.calls.run(script, keys, arguments, self.timeout)
@@ -78,27 +89,39 @@ class Sessions:
 
         :returns: its birth: the log's last entry.
         """
+        told = self.witness()
         epoch, n = await self._run(
             CREATE,
             [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned],
             *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.ORPHAN_GRACE),
         )
-        return Position(int(epoch), int(n))
+        birth = Position(int(epoch), int(n))
+        told(birth)
+        return birth
 
-    async def claim(self, pid: Pid, namespace: str, token: str, transport: str) -> Record | Refused:
-        """Makes ``token`` the owner of the session. Nothing changes if it is refused."""
+    async def claim(
+        self, pid: Pid, namespace: str, token: str, transport: str, offset: Offset | None = None
+    ) -> Record | Refused:
+        """Makes ``token`` the owner of the session. Nothing changes if it is refused.
+
+        :param offset: that of the last event that the client has seen; the record says whether the log holds it.
+        """
+        told = self.witness()
         try:
             reply = await self._run(
                 CLAIM,
                 [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
                 *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
-                *(self.ttl, self.ORPHAN_GRACE),
+                *(self.ttl, self.ORPHAN_GRACE, offset.id if offset is not None else ""),
             )
         except Exception as error:
             if not _damaged(error):
                 raise
             return Refused(Outcome.DAMAGED, str(error))
-        return read_claim(reply)
+        record = read_claim(reply)
+        if isinstance(record, Record):
+            told(record.last)
+        return record
 
     async def detach(self, sid: str, token: str, failed: bool = False) -> bool:
         """The owner's transport is gone; the session waits.
@@ -120,8 +143,12 @@ class Sessions:
         :raises TypeError: if it is not JSON; nothing is stored.
         :raises SessionGone: if ``token`` is not the owner's.
         """
-        if not await self._run(SAVE, [self.keys.session(sid)], token, encode_data(data)):
+        if not await self._run(SAVE, [self.keys.session(sid)], token, "data", encode_data(data)):
             raise SessionGone(sid)
+
+    async def damaged(self, sid: str, token: str) -> None:
+        """Notes that the session's record does not agree with the log: nobody can claim the session any more."""
+        await self._run(SAVE, [self.keys.session(sid)], token, "damaged", 1)
 
     async def heartbeat(self, heartbeats: Sequence[Heartbeat]) -> dict[int, bool]:
         """Keeps sessions alive and stores what changed.
@@ -138,7 +165,9 @@ class Sessions:
                 arguments += map(dump, heartbeat.closed_rooms)
             keys = [self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned]
             keys += [self.keys.session(heartbeat.sid) for heartbeat in some]
+            told = self.witness()
             reply = await self._run(HEARTBEAT, keys, *arguments)
+            told(Position(int(reply[0]), int(reply[1])))
             lost.update({first + abs(int(i)) - 1: int(i) < 0 for i in reply[2:]})
         return lost
 

@@ -14,6 +14,7 @@ class Keys:
         self.log = tag + ":log"
         self.meta = tag + ":meta"
         self.closes = tag + ":closes"
+        self.closed = tag + ":closed"
         self.owned = tag + ":owned"
         self._tag = tag
 

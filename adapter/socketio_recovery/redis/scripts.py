@@ -35,6 +35,7 @@ Call = tuple[Script, Sequence[str], Sequence[Argument]]
 APPEND: Final = Script("append")
 TAIL: Final = Script("tail")
 RENEW: Final = Script("renew")
+SEEK: Final = Script("seek")
 # Sessions.
 CREATE: Final = Script("create")
 CLAIM: Final = Script("claim")

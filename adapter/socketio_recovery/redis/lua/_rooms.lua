@@ -6,7 +6,13 @@
 -- until the log no longer reaches back to them. <room> is JSON, and data only.
 --
 -- Closing a room ends the stays of members that the script cannot know. It is noted once, in the hash
--- "closes" (<namespace>\n<room> = "n1 n2 ..."), and settled in each record when the record is next read.
+-- "closes" (<namespace>\n<room> = "n1 n2 ...", with a "+" at its end if a session has entered the room since), and
+-- settled in each record when the record is next read. The sorted set "closed" has the same by time
+-- ("<n> <namespace>\n<room>", ms), so that what is older than every record is dropped.
+
+local function entered_since(closings)
+  return string.sub(closings, -1) == '+'
+end
 
 local function closed_after(closes, namespace, room, entered)
   local list = redis.call('HGET', closes, namespace .. '\n' .. room)
@@ -34,7 +40,8 @@ local function present(session, closes, namespace, room)
   return entered
 end
 
--- Drops past stays that no replay can reach. Runs when the record has doubled since the last time.
+-- Drops past stays that no replay can reach: a claim says where the log begins, and nobody recovers from before that.
+-- Runs when the record has doubled since the last time.
 local function sweep(session, log)
   local size = redis.call('HLEN', session)
   if size < tonumber(redis.call('HGET', session, 'sweep') or 64) then return end

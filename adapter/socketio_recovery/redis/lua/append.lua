@@ -1,9 +1,12 @@
 -- Appends a batch of entries, each with its effect on a session's record, in one step.
 --
--- A batch that is stored already, because its reply was lost, is answered as it was.
+-- A batch that is stored already, because its reply was lost, is answered as it was. One that is sent again is not
+-- stored in another epoch than the one it was first sent in: what the producer had stored was lost with that epoch, and
+-- clients may have seen the batch.
 --
--- KEYS  log, meta, producer, closes, then the session records the batch touches
+-- KEYS  log, meta, producer, closes, closed, then the session records the batch touches
 -- ARGV  sequence  number of the first entry among this producer's
+--       epoch     in which the batch was first sent; '' if it is sent for the first time
 --       retention (ms) used when no node has set one, 0 = don't trim; max_length (entries, 0 = no cap)
 --       count     entries that follow, each as:
 --         fields (a count), then that many names and values for the stream
@@ -12,13 +15,14 @@
 --           close:        namespace, room
 --           end:          record (index in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
---   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...'
+--   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...';
+--   index 0, 'epoch': nothing was stored now, because the epoch is another
 
 local log = open(KEYS[1], KEYS[2])
 local producer = KEYS[3]
-local sequence, count = tonumber(ARGV[1]), tonumber(ARGV[4])
-local retention, max_length = log.retention or tonumber(ARGV[2]), tonumber(ARGV[3])
-local closes = KEYS[4]
+local sequence, count = tonumber(ARGV[1]), tonumber(ARGV[5])
+local retention, max_length = log.retention or tonumber(ARGV[3]), tonumber(ARGV[4])
+local closes, closed = KEYS[4], KEYS[5]
 local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, ['end'] = 1}
 
 local reply = {log.epoch, integer(log.n)}
@@ -29,23 +33,32 @@ if stored >= sequence + count - 1 then
   return reply
 end
 
--- What the log no longer reaches was settled in every living record long ago, and is dropped.
+if ARGV[2] ~= '' and ARGV[2] ~= log.epoch then return {log.epoch, integer(log.n), '0', 'epoch'} end
+
+-- Notes that a room was closed at n, unless nobody has entered it since it was closed before. Drops a few of the closings
+-- that are older than every record which they could still concern.
 local function note_close(field, n)
-  local oldest = floor(log)
-  local kept = n
-  for old in string.gmatch(redis.call('HGET', closes, field) or '', '%d+') do
-    if tonumber(old) > oldest then kept = old .. ' ' .. kept end
-  end
-  redis.call('HSET', closes, field, kept)
-  redis.call('PEXPIRE', closes, integer(math.max(retention * 2, 3600000)))
-  if redis.call('HLEN', closes) % 512 == 0 then
-    local all = redis.call('HGETALL', closes)
-    for i = 1, #all, 2 do
-      local last = 0
-      for old in string.gmatch(all[i + 1], '%d+') do last = math.max(last, tonumber(old)) end
-      if last <= oldest then redis.call('HDEL', closes, all[i]) end
+  local lifetime = retention > 0 and retention * 2 or 3600000
+  local old = redis.call('ZRANGEBYSCORE', closed, '-inf', integer(log.now - lifetime), 'LIMIT', 0, 4)
+  for _, member in ipairs(old) do
+    local number, room = string.match(member, '^(%d+) (.*)$')
+    local kept = {}
+    for other in string.gmatch(redis.call('HGET', closes, room) or '', '%S+') do
+      if other ~= number then kept[#kept + 1] = other end
     end
+    if string.match(kept[1] or '', '%d') then
+      redis.call('HSET', closes, room, table.concat(kept, ' '))
+    else
+      redis.call('HDEL', closes, room)
+    end
+    redis.call('ZREM', closed, member)
   end
+  local before = redis.call('HGET', closes, field)
+  if before and not entered_since(before) then return end
+  redis.call('HSET', closes, field, before and (string.gsub(before, '%+', n)) or n)
+  redis.call('ZADD', closed, integer(log.now), n .. ' ' .. field)
+  redis.call('PEXPIRE', closes, integer(lifetime))
+  redis.call('PEXPIRE', closed, integer(lifetime))
 end
 
 -- Enters or leaves a room; returns why not, if refused.
@@ -59,6 +72,10 @@ local function move(action, first, last)
   local n = integer(add(log, unpack(ARGV, first, last)))
   if action == 'enter' then
     redis.call('HSET', session, 'r:' .. room, n)
+    local closings = redis.call('HGET', closes, namespace .. '\n' .. room)
+    if closings and not entered_since(closings) then
+      redis.call('HSET', closes, namespace .. '\n' .. room, closings .. ' +')
+    end
   else
     end_stay(session, room, entered, n)
   end
@@ -84,7 +101,7 @@ end
 
 local had = log.n
 local refusals = {}
-local at = 5
+local at = 6
 for i = 1, count do
   local last = at + tonumber(ARGV[at])
   local action = ARGV[last + 1]

@@ -4,9 +4,11 @@
 -- KEYS  session, log, meta, closes, owned
 -- ARGV  namespace, hash of the secret, token, holder (node and transport, as JSON without brackets),
 --       the head of an 'evict' entry, but for the old holder and the closing bracket,
---       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline, for a node to adopt it
--- Returns 'ok', epoch, n of the last entry of the log (K), then the record's fields and values;
---      or 'unknown' | 'expired' | 'epoch', epoch, K
+--       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline, for a node to adopt it,
+--       the stream id of the entry that the client names as the last it has seen ('' = none)
+-- Returns 'ok', epoch, n of the last entry of the log (K), n of the oldest less one, whether the named entry is there
+--         (1 or 0), then the record's fields and values;
+--      or 'unknown' | 'expired' | 'epoch' | 'damaged', epoch, K
 
 local session = KEYS[1]
 local log = open(KEYS[2], KEYS[3])
@@ -19,6 +21,7 @@ local function refuse(why) return {why, log.epoch, integer(log.n)} end
 if record.hash ~= ARGV[2] or record.hash == '' then return refuse('unknown') end
 if record.adopted then return refuse('expired') end
 if record.ns ~= ARGV[1] then return refuse('unknown') end
+if record.damaged then return refuse('damaged') end
 if record.token ~= ARGV[3] then
   if log.now > tonumber(record.deadline) then return refuse('expired') end
   if record.epoch ~= log.epoch then return refuse('epoch') end
@@ -37,8 +40,11 @@ for field in pairs(record) do
   if room then present(session, KEYS[4], ARGV[1], room) end
 end
 sweep(session, log)
-local reply = redis.call('HGETALL', session)
-table.insert(reply, 1, integer(log.n))
-table.insert(reply, 1, log.epoch)
-table.insert(reply, 1, 'ok')
+local seen = 0
+if ARGV[8] ~= '' then
+  local entry = redis.call('XRANGE', log.key, ARGV[8], ARGV[8])[1]
+  if entry and entry[2][1] == 'epoch' and entry[2][2] == log.epoch then seen = 1 end
+end
+local reply = {'ok', log.epoch, integer(log.n), integer(floor(log)), seen}
+for _, value in ipairs(redis.call('HGETALL', session)) do reply[#reply + 1] = value end
 return reply
