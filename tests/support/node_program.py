@@ -175,6 +175,9 @@ def main() -> None:
             }
         )
 
+    async def ready(request: web.Request) -> web.Response:
+        return web.Response(status=200 if manager.healthy else 503)
+
     async def reset(request: web.Request) -> web.Response:
         """Forgets what the handlers have seen, for the next test that uses this node."""
         seen.clear()
@@ -189,6 +192,7 @@ def main() -> None:
     sio.attach(app)
     app.router.add_post("/do", do)
     app.router.add_get("/look", look)
+    app.router.add_get("/readyz", ready)
     app.router.add_post("/clock", clock)
     app.router.add_post("/reset", reset)
     app.on_shutdown.append(stop)

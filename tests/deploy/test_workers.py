@@ -1,0 +1,63 @@
+"""WebSocket clients of uvicorn's and gunicorn's workers, which share a port, recover from those killed and stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from local.redis_server import RedisServer
+from tests.support.chat_clients import open_client
+from tests.support.emitter import Emitter
+from tests.support.js_clients import WEBSOCKET, JsClients, settle
+from tests.support.node_process import StartNode
+
+from .workers import Workers
+
+StartWorkers = Callable[[str], Awaitable[Workers]]
+
+
+@pytest.fixture
+async def start_workers(redis_server: RedisServer, channel: str, tmp_path: Path) -> AsyncIterator[StartWorkers]:
+    started: list[Workers] = []
+
+    async def start(program: str) -> Workers:
+        for package in ("uvicorn", program):
+            if importlib.util.find_spec(package) is None:
+                pytest.skip(f"no {package} here: pip install uvicorn gunicorn")
+        started.append(Workers(program, redis_server.url, channel, tmp_path))
+        return await started[-1].start()
+
+    yield start
+    for workers in started:
+        workers.stop()
+
+
+@pytest.mark.parametrize("program", ["uvicorn", "gunicorn"])
+async def test_workers_die_and_stop(
+    start_node: StartNode, start_workers: StartWorkers, clients: JsClients, program: str
+) -> None:
+    node = await start_node()  # it emits, and serves no client
+    workers = await start_workers(program)
+    client = await open_client(clients, workers, options=WEBSOCKET)
+    sid = client.connects()[0]["sid"]
+    worker = (await client.state())["process"]
+    async with Emitter(node, sid) as emitter:
+        await client.received(10)
+        os.kill(worker, signal.SIGKILL)
+        again = await client.connected(2)
+        assert (again["recovered"], again["sid"]) == (True, sid)
+        await client.received(emitter.sent + 10)
+    assert (await client.state())["process"] != worker
+
+    await client.move(node)
+    async with Emitter(node, sid, emitter.sent) as emitter:
+        await workers.terminate()
+        again = await client.connected(3)
+        assert (again["recovered"], again["sid"]) == (True, sid)
+    assert await settle(node, client) == [("tick", i) for i in range(emitter.sent)]
+    assert len(client.connects()) == 3, client.reports
