@@ -14,7 +14,18 @@ from socketio.packet import Packet
 
 from ..connections import Connection, State
 from ..continuity import can_recover
-from ..entries import ENTER, LEAVE, Room, check_room, event_head, payload_fields
+from ..entries import (
+    ENTER,
+    LEAVE,
+    Room,
+    audience,
+    check_event,
+    check_namespace,
+    check_room,
+    event_head,
+    payload_fields,
+    skipped,
+)
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
 from ..reasons import AppendResult, Outcome
@@ -298,20 +309,23 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
         :param volatile: do not replay it to clients that recover: for what is soon out of date.
         :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
-        :raises TypeError: for data or a room that can't be serialised.
+        :raises TypeError: for data that can't be serialised, and for rooms, a namespace or a name that can't be one:
+            rooms are str or int, the others are str. Nothing is stored then.
+
+        ``to`` (or ``room``) and ``skip_sid`` take one, or several in a list, a tuple or a set. ``None`` among several
+        rooms is everybody; an id in ``skip_sid`` that nobody has is passed over.
 
         With ``ignore_queue=True`` it goes to this node's clients only, past the log; with a callback it goes
         through the log all the same.
         """
-        namespace = namespace or "/"
-        room = to or room
-        if hasattr(room, "__len__") and not isinstance(room, str):
-            if not room:
-                return  # a list of no rooms
-            rooms: list[Room] = [check_room(r) for r in room]
-        else:
-            rooms = [] if room is None else [check_room(room)]
-        skip = skip_sid if isinstance(skip_sid, (list, tuple)) else [] if skip_sid is None else [skip_sid]
+        namespace = check_namespace(namespace or "/")
+        check_event(event)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"a callback must be callable, and {callback!r} is not")
+        rooms = audience(to or room)
+        if rooms is None:
+            return
+        skip = skipped(skip_sid)
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         payload = self._codec.encode((event, *arguments))
         self._start()
@@ -352,20 +366,24 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         """Adds a client to a room, whatever node it is on, or between two connections.
 
         :raises ValueError: if the room is another session's own (its ``sid``).
-        :raises TypeError: if ``room`` can't be a room.
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
         """
-        await self._move(ENTER, sid, namespace or "/", room)
+        await self._move(ENTER, sid, namespace, room)
 
     async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
         """Removes a client from a room, whatever node it is on, or between two connections."""
-        await self._move(LEAVE, sid, namespace or "/", room)
+        await self._move(LEAVE, sid, namespace, room)
 
-    async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Any) -> None:
-        check_room(room)
+    async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str | None, room: Any) -> None:
+        namespace = check_namespace(namespace or "/")
+        room = check_room(room)
         if room is None or room == sid:
             return  # every client is always in these
         self._start()
-        result = await self._membership.move(kind, sid, namespace, room)
+        if isinstance(sid, str):
+            result = await self._membership.move(kind, sid, namespace, room)
+        else:
+            result = AppendResult.UNKNOWN_SESSION
         if result is AppendResult.SID_ROOM:
             raise ValueError(f"cannot enter a sid room: {room!r} is the id of another client")
         if result is AppendResult.UNKNOWN_SESSION:
@@ -376,9 +394,10 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         """Removes all clients from a room, on all nodes.
 
         :raises ValueError: if the room is a session's own (its ``sid``).
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
         """
-        namespace = namespace or "/"
-        check_room(room)
+        namespace = check_namespace(namespace or "/")
+        room = check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
         self._start()
@@ -423,8 +442,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
         if self.is_connected(sid, namespace):
             return True
-        self._start()
-        await self._membership.disconnect(sid, namespace)
+        await self._end(sid, namespace)
         return False
 
     def pre_disconnect(self, sid: str, namespace: str) -> str | None:
@@ -444,6 +462,11 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         elif self.is_connected(sid, namespace):
             await self.server.disconnect(sid, namespace=namespace)
         else:
+            await self._end(sid, namespace)
+
+    async def _end(self, sid: str, namespace: str) -> None:
+        namespace = check_namespace(namespace)
+        if isinstance(sid, str):  # else nobody has it
             self._start()
             await self._membership.disconnect(sid, namespace)
 
