@@ -135,6 +135,12 @@ def test_set_server_keeps_the_server_and_takes_the_json_module_of_its_packets() 
     assert manager.json is sio.packet_class.json
 
 
+def test_a_synchronous_server_is_refused_when_it_is_made() -> None:
+    """Its methods are none that it awaits: each call would be a coroutine that nobody runs."""
+    with pytest.raises(TypeError, match=r"use socketio\.AsyncServer"):
+        socketio.Server(async_mode="threading", client_manager=AsyncRedisStreamsManager(FakeAsyncRedis()))
+
+
 def test_the_logger_is_the_managers_own_or_else_the_servers() -> None:
     own, of_server = logging.getLogger("own"), logging.getLogger("of the server")
     manager = PARENT()

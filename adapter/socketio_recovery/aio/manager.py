@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from socketio import AsyncManager
+from socketio import AsyncManager, Server
 from socketio.packet import Packet
 
 from ..connections import Connection, State
@@ -143,9 +143,14 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     def set_server(self, server: Any) -> None:
         """Called by the server that this manager is given to.
 
+        :raises TypeError: if the server is a synchronous one.
         :raises ValueError: if the server's serializer is one of the application's own.
         :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
         """
+        if isinstance(server, Server):
+            raise TypeError(
+                "AsyncRedisStreamsManager is for asyncio servers: use socketio.AsyncServer in place of socketio.Server"
+            )
         if self.write_only:
             raise ValueError("a write_only manager can't serve clients: leave write_only out for a server")
         super().set_server(server)
