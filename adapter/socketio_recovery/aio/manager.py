@@ -376,7 +376,14 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         await self._move(ENTER, sid, namespace, room)
 
     async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """Removes a client from a room, whatever node it is on, or between two connections."""
+        """Removes a client from a room, whatever node it is on, or between two connections.
+
+        In a ``disconnect`` handler, the client's own rooms are only a view: ``enter_room`` and ``leave_room`` change
+        what ``sio.rooms(sid)`` says there, and nothing else. The session keeps its rooms, for the client to come back
+        to, or it ends with the handler.
+
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        """
         await self._move(LEAVE, sid, namespace, room)
 
     async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str | None, room: Any) -> None:
@@ -384,6 +391,13 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         room = check_room(room)
         if room is None or room == sid:
             return  # every client is always in these
+        own = scope.own(namespace, sid)
+        if own is not None and own.state is State.LEAVING:  # what waits for the client is not this handler's
+            if kind == ENTER:
+                own.rooms.setdefault(room, 0)
+            else:
+                own.rooms.pop(room, None)
+            return
         self._start()
         if isinstance(sid, str):
             result = await self._membership.move(kind, sid, namespace, room)

@@ -57,10 +57,15 @@ def connecting() -> Connection | None:
     return scope.connection if scope is not None and scope.request is not None else None
 
 
-def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
-    """The connection of this node that ``sid`` means in this task."""
+def own(namespace: str, sid: str | None) -> Connection | None:
+    """The connection whose handler runs in this task, if ``sid`` is its."""
     scope = current()
     own = scope.connection if scope is not None else None
     if own is not None and own.state is not State.GONE and (own.namespace, own.sid) == (namespace, sid):
         return own
-    return connections.by_sid(namespace, sid)
+    return None
+
+
+def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+    """The connection of this node that ``sid`` means in this task."""
+    return own(namespace, sid) or connections.by_sid(namespace, sid)
