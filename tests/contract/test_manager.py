@@ -101,7 +101,7 @@ def test_the_admin_ui_replaces_only_what_works_around_the_hooks() -> None:
 
 
 def test_the_constructor_sets_rooms_which_must_be_possible_though_nothing_is_kept() -> None:
-    """``rooms`` is a property here: a copy for inspection. Its setter exists for this."""
+    """``rooms`` is a property here: a view. Its setter exists for this."""
     written = []
 
     class Manager(socketio.AsyncManager):  # type: ignore[misc]

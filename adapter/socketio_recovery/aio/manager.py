@@ -30,6 +30,7 @@ from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
 from ..reasons import AppendResult, Outcome
 from ..redis.keys import Keys
+from ..rooms_view import RoomsView
 from ..settings import Settings
 from . import scope
 from .log import Append, Log
@@ -519,17 +520,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         return self._find(room, namespace) is not None
 
     @property
-    def rooms(self) -> dict[str, dict[Room, dict[str, str]]]:
-        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a copy, for inspection."""
-        if self.node is None:
-            return {}
-        connections = self.node.connections
-        return {
-            namespace: {
-                room: {c.sid: c.transport for c in members} for room, members in connections.rooms(namespace).items()
-            }
-            for namespace in connections.namespaces()
-        }
+    def rooms(self) -> Mapping[str, Mapping[Room, Mapping[str, str]]]:
+        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a view, to read. Room ``None`` is all."""
+        return RoomsView(self.node.connections) if self.node is not None else {}
 
     @rooms.setter
     def rooms(self, value: object) -> None:
