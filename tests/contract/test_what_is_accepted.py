@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,11 +26,12 @@ class Writer:
         self.manager = AsyncRedisStreamsManager(FakeAsyncRedis())
         server(client_manager=self.manager, serializer=serializer)
         self.manager._start = lambda: None  # type: ignore[method-assign]
-        self.manager._log.append = self.append  # type: ignore[method-assign]
+        self.manager._log.queue = self.queue  # type: ignore[method-assign]
 
-    async def append(self, append: Append) -> AppendResult:
+    def queue(self, append: Append) -> None:
         self.queued.append(append)
-        return AppendResult.STORED
+        append.future = asyncio.get_running_loop().create_future()
+        append.future.set_result(AppendResult.STORED)
 
     def entries(self) -> Iterator[Entry]:
         """What was queued, as a node reads it.

@@ -22,19 +22,21 @@ from ..entries import (
     check_event,
     check_namespace,
     check_room,
+    check_rooms,
     event_head,
     payload_fields,
     skipped,
 )
+from ..membership import changed
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
-from ..reasons import AppendResult, Outcome
+from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..rooms_view import RoomsView
 from ..settings import Settings
 from . import scope
 from .log import Append, Log
-from .membership_log import MembershipLog
+from .membership_log import MembershipLog, not_its_own
 from .node import Background, Node
 from .redis_client import client_for
 from .redis_link import RedisLink
@@ -343,6 +345,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
                 raise ValueError("Cannot use callback without a room set.")
             waits = (self.host_id, self.node.callbacks.keep(rooms[0], callback))
         elif kwargs.get("ignore_queue") and self.node is not None:
+            if queued := scope.moves_of_handler():
+                await self._membership.settle(queued)  # past the log, it would not come after them
             self.node.delivery.send_local(namespace, rooms, skip, payload)
             return
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
@@ -371,44 +375,54 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Adds a client to a room, whatever node it is on, or between two connections.
 
-        :raises ValueError: if the room is another session's own (its ``sid``).
+        :param room: one, or several in a list, a tuple or a set. They are entered in one step.
+        :raises ValueError: if the room is another session's own (its ``sid``). Other rooms are entered all the same.
         :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+
+        In a ``connect`` handler, what it does for the handler's own client is only queued, and it returns at once. What
+        the handler emits afterwards comes after it. When the handler ends, and before the client is accepted, all that
+        is queued is awaited. If something went wrong then, it is as if the handler had raised it.
         """
         await self._move(ENTER, sid, namespace, room)
 
     async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
         """Removes a client from a room, whatever node it is on, or between two connections.
 
+        It takes several rooms, and is queued in a ``connect`` handler, as :meth:`enter_room` is.
+
         In a ``disconnect`` handler, the client's own rooms are only a view: ``enter_room`` and ``leave_room`` change
         what ``sio.rooms(sid)`` says there, and nothing else. The session keeps its rooms, for the client to come back
         to, or it ends with the handler.
 
         :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
         """
         await self._move(LEAVE, sid, namespace, room)
 
     async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str | None, room: Any) -> None:
         namespace = check_namespace(namespace or "/")
-        room = check_room(room)
-        if room is None or room == sid:
-            return  # every client is always in these
+        # Every client is always in the room None, and in its own.
+        rooms = dict.fromkeys(room for room in check_rooms(room) if room is not None and room != sid)
         own = scope.own(namespace, sid)
         if own is not None and own.state is State.LEAVING:  # what waits for the client is not this handler's
-            if kind == ENTER:
-                own.rooms.setdefault(room, 0)
-            else:
-                own.rooms.pop(room, None)
+            changed(own.rooms, kind, rooms)
+            return
+        if not rooms:
             return
         self._start()
-        if isinstance(sid, str):
-            result = await self._membership.move(kind, sid, namespace, room)
-        else:
-            result = AppendResult.UNKNOWN_SESSION
-        if result is AppendResult.SID_ROOM:
-            raise ValueError(f"cannot enter a sid room: {room!r} is the id of another client")
-        if result is AppendResult.UNKNOWN_SESSION:
+        if not isinstance(sid, str):
+            self._get_logger().info("%r has no session: it can't %s a room", sid, kind)
+            return
+        queued = scope.moves(namespace, sid)
+        if queued is None:
             level = logging.INFO if self._find(sid, namespace) is None else logging.WARNING
-            self._get_logger().log(level, "%s has no session: it can't %s room %r", sid, kind, room)
+            await self._membership.settle(self._membership.move(kind, sid, namespace, rooms), level)
+            return
+        for room in rooms:
+            if kind == ENTER and self.is_sid_room(namespace, room):
+                raise not_its_own(room)
+        queued += self._membership.move(kind, sid, namespace, rooms)
 
     async def close_room(self, room: Any, namespace: str | None = None) -> None:
         """Removes all clients from a room, on all nodes.
@@ -512,9 +526,15 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             yield connection.sid, connection.transport
 
     def get_rooms(self, sid: str, namespace: str) -> list[Room]:
-        """The rooms of a client of this node, its own included."""
+        """The rooms of a client of this node, its own included; in its ``connect`` handler, also what is queued."""
         connection = self._find(sid, namespace)
-        return [sid, *connection.rooms] if connection is not None else []
+        if connection is None:
+            return []
+        rooms = dict(connection.rooms)
+        for move in scope.moves(namespace, sid) or ():
+            if not move.append.future.done():  # else the node has dispatched it
+                changed(rooms, move.kind, (move.room,))
+        return [sid, *rooms]
 
     def is_sid_room(self, namespace: str, room: Any) -> bool:
         return self._find(room, namespace) is not None
