@@ -245,6 +245,8 @@ def check_event(event: object) -> None:
 
 
 def _each(value: object) -> Collection[object]:
+    if value is None or type(value) is str:
+        return (value,)  # as nearly always
     one = isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Collection)
     return (value,) if one else value  # type: ignore[return-value]
 
