@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -145,14 +145,75 @@ class Entry:
         return self.kind == EVENT and not self.volatile and self.callback is None
 
 
+# -- what applications may name ---------------------------------------------------------------------
+#
+# What passes here, the readers of the log take: else an entry would be stored that each node leaves out.
+
+
 def check_room(room: object) -> Room:
-    """``room`` itself, if it can be a room.
+    """``room`` as a plain str or int, if it can be a room.
 
     :raises TypeError: for anything but a str or an int: rooms are shared between processes.
     """
-    if room is None or (isinstance(room, (str, int)) and not isinstance(room, bool)):
+    if room is None or type(room) is str or type(room) is int:
         return room
+    if isinstance(room, str):
+        return str.__str__(room)
+    if isinstance(room, int) and not isinstance(room, bool):
+        return int.__int__(room)
     raise TypeError(f"a room must be a str or an int to be shared between nodes, not {type(room).__name__}: {room!r}")
+
+
+def check_rooms(room: object) -> list[Room]:
+    """The rooms that an application names: one, or several in a list, a tuple or a set.
+
+    :raises TypeError: if one of them can't be a room.
+    """
+    return [check_room(one) for one in _each(room)]
+
+
+def audience(room: object) -> list[Room] | None:
+    """The rooms of an event, for which no rooms mean everybody; ``None`` if the event is for nobody.
+
+    ``None`` among several rooms is everybody, too.
+
+    :raises TypeError: if one of them can't be a room.
+    """
+    rooms = check_rooms(room)
+    if None in rooms:
+        return []
+    return list(dict.fromkeys(rooms)) or None
+
+
+def skipped(skip_sid: object) -> list[str]:
+    """Who is left out: the ids among what an application gives. What is no str is nobody's id."""
+    return [str.__str__(sid) for sid in _each(skip_sid) if isinstance(sid, str)]
+
+
+def check_namespace(namespace: object) -> str:
+    """``namespace`` as a plain str.
+
+    :raises TypeError: if it is no str.
+    """
+    if isinstance(namespace, str):
+        return str.__str__(namespace)
+    raise TypeError(f"a namespace must be a str, not {type(namespace).__name__}: {namespace!r}")
+
+
+def check_event(event: object) -> None:
+    """Whether ``event`` can be the name of an event.
+
+    :raises TypeError: if it is neither a str nor a number: clients refuse anything else, and disconnect.
+    """
+    if not isinstance(event, (str, int)) or isinstance(event, bool):
+        raise TypeError(f"the name of an event must be a str, not {type(event).__name__}: {event!r}")
+
+
+def _each(value: object) -> Collection[object]:
+    if value is None or type(value) is str:
+        return (value,)  # as nearly always
+    one = isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Collection)
+    return (value,) if one else value  # type: ignore[return-value]
 
 
 # -- to and from the stream -------------------------------------------------------------------------

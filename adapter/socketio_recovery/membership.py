@@ -35,6 +35,15 @@ def rooms_at(stays: Iterable[Stay], n: int) -> Rooms:
     return {s.room: s.entered for s in stays if s.entered <= n and (s.left is None or n < s.left)}
 
 
+def changed(rooms: Rooms, kind: str, moved: Iterable[Room]) -> None:
+    """Applies to a session's rooms what is not in the log, or not yet: it enters or leaves rooms."""
+    for room in moved:
+        if kind == ENTER:
+            rooms.setdefault(room, 0)
+        else:
+            rooms.pop(room, None)
+
+
 def move(rooms: Rooms, entry: Entry) -> None:
     """Applies an entry that concerns the session to its rooms: it enters or leaves, or a room closes."""
     if entry.kind == ENTER:

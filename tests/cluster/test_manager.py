@@ -86,7 +86,7 @@ async def test_rooms_and_disconnect_from_another_node(start_node: StartNode, cli
     with pytest.raises(RuntimeError, match="cannot enter a sid room"):
         await b.do(("enter_room", [sids[0], sids[1]]))
     with pytest.raises(RuntimeError, match="a room must be a str or an int"):
-        await b.do(("enter_room", [sids[0], ["a", "list"]]))
+        await b.do(("enter_room", [sids[0], 2.5]))
     await b.do(("enter_room", ["nobody", "room"]))  # silently nothing, as with AsyncRedisManager
 
 

@@ -101,7 +101,7 @@ def test_the_admin_ui_replaces_only_what_works_around_the_hooks() -> None:
 
 
 def test_the_constructor_sets_rooms_which_must_be_possible_though_nothing_is_kept() -> None:
-    """``rooms`` is a property here: a copy for inspection. Its setter exists for this."""
+    """``rooms`` is a property here: a view. Its setter exists for this."""
     written = []
 
     class Manager(socketio.AsyncManager):  # type: ignore[misc]
@@ -133,6 +133,12 @@ def test_set_server_keeps_the_server_and_takes_the_json_module_of_its_packets() 
     sio = server(client_manager=manager)
     assert manager.server is sio
     assert manager.json is sio.packet_class.json
+
+
+def test_a_synchronous_server_is_refused_when_it_is_made() -> None:
+    """Its methods are none that it awaits: each call would be a coroutine that nobody runs."""
+    with pytest.raises(TypeError, match=r"use socketio\.AsyncServer"):
+        socketio.Server(async_mode="threading", client_manager=AsyncRedisStreamsManager(FakeAsyncRedis()))
 
 
 def test_the_logger_is_the_managers_own_or_else_the_servers() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -426,3 +426,47 @@ def test_a_connection_that_leaves_twice_is_counted_once(make: Callable[..., Simu
     cluster.run(0.5)
     assert len(ended) == 1
     assert client.session is not None
+
+
+@pytest.mark.parametrize("how", ["loss", "node lost"])
+def test_a_disconnect_handler_that_leaves_rooms(make: Callable[..., Simulation], how: str) -> None:
+    """It is what code that tidies up does. The session that waits for the client is not emptied by it."""
+    cluster = make(2)
+    a, b = cluster.nodes
+    client, sid = opened(cluster, a)
+    seen: list[list[str]] = []
+
+    def tidy(node: SimulatedNode) -> Callable[..., Awaitable[None]]:
+        async def handler(sid: str, reason: str) -> None:
+            if node.dead:
+                return
+            seen.append(sorted(map(str, node.sio.rooms(sid))))
+            for room in ("red", "blue"):
+                await node.sio.leave_room(sid, room)
+            await node.sio.enter_room(sid, "away")
+            seen.append(sorted(map(str, node.sio.rooms(sid))))
+
+        return handler
+
+    for node in (a, b):
+        node.sio.on("disconnect", tidy(node))
+    for room in ("red", "blue"):
+        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+    cluster.run(0.2)
+    if how == "loss":
+        client.drop(False, b, 1.0)
+        cluster.run(0.5)
+    else:
+        client.active = False
+        cluster.crash(a)
+        cluster.run(3 * TTL)
+    assert seen == [sorted(["blue", "red", sid]), sorted(["away", sid])]
+    if how == "loss":
+        cluster.emit(b, to="red")
+        cluster.emit(b, to="away")
+        cluster.until(lambda: client.connected, 5, "it recovers")
+        cluster.run(0.5)
+        assert client.refusals == []
+        assert client.session is not None
+        assert client.session.got == [0]
+        assert set(b.sio.rooms(sid)) == {"red", "blue", sid}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from contextlib import suppress
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import pytest
@@ -24,13 +26,18 @@ from socketio_recovery.entries import (
     Offset,
     Payload,
     Position,
+    audience,
     callback_head,
+    check_event,
+    check_namespace,
     check_room,
+    check_rooms,
     control_head,
     dump,
     event_head,
     parse_entry,
     payload_fields,
+    skipped,
 )
 
 # -- offsets and rooms ------------------------------------------------------------------------------
@@ -103,6 +110,87 @@ def test_rooms_that_are_equal_are_stored_alike() -> None:
         with suppress(TypeError):
             equal.append(dump(check_room(room)))
     assert equal == ["1"]
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Number(IntEnum):
+    SEVEN = 7
+
+
+def test_a_room_is_a_plain_str_or_int() -> None:
+    """An enum's hash is not that of its value: a node would not find the room."""
+    for room, plain in ((Colour.RED, "red"), (Number.SEVEN, 7)):
+        assert check_room(room) == plain
+        assert type(check_room(room)) is type(plain)
+    assert type(check_namespace(Colour.RED)) is str
+
+
+@pytest.mark.parametrize(
+    ("room", "rooms"),
+    [
+        (None, []),
+        ("red", ["red"]),
+        ("", [""]),
+        (0, [0]),
+        (["red", 7], ["red", 7]),
+        (("red", "red", 7), ["red", 7]),
+        ({"red"}, ["red"]),
+        (frozenset({7}), [7]),
+        (deque(["red"]), ["red"]),
+        ({"red": 1}.keys(), ["red"]),
+        ([None], []),
+        (("red", None), []),
+        ([], None),
+        ((), None),
+        (set(), None),
+    ],
+)
+def test_who_gets_an_event(room: Any, rooms: Any) -> None:
+    """No rooms are everybody, ``None`` is nobody."""
+    assert audience(room) == rooms
+
+
+@pytest.mark.parametrize(
+    "room", [b"red", bytearray(b"red"), {"red": 1}, ["red", 2.5], ("red", ["blue"]), {True}, iter([])]
+)
+def test_what_can_not_be_rooms(room: Any) -> None:
+    for rule in (audience, check_rooms):
+        with pytest.raises(TypeError, match="a room must be a str or an int"):
+            rule(room)
+
+
+@pytest.mark.parametrize(
+    ("skip_sid", "sids"),
+    [
+        (None, []),
+        ("s1", ["s1"]),
+        (["s1", None, "s2"], ["s1", "s2"]),
+        ((None,), []),
+        ({"s1"}, ["s1"]),
+        ([7, True, b"s1", ["s1"], object()], []),
+        (7, []),
+        (b"s1", []),
+        ({"s1": 1}, []),
+    ],
+)
+def test_who_is_left_out(skip_sid: Any, sids: list[str]) -> None:
+    assert skipped(skip_sid) == sids
+
+
+def test_namespaces_and_names_of_events() -> None:
+    assert check_namespace("/n") == "/n"
+    for name in ("e", "", 7):
+        check_event(name)
+    wrong: Any
+    for wrong in (None, True, 2.5, b"e", ["e"], {}):
+        with pytest.raises(TypeError, match=f"the name of an event must be a str, not {type(wrong).__name__}"):
+            check_event(wrong)
+    for wrong in (None, 7, b"/n", ["/n"], {}):
+        with pytest.raises(TypeError, match=f"a namespace must be a str, not {type(wrong).__name__}"):
+            check_namespace(wrong)
 
 
 # -- to and from the stream -------------------------------------------------------------------------

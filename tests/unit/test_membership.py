@@ -129,3 +129,11 @@ def test_nothing_comes_after_the_session_was_disconnected() -> None:
     event(past.add(EVENT, "/"), [])
     replay = membership.replay(past.window(), "/", "s1", {}, 0, 10)
     assert ([e.n for e in replay.events], replay.upto, replay.done, replay.ended) == ([1], 2, True, True)
+
+
+def test_changes_that_are_not_in_the_log_yet() -> None:
+    rooms: membership.Rooms = {"red": 3}
+    membership.changed(rooms, ENTER, ["red", 7])
+    assert rooms == {"red": 3, 7: 0}
+    membership.changed(rooms, LEAVE, ["red", "blue"])
+    assert rooms == {7: 0}

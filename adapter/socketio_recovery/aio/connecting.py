@@ -15,7 +15,8 @@ nothing to catch up on.
    * It shows none, or can't go on: :meth:`Connecting._create` gives it a new session and a connection of its own.
 
 3. The application's ``connect`` handler runs, unless the client recovers and ``skip_connect_handler`` is set. Events
-   for the client are held meanwhile.
+   for the client are held meanwhile. What the handler does to its client's rooms is queued, and awaited when the
+   handler is over (:meth:`Hooks.trigger_event`).
 4. The CONNECT packet is sent; :meth:`Connecting.greeting` puts the ``pid`` into it.
 5. :meth:`CatchUp.start` sends what the client missed, and makes the connection live.
 6. Back in :meth:`Connecting.handle` the connection is *accepted*, and looked at once more: its transport may be gone by

@@ -165,6 +165,11 @@ class Log:
         :raises PublishAbandoned: if Redis lost its data while the entry was on its way.
         :raises RuntimeError: if Redis could not store this entry.
         """
+        self.queue(append)
+        return await self.answer(append)
+
+    def queue(self, append: Append) -> None:
+        """Queues an entry. Entries are stored in the order in which they are queued; :meth:`answer` waits for one."""
         loop = asyncio.get_running_loop()
         append.future = loop.create_future()
         append.deadline = loop.time() + self.publish_timeout
@@ -175,12 +180,20 @@ class Log:
             self._timer = loop.call_at(append.deadline, self._expire)
         if self._wake is not None:
             self._wake.set()
+
+    async def answer(self, append: Append) -> AppendResult:
+        """What became of an entry that is queued; see :meth:`append`."""
         try:
             return await append.future
         except asyncio.CancelledError:
-            if not append.sent and append in self._queue:
-                self._withdraw(append)
+            self.abandon(append)
             raise
+
+    def abandon(self, append: Append) -> None:
+        """Nobody waits for an entry any more: it is withdrawn if it has not been sent."""
+        append.future.cancel()
+        if not append.sent and append in self._queue:
+            self._withdraw(append)
 
     def _expire(self) -> None:
         """Tells callers that have waited for too long. All wait equally long, so the first to come is the first."""

@@ -9,20 +9,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from socketio import AsyncManager
+from socketio import AsyncManager, Server
 from socketio.packet import Packet
 
 from ..connections import Connection, State
 from ..continuity import can_recover
-from ..entries import ENTER, LEAVE, Room, check_room, event_head, payload_fields
+from ..entries import (
+    ENTER,
+    LEAVE,
+    Room,
+    audience,
+    check_event,
+    check_namespace,
+    check_room,
+    check_rooms,
+    event_head,
+    payload_fields,
+    skipped,
+)
+from ..membership import changed
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
-from ..reasons import AppendResult, Outcome
+from ..reasons import Outcome
 from ..redis.keys import Keys
+from ..rooms_view import RoomsView
 from ..settings import Settings
 from . import scope
 from .log import Append, Log
-from .membership_log import MembershipLog
+from .membership_log import MembershipLog, not_its_own
 from .node import Background, Node
 from .redis_client import client_for
 from .redis_link import RedisLink
@@ -135,9 +149,14 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     def set_server(self, server: Any) -> None:
         """Called by the server that this manager is given to.
 
+        :raises TypeError: if the server is a synchronous one.
         :raises ValueError: if the server's serializer is one of the application's own.
         :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
         """
+        if isinstance(server, Server):
+            raise TypeError(
+                "AsyncRedisStreamsManager is for asyncio servers: use socketio.AsyncServer in place of socketio.Server"
+            )
         if self.write_only:
             raise ValueError("a write_only manager can't serve clients: leave write_only out for a server")
         super().set_server(server)
@@ -301,20 +320,23 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         :param volatile: do not replay it to clients that recover: for what is soon out of date.
         :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
         :raises PublishAbandoned: if Redis loses its data while the event is on its way.
-        :raises TypeError: for data or a room that can't be serialised.
+        :raises TypeError: for data that can't be serialised, and for rooms, a namespace or a name that can't be one:
+            rooms are str or int, the others are str. Nothing is stored then.
+
+        ``to`` (or ``room``) and ``skip_sid`` take one, or several in a list, a tuple or a set. ``None`` among several
+        rooms is everybody; an id in ``skip_sid`` that nobody has is passed over.
 
         With ``ignore_queue=True`` it goes to this node's clients only, past the log; with a callback it goes
         through the log all the same.
         """
-        namespace = namespace or "/"
-        room = to or room
-        if hasattr(room, "__len__") and not isinstance(room, str):
-            if not room:
-                return  # a list of no rooms
-            rooms: list[Room] = [check_room(r) for r in room]
-        else:
-            rooms = [] if room is None else [check_room(room)]
-        skip = skip_sid if isinstance(skip_sid, (list, tuple)) else [] if skip_sid is None else [skip_sid]
+        namespace = check_namespace(namespace or "/")
+        check_event(event)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"a callback must be callable, and {callback!r} is not")
+        rooms = audience(to or room)
+        if rooms is None:
+            return
+        skip = skipped(skip_sid)
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         payload = self._codec.encode((event, *arguments))
         self._start()
@@ -326,6 +348,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
                 raise ValueError("Cannot use callback without a room set.")
             waits = (self.host_id, self.node.callbacks.keep(rooms[0], callback))
         elif kwargs.get("ignore_queue") and self.node is not None:
+            if queued := scope.moves_of_handler():
+                await self._membership.settle(queued)  # past the log, it would not come after them
             self.node.delivery.send_local(namespace, rooms, skip, payload)
             return
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
@@ -354,34 +378,63 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Adds a client to a room, whatever node it is on, or between two connections.
 
-        :raises ValueError: if the room is another session's own (its ``sid``).
-        :raises TypeError: if ``room`` can't be a room.
+        :param room: one, or several in a list, a tuple or a set. They are entered in one step.
+        :raises ValueError: if the room is another session's own (its ``sid``). Other rooms are entered all the same.
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+
+        In a ``connect`` handler, what it does for the handler's own client is only queued, and it returns at once. What
+        the handler emits afterwards comes after it. When the handler ends, and before the client is accepted, all that
+        is queued is awaited. If something went wrong then, it is as if the handler had raised it.
         """
-        await self._move(ENTER, sid, namespace or "/", room)
+        await self._move(ENTER, sid, namespace, room)
 
     async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """Removes a client from a room, whatever node it is on, or between two connections."""
-        await self._move(LEAVE, sid, namespace or "/", room)
+        """Removes a client from a room, whatever node it is on, or between two connections.
 
-    async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Any) -> None:
-        check_room(room)
-        if room is None or room == sid:
-            return  # every client is always in these
+        It takes several rooms, and is queued in a ``connect`` handler, as :meth:`enter_room` is.
+
+        In a ``disconnect`` handler, the client's own rooms are only a view: ``enter_room`` and ``leave_room`` change
+        what ``sio.rooms(sid)`` says there, and nothing else. The session keeps its rooms, for the client to come back
+        to, or it ends with the handler.
+
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+        """
+        await self._move(LEAVE, sid, namespace, room)
+
+    async def _move(self, kind: Literal["enter", "leave"], sid: str, namespace: str | None, room: Any) -> None:
+        namespace = check_namespace(namespace or "/")
+        # Every client is always in the room None, and in its own.
+        rooms = dict.fromkeys(room for room in check_rooms(room) if room is not None and room != sid)
+        own = scope.own(namespace, sid)
+        if own is not None and own.state is State.LEAVING:  # what waits for the client is not this handler's
+            changed(own.rooms, kind, rooms)
+            return
+        if not rooms:
+            return
         self._start()
-        result = await self._membership.move(kind, sid, namespace, room)
-        if result is AppendResult.SID_ROOM:
-            raise ValueError(f"cannot enter a sid room: {room!r} is the id of another client")
-        if result is AppendResult.UNKNOWN_SESSION:
+        if not isinstance(sid, str):
+            self._get_logger().info("%r has no session: it can't %s a room", sid, kind)
+            return
+        queued = scope.moves(namespace, sid)
+        if queued is None:
             level = logging.INFO if self._find(sid, namespace) is None else logging.WARNING
-            self._get_logger().log(level, "%s has no session: it can't %s room %r", sid, kind, room)
+            await self._membership.settle(self._membership.move(kind, sid, namespace, rooms), level)
+            return
+        for room in rooms:
+            if kind == ENTER and self.is_sid_room(namespace, room):
+                raise not_its_own(room)
+        queued += self._membership.move(kind, sid, namespace, rooms)
 
     async def close_room(self, room: Any, namespace: str | None = None) -> None:
         """Removes all clients from a room, on all nodes.
 
         :raises ValueError: if the room is a session's own (its ``sid``).
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
         """
-        namespace = namespace or "/"
-        check_room(room)
+        namespace = check_namespace(namespace or "/")
+        room = check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
         self._start()
@@ -426,8 +479,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
         if self.is_connected(sid, namespace):
             return True
-        self._start()
-        await self._membership.disconnect(sid, namespace)
+        await self._end(sid, namespace)
         return False
 
     def pre_disconnect(self, sid: str, namespace: str) -> str | None:
@@ -447,6 +499,11 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         elif self.is_connected(sid, namespace):
             await self.server.disconnect(sid, namespace=namespace)
         else:
+            await self._end(sid, namespace)
+
+    async def _end(self, sid: str, namespace: str) -> None:
+        namespace = check_namespace(namespace)
+        if isinstance(sid, str):  # else nobody has it
             self._start()
             await self._membership.disconnect(sid, namespace)
 
@@ -472,23 +529,23 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             yield connection.sid, connection.transport
 
     def get_rooms(self, sid: str, namespace: str) -> list[Room]:
-        """The rooms of a client of this node, its own included."""
+        """The rooms of a client of this node, its own included; in its ``connect`` handler, also what is queued."""
         connection = self._find(sid, namespace)
-        return [sid, *connection.rooms] if connection is not None else []
+        if connection is None:
+            return []
+        rooms = dict(connection.rooms)
+        for move in scope.moves(namespace, sid) or ():
+            if not move.append.future.done():  # else the node has dispatched it
+                changed(rooms, move.kind, (move.room,))
+        return [sid, *rooms]
 
     def is_sid_room(self, namespace: str, room: Any) -> bool:
         return self._find(room, namespace) is not None
 
     @property
-    def rooms(self) -> dict[str, dict[Room, dict[str, str]]]:
-        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a copy, for inspection."""
-        if self.node is None:
-            return {}
-        live = self.node.connections.live
-        return {
-            namespace: {room: {c.sid: c.transport for c in members} for room, members in live.rooms(namespace).items()}
-            for namespace in self.node.connections.namespaces()
-        }
+    def rooms(self) -> Mapping[str, Mapping[Room, Mapping[str, str]]]:
+        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients: a view, to read. Room ``None`` is all."""
+        return RoomsView(self.node.connections) if self.node is not None else {}
 
     @rooms.setter
     def rooms(self, value: object) -> None:

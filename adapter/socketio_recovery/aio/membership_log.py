@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 from ..entries import CLOSE, DISCONNECT, ENTER, Room, control_head, dump
 from ..reasons import AppendResult
@@ -10,26 +13,70 @@ from ..redis.keys import Keys
 from .log import Action, Append, Log
 
 
+class Move(NamedTuple):
+    """A session enters or leaves a room: an entry that is queued."""
+
+    kind: Literal["enter", "leave"]
+    sid: str
+    room: Room
+    append: Append
+
+
 class MembershipLog:
     """Changes membership by way of the log, wherever the client is.
 
-    Each method returns once the entry is stored and this node has dispatched it, and raises :class:`PublishTimeout` if
-    Redis does not take it in time.
+    Methods that are awaited return once the entry is stored and this node has dispatched it, and raise
+    :class:`PublishTimeout` if Redis does not take it in time.
     """
 
     def __init__(self, log: Log, keys: Keys) -> None:
         self.log = log
         self.keys = keys
 
-    async def move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Room) -> AppendResult:
-        """A session enters or leaves a room.
+    def move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, rooms: Iterable[Room]) -> list[Move]:
+        """A session enters or leaves rooms: queues an entry for each. :meth:`settle` waits for them.
 
-        :returns: ``STORED``, or why the entry was refused.
+        :raises ValueError: for a text that has no UTF-8 form. Nothing is queued then.
         """
+        moves = [Move(kind, sid, room, self._append(kind, sid, namespace, room)) for room in rooms]
+        for move in moves:
+            self.log.queue(move.append)
+        return moves
+
+    def _append(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Room) -> Append:
         session = (self.keys.session(sid),)
         room_session = (self.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
         action = Action(kind, (session, namespace, dump(room), room_session))
-        return await self.log.append(Append(control_head(kind, namespace, sid, room), (), action))
+        return Append(control_head(kind, namespace, sid, room), (), action)
+
+    async def settle(self, moves: Sequence[Move], level: int = logging.WARNING) -> None:
+        """Waits until moves are stored and dispatched. If some fail, the first error is raised when all are over.
+
+        :param level: how a move of a session that does not exist is logged.
+        :raises ValueError: if a room is another session's own.
+        """
+        errors: list[Exception] = []
+        unknown: list[Move] = []
+        for i, move in enumerate(moves):
+            try:
+                result = await self.log.answer(move.append)
+            except asyncio.CancelledError:
+                for other in moves[i + 1 :]:
+                    self.log.abandon(other.append)
+                raise
+            except Exception as error:
+                errors.append(error)
+                continue
+            if result is AppendResult.SID_ROOM:
+                errors.append(not_its_own(move.room))
+            elif result is AppendResult.UNKNOWN_SESSION:
+                unknown.append(move)
+        if unknown:
+            kind, sid, *_ = unknown[0]
+            rooms = ", ".join(repr(move.room) for move in unknown)
+            self.log.logger.log(level, "%s has no session: it can't %s room %s", sid, kind, rooms)
+        if errors:
+            raise errors[0]
 
     async def close(self, room: Room, namespace: str) -> None:
         """All sessions leave a room."""
@@ -40,3 +87,8 @@ class MembershipLog:
         """A session ends now. The node that has its client tells it."""
         action = Action("end", ((self.keys.session(sid),),))
         await self.log.append(Append(control_head(DISCONNECT, namespace, sid), (), action))
+
+
+def not_its_own(room: Room) -> ValueError:
+    """What is raised when a session should enter the room that is another one's own."""
+    return ValueError(f"cannot enter a sid room: {room!r} is the id of another client")

@@ -214,6 +214,7 @@ class Node:
             self.connecting,
             self.catch_up,
             self.leaving,
+            self.membership,
             SessionData(self.sessions, logger),
             settings.skip_connect_handler,
             logger,

@@ -11,6 +11,7 @@ from contextvars import ContextVar, Token
 
 from ..connections import Connection, Connections, State
 from ..continuity import Request
+from .membership_log import Move
 
 
 class Scope:
@@ -21,7 +22,7 @@ class Scope:
     :param lost: the transport that is lost, if that is what python-socketio is told.
     """
 
-    __slots__ = ("_token", "connection", "lost", "over", "request")
+    __slots__ = ("_token", "connection", "lost", "moves", "over", "request")
 
     def __init__(
         self, connection: Connection | None = None, request: Request | None = None, lost: str | None = None
@@ -30,6 +31,8 @@ class Scope:
         self.request = request
         self.lost = lost
         self.over = False  # tasks that the application starts in a handler outlive it
+        #: While the ``connect`` handler runs: the changes of rooms of its client that are queued.
+        self.moves: list[Move] | None = None
         self._token: Token[Scope | None] | None = None
 
     def __enter__(self) -> Scope:
@@ -57,10 +60,26 @@ def connecting() -> Connection | None:
     return scope.connection if scope is not None and scope.request is not None else None
 
 
-def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
-    """The connection of this node that ``sid`` means in this task."""
+def own(namespace: str, sid: str | None) -> Connection | None:
+    """The connection whose handler runs in this task, if ``sid`` is its."""
     scope = current()
     own = scope.connection if scope is not None else None
     if own is not None and own.state is not State.GONE and (own.namespace, own.sid) == (namespace, sid):
         return own
-    return connections.by_sid(namespace, sid)
+    return None
+
+
+def moves_of_handler() -> list[Move] | None:
+    """What the ``connect`` handler that runs in this task has queued."""
+    scope = current()
+    return scope.moves if scope is not None else None
+
+
+def moves(namespace: str, sid: str | None) -> list[Move] | None:
+    """The same, if ``sid`` is its client's; else ``None``."""
+    return moves_of_handler() if own(namespace, sid) is not None else None
+
+
+def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+    """The connection of this node that ``sid`` means in this task."""
+    return own(namespace, sid) or connections.by_sid(namespace, sid)

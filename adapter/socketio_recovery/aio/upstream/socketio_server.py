@@ -9,6 +9,8 @@ original, which still does its work. ``table.py`` lists them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ..catch_up import CatchUp
     from ..connecting import Connecting
     from ..leaving import Leaving
+    from ..membership_log import MembershipLog, Move
     from ..session_data import SessionData
 
 #: How large a binary packet may be, with all its attachments, in messages as large as the server takes.
@@ -92,6 +95,7 @@ class Hooks:
         connecting: Connecting,
         catch_up: CatchUp,
         leaving: Leaving,
+        membership: MembershipLog,
         session_data: SessionData,
         skip_connect_handler: bool,
         logger: logging.Logger,
@@ -103,6 +107,7 @@ class Hooks:
         self.connecting = connecting
         self.catch_up = catch_up
         self.leaving = leaving
+        self.membership = membership
         self.session_data = session_data
         self.skip_connect_handler = skip_connect_handler
         self.logger = logger
@@ -172,15 +177,32 @@ class Hooks:
         await self.original["_send_packet"](transport, packet)
 
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        if event == "connect" and self.skip_connect_handler:
-            connection = self._find(namespace, args[0])
-            if connection is not None and connection.recovered and scope.connecting() is connection:
-                return None
+        if event == "connect":
+            here, connection = scope.current(), scope.own(namespace, args[0])
+            if here is not None and here.request is not None and connection is not None:
+                if self.skip_connect_handler and connection.recovered:
+                    return None
+                return await self._connect_handler(here, namespace, args)
         if event == "disconnect":
             connection = self._find(namespace, args[0])
             if connection is not None and await self.leaving.handler_ran_elsewhere(connection):
                 return None
         return await self.original["_trigger_event"](event, namespace, *args)
+
+    async def _connect_handler(self, here: Scope, namespace: str, args: Sequence[Any]) -> Any:
+        """Runs the ``connect`` handler. What it does to its client's rooms is queued, and awaited when it is over."""
+        moves: list[Move] = []
+        here.moves = moves
+        try:
+            result = await self.original["_trigger_event"]("connect", namespace, *args)
+        except BaseException:
+            here.moves = None
+            with suppress(Exception):  # what the handler raised counts
+                await self.membership.settle(moves)
+            raise
+        here.moves = None
+        await self.membership.settle(moves)
+        return result
 
     def _find(self, namespace: str, sid: str | None) -> Connection | None:
         return scope.find(self.connections, namespace, sid)

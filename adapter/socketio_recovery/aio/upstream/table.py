@@ -74,7 +74,8 @@ HOOKS: Final = (
     _server(
         "_trigger_event",
         ("event", "namespace", "args"),
-        "leaves out the connect handler (skip_connect_handler), and a disconnect handler that another node ran",
+        "leaves out the connect handler (skip_connect_handler), and a disconnect handler that another node ran; stores "
+        "what a connect handler did to its client's rooms",
     ),
     _server(
         "disconnect",
