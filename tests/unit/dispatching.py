@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import socketio.packet
 from socketio_recovery.aio.catch_up import CatchUp
+from socketio_recovery.aio.look_back import LookBack
 from socketio_recovery.aio.send_queue import SendQueue
-from socketio_recovery.aio.window_extension import WindowExtension
 from socketio_recovery.connections import Connection, Connections, Flow
 from socketio_recovery.delivery import Delivery
+from socketio_recovery.entries import EPOCH as NEW_EPOCH
 from socketio_recovery.entries import EVENT, EVICT, JSON, Entry, Offset, Payload, Position, Room
+from socketio_recovery.errors import ReplyTooLarge
 from socketio_recovery.packets import Codec, JsonCodec, Message
 from socketio_recovery.partition import Partition
-from socketio_recovery.reasons import Outcome, RestartReason
+from socketio_recovery.reasons import RestartReason
+from socketio_recovery.redis.keys import Keys
+from socketio_recovery.redis.scripts import SEEK, Script
 from socketio_recovery.window import Window
 
 from tests.support.logger import LOGGER
+from tests.support.past import stored
 
 EPOCH = 0xABC
 
@@ -44,27 +49,91 @@ class FastQueue(SendQueue):
         self.got.append(item)
 
 
+class Stream:
+    """The log as Redis has it, and the link over which it is read."""
+
+    def __init__(self) -> None:
+        #: Pairs (id, fields), as Redis returns them.
+        self.items: list[Any] = []
+        #: The ids from which it was read, and what was asked for by number.
+        self.reads: list[str] = []
+        self.sought: list[int] = []
+        #: What the next calls raise.
+        self.errors: list[Exception] = []
+        #: Called while a reply is on its way.
+        self.between: Callable[[], None] = lambda: None
+        self.received = 0
+        self.closed = 0
+
+    def upto(self, n: int) -> None:
+        """Trims the log up to number ``n``."""
+        self.items = [item for item in self.items if _id(item[0])[1] > n]
+
+    def after(self, id: str) -> list[Any]:
+        """The entries from an id on, or after it if it begins with ``(``."""
+        exclusive, wanted = id.startswith("("), _id(id.removeprefix("(").encode())
+        return [item for item in self.items if _id(item[0]) > wanted or (not exclusive and _id(item[0]) == wanted)]
+
+    async def _reply(self) -> None:
+        await asyncio.sleep(0)
+        self.between()
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
+        assert script is SEEK
+        await self._reply()
+        epoch, number = arguments
+        self.sought.append(number)
+        ours = [(id, fields) for id, fields in self.items if fields[:2] == [b"epoch", str(epoch).encode()]]
+        return next((id for id, _ in ours if _id(id)[1] >= number), b"")
+
+    async def call(self, *command: Any, limit: int = 0) -> list[Any]:
+        assert command[0] == "XRANGE"
+        await self._reply()
+        self.reads.append(command[2])
+        found = self.after(command[2])[: command[5]]
+        self.received = sum(len(field) for _, fields in found for field in fields)
+        if limit and self.received > limit:
+            raise ReplyTooLarge("too large")
+        return found
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def _id(id: bytes) -> tuple[int, ...]:
+    return tuple(map(int, id.split(b"-")))
+
+
 class DispatchingNode:
     """A node that can be told what the log holds. It keeps what entries cause."""
 
     def __init__(
         self,
         max_queue: int = 1000,
+        max_queue_bytes: int = 1 << 30,
         window_bytes: int = 1 << 30,
         retention: int = 10**9,
-        log: Any = None,
         codecs: Sequence[Codec] = (JsonCodec(),),
     ) -> None:
         self.aborted: list[Socket] = []
         self.disconnected: list[Connection] = []
+        self.without_record: list[Connection] = []
         self.answered: list[tuple[int, Payload]] = []
         self.moved: list[tuple[str, str, Room]] = []
         self.partition = Partition(Window(retention, window_bytes), LOGGER)
         self.connections = Connections(self.partition)
-        self.delivery = Delivery(self.partition, self.connections, codecs, self, "node", max_queue, LOGGER)
-        self.extension = WindowExtension(self.partition, self.delivery, log, 5)
-        self.catch_up = CatchUp(self.delivery, self.close_transport, self.disconnect, LOGGER)
-        self.delivery.restart(Position(EPOCH, 0), 0, RestartReason.BOOT)
+        self.delivery = Delivery(
+            self.partition, self.connections, codecs, self, "node", max_queue, max_queue_bytes, LOGGER
+        )
+        self.stream = Stream()
+        link: Any = lambda timeout: self.stream  # noqa: E731
+        self.look_back = LookBack(self.partition, self.delivery, Keys("x"), link, 5, LOGGER)
+        self.catch_up = CatchUp(
+            self.delivery, self.look_back, self.close_transport, self.disconnect, self.damaged, LOGGER
+        )
+        self.delivery.restart(Position(EPOCH, 0), RestartReason.BOOT)
 
     # -- effects ------------------------------------------------------------------------------------
 
@@ -73,6 +142,9 @@ class DispatchingNode:
 
     def disconnect(self, connection: Connection) -> None:
         self.disconnected.append(connection)
+
+    async def damaged(self, connection: Connection) -> None:
+        self.without_record.append(connection)
 
     def answer(self, callback_id: int, payload: Payload) -> None:
         self.answered.append((callback_id, payload))
@@ -92,7 +164,17 @@ class DispatchingNode:
     def take(self, *entries: Entry) -> None:
         for n, entry in enumerate(entries, self.last + 1):
             entry.n = entry.ms = n
+            self.stream.items.append(stored(entry, self.partition.position.epoch))
         self.delivery.dispatch(entries)
+
+    def forget(self, floor: int) -> None:
+        """The window loses what is before number ``floor``, and that."""
+        window = self.partition.window
+        if floor > window.floor:
+            rest = [window[n] or Entry(NEW_EPOCH, n, n) for n in range(floor + 1, window.last + 1)]
+            window.reset(floor)
+            for entry in rest:
+                window.append(entry)
 
     def connect(
         self,
@@ -138,10 +220,6 @@ class DispatchingNode:
         connection = Connection(sid, "/", socket.sid, socket, "token", "pid")
         self.connections.arrive(connection)
         return connection
-
-    async def reach_back(self, n: int) -> Outcome | None:
-        """Extends the window for a connection that arrives."""
-        return await self.extension.reach_back(self.arriving(f"from {n}"), n)
 
 
 def event(name: str = "e", *rooms: Room, skip: Sequence[str] = (), namespace: str = "/") -> Entry:

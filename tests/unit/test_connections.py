@@ -141,7 +141,7 @@ def live(connections: Connections, transport: str, namespace: str = "/", epoch: 
 
 def test_pings_of_one_transport_concern_its_connections_that_follow_this_log() -> None:
     log = partition()
-    log.restart(Position(1, 7), 0)
+    log.restart(Position(1, 7))
     connections = Connections(log)
     here, other = live(connections, "t1"), live(connections, "t2")
     muted, earlier = live(connections, "t1", "/muted"), live(connections, "t1", "/earlier", epoch=0)

@@ -30,7 +30,7 @@ PID = Pid.new("sid")
 
 
 def record(birth: int = 10, sent: int = 20, confirmed: int = 50, last: int = 90, **more: Any) -> Record:
-    values = {"data": {}, "stays": [], **more}
+    values = {"floor": 0, "seen": True, "data": {}, "stays": [], **more}
     return Record(last=Position(EPOCH, last), claims=1, birth=birth, confirmed=confirmed, sent=sent, **values)
 
 
@@ -44,9 +44,9 @@ times = st.integers(1, 2**40)
 
 @st.composite
 def records(draw: st.DrawFn) -> Record:
-    """A record as this library writes it: birth <= sent <= confirmed <= last."""
+    """A record as this library writes it: birth <= sent <= confirmed <= last. The log may begin anywhere."""
     birth, sent, confirmed, last = sorted(draw(st.tuples(numbers, numbers, numbers, numbers)))
-    return record(birth, sent, confirmed, last)
+    return record(birth, sent, confirmed, last, floor=draw(st.integers(0, last)), seen=draw(st.booleans()))
 
 
 # -- does the client ask for a session --------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_what_the_script_refuses_is_refused(outcome: Outcome) -> None:
 
 def reply(**fields: Any) -> list[Any]:
     full = {"claims": 2, "birth": 10, "confirmed": 50, "sent": 20, "data": b'{"a":1}', 'r:"red"': 12, "g:30:7": 20}
-    flat: list[Any] = [b"ok", b"5000", b"90"]
+    flat: list[Any] = [b"ok", b"5000", b"90", b"7", b"1"]
     for name, value in {**full, **fields}.items():
         if value is not None:
             flat += [name.encode(), value if isinstance(value, bytes) else str(value).encode()]
@@ -115,8 +115,10 @@ def reply(**fields: Any) -> list[Any]:
 def test_a_claim_is_read() -> None:
     found = read_claim(reply())
     assert isinstance(found, Record)
-    assert found[:6] == (Position(EPOCH, 90), 2, 10, 50, 20, {"a": 1})
+    assert found[:8] == (Position(EPOCH, 90), 7, True, 2, 10, 50, 20, {"a": 1})
     assert set(found.stays) == {("red", 12, None), (7, 20, 30)}
+    other = [*reply()[:4], 0, *reply()[5:]]
+    assert read_claim(other) == found._replace(seen=False)
 
 
 @given(
@@ -175,7 +177,7 @@ def test_what_a_client_has_seen(offset: Offset | None, seen: int | None) -> None
     ],
 )
 def test_where_a_client_goes_on(seen: int, after: int) -> None:
-    assert start_of(record(), at(seen)) == Start(after, seen, None)
+    assert start_of(record(), at(seen)) == Start(after, seen)
 
 
 @given(records(), st.integers(1, 100), st.integers(0, 3), st.integers(0, 2**40))
@@ -189,14 +191,23 @@ def test_an_offset_beyond_the_log_is_refused(r: Record, beyond: int, epochs: int
 def test_a_client_goes_on_where_nothing_that_it_missed_lies_behind(r: Record, offset: Offset | None) -> None:
     start = start_of(r, offset)
     if isinstance(start, Outcome):
-        assert offset is not None
-        assert offset.position > r.last
+        assert offset is None or offset.position > r.last or start in (Outcome.TRIMMED, Outcome.EPOCH)
         return
     assert r.birth <= start.seen <= start.after <= r.last.n
     assert start.after in (start.seen, r.confirmed)
-    assert start.floor <= start.after
+    assert r.floor <= start.after
     if start.after != start.seen:
         assert r.sent <= start.seen <= r.confirmed
+
+
+@given(records(), st.none() | st.builds(at, numbers, st.integers(EPOCH - 2, EPOCH)))
+def test_a_client_goes_on_if_the_log_holds_all_that_it_missed(r: Record, offset: Offset | None) -> None:
+    """Whether the log holds the entry at the client's offset is of no account for an offset without a time."""
+    if offset is not None and offset.position > r.last:
+        return
+    whole = start_of(r._replace(floor=0), offset)
+    assert isinstance(whole, Start)
+    assert start_of(r, offset) == (whole if whole.after >= r.floor else Outcome.TRIMMED)
 
 
 @given(
@@ -223,33 +234,20 @@ def test_a_client_never_goes_on_after_something_it_missed(
     assert all(start.after >= n for n in doubled)
 
 
-# -- the last look ----------------------------------------------------------------------------------
-
-
 @given(records(), numbers, times)
-def test_an_offset_that_nothing_confirms_is_compared_with_its_entry(r: Record, n: int, ms: int) -> None:
-    start = start_of(r, at(n, ms=ms))
-    if isinstance(start, Start):
-        unconfirmed = n > r.confirmed
-        assert start.stored_at == (ms if unconfirmed else None)
-        assert start.floor == start.after - unconfirmed
+def test_an_offset_that_nothing_confirms_must_be_that_of_an_entry_of_the_log(r: Record, n: int, ms: int) -> None:
+    """The log lost its tail and grew again: the number may be there, the event that the client saw is not."""
+    offset = at(n, ms=ms)
+    start, without_time = start_of(r, offset), start_of(r, at(n))
+    if n > r.last.n:
+        assert start is Outcome.EPOCH
+    elif n <= max(r.confirmed, r.birth - 1) or r.seen:
+        assert start == without_time
+    else:
+        assert start is (Outcome.TRIMMED if n <= r.floor else Outcome.EPOCH)
 
 
-def window_of(ms_of: dict[int, int], last: int) -> Any:
-    past = Past()
-    for n in range(1, last + 1):
-        past.add("epoch", "/").ms = ms_of.get(n, 1000 + n)
-    return past.window()
-
-
-@given(n=st.integers(11, 90), stored_at=times, now_at=times)
-def test_an_entry_stored_at_another_time_is_another_entry(n: int, stored_at: int, now_at: int) -> None:
-    """The log lost its tail and grew again: the number is there, the event that the client saw is not."""
-    r = record(birth=10, sent=10, confirmed=10)
-    start = start_of(r, at(n, ms=stored_at))
-    assert isinstance(start, Start)
-    found = resume(start, r, window_of({n: now_at}, 90), "/", "s1")
-    assert (found is Outcome.EPOCH) == (stored_at != now_at)
+# -- the last look ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("disconnected_at", "goes_on"), [(80, True), (90, True), (91, False), (99, False)])
@@ -258,7 +256,7 @@ def test_a_session_that_was_disconnected_since_it_was_claimed_is_unknown(disconn
     past = Past()
     for n in range(1, 101):
         past.add(DISCONNECT if n == disconnected_at else "epoch", "/").sid = "s1"
-    found = resume(Start(50, 50, None), record(), past.window(), "/", "s1")
+    found = resume(Start(50, 50), record(), past.window(), "/", "s1")
     assert isinstance(found, Resumption) == goes_on
     assert goes_on or found is Outcome.UNKNOWN
 
@@ -274,12 +272,12 @@ def test_who_goes_on_is_in_the_rooms_of_its_twin_and_misses_what_it_got(past: Pa
     if twin.ended is not None and twin.ended <= claimed:
         return  # nobody can claim it
     r = record(birth=0, sent=0, confirmed=0, last=claimed, stays=stays)
-    found = resume(Start(after, after, None), r, past.window(), namespace, sid)
+    found = resume(Start(after, after), r, past.window(), namespace, sid)
     if twin.ended is not None:
         assert found is Outcome.UNKNOWN
         return
     assert isinstance(found, Resumption)
     assert found.rooms.keys() == twin.rooms.keys()
     assert found.rooms_then.keys() == rooms_after(twin, after).keys()
-    missed = replay(past.window(), namespace, sid, found.rooms_then, after, 10**6)
+    missed = replay(past.window(), namespace, sid, found.rooms_then, after, 10**6, 10**9)
     assert [entry.n for entry in missed.events] == [n for n in twin.got if n > after]

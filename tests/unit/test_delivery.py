@@ -20,6 +20,7 @@ from socketio_recovery.entries import (
     Payload,
     Position,
 )
+from socketio_recovery.errors import RecordDamaged
 from socketio_recovery.packets import JsonCodec, Message, codec_for
 from socketio_recovery.reasons import Ending, RestartReason
 
@@ -120,7 +121,7 @@ async def test_entering_and_leaving() -> None:
     node.take(moving(LEAVE), event("7", "red"), moving(ENTER, namespace="/other"), event("9", "red"))
     assert numbers(queued(client)) == [3, 5]
     assert numbers(queued(other)) == []
-    assert node.connections.rooms("/").keys() == {None, "s1", "s2"}
+    assert node.connections.live.rooms("/").keys() == {None, "s1", "s2"}
 
 
 async def test_a_room_that_is_closed_is_left_by_all() -> None:
@@ -133,8 +134,8 @@ async def test_a_room_that_is_closed_is_left_by_all() -> None:
     assert [numbers(queued(c)) for c in (red, blue, other, elsewhere, behind)] == [[1], [], [1], [4], [1]]
     assert [c.closed_rooms for c in (red, blue, other, elsewhere, behind)] == [["red"], [], ["red"], [], ["red"]]
     assert [dict(c.rooms) for c in (red, other, behind)] == [{}] * 3
-    assert "red" not in node.connections.rooms("/")
-    assert "red" in node.connections.rooms("/other")
+    assert "red" not in node.connections.live.rooms("/")
+    assert "red" in node.connections.live.rooms("/other")
 
 
 async def test_a_disconnect_comes_after_what_was_before_it() -> None:
@@ -180,7 +181,7 @@ async def test_the_end_of_all_connections_leaves_nothing() -> None:
         node.connections.remove(connection)
     assert not node.connections
     assert (list(node.connections), node.connections.namespaces(), node.connections.behind) == ([], set(), {})
-    assert [node.connections.rooms(namespace) for namespace in ("/", "/other")] == [{}, {}]
+    assert [node.connections.live.rooms(namespace) for namespace in ("/", "/other")] == [{}, {}]
     assert [node.connections.by_sid("/", connection.sid) for connection in connections] == [None] * len(connections)
 
 
@@ -246,7 +247,8 @@ async def test_events_that_are_not_replayed_are_held_for_who_is_here() -> None:
     node.take(asking("to it", "s1"), volatile("to two", "blue", "red"))
     node.delivery.send_local("/", ["red"], [], Payload(JSON, b'["local"]', (), 0))
     assert queued(connection) == []
-    assert await node.catch_up.replay(connection) == 2
+    await node.catch_up.replay(connection)
+    assert connection.missed == 2
     assert texts(connection) == [
         '2["missed","abc-3-3"]',
         '2["to all","abc-4-4"]',
@@ -314,6 +316,39 @@ async def test_a_client_that_reads_between_batches_is_not_aborted() -> None:
     assert client.flow is Flow.LIVE
 
 
+async def test_a_client_that_leaves_too_many_bytes_is_aborted() -> None:
+    node = DispatchingNode(max_queue_bytes=1000)
+    slow, fast = node.connect("s1"), node.connect("s2")
+    node.take(event("x" * 400), event("x" * 400))
+    assert numbers(queued(fast)) == [1, 2]
+    node.take(event("x" * 400))
+    assert slow.socket.queue.bytes > 1000
+    assert numbers(queued(fast)) == [3]
+    node.take(event())
+    assert node.aborted == [slow.socket]
+    assert (slow.socket.queue.qsize(), slow.socket.queue.bytes) == (0, 0)
+    assert numbers(queued(fast)) == [4]
+
+
+async def test_one_message_may_be_larger_than_all_that_may_wait() -> None:
+    node = DispatchingNode(max_queue_bytes=100)
+    client = node.connect()
+    node.take(event("x" * 1000))
+    node.take(event("e", "nobody"))
+    assert node.aborted == []
+    assert numbers(queued(client)) == [1]
+    node.take(event("x" * 1000), event("e"))
+    node.take(event())
+    assert node.aborted == [client.socket]
+
+
+@pytest.mark.parametrize("options", [{"max_queue": 3}, {"max_queue_bytes": 3}, {}])
+def test_a_slice_of_a_replay_does_not_fill_a_queue(options: dict[str, int]) -> None:
+    delivery = DispatchingNode(**options).delivery
+    assert 1 <= delivery.slice <= max(1, delivery.max_queue // 4, 1)
+    assert 1 <= delivery.slice_bytes <= max(1, delivery.max_queue_bytes // 4)
+
+
 # -- losing the place in the log ---------------------------------------------------------------------
 
 
@@ -324,7 +359,7 @@ async def test_a_node_that_lost_its_place_closes_all_its_connections(why: str) -
     connections = [node.connect("s1"), node.behind("s2", 0), node.connect("s3", namespace="/other")]
     called: list[int] = []
     node.partition.when(Position(EPOCH, 100), lambda: called.append(100))
-    node.delivery.restart(Position(EPOCH + 1, 1), 5, RestartReason(why))
+    node.delivery.restart(Position(EPOCH + 1, 1), RestartReason(why))
     assert sorted(s.sid for s in node.aborted) == sorted(c.transport for c in connections)
     assert all(c.flow is Flow.MUTED for c in connections)
     assert called == [100]
@@ -336,14 +371,14 @@ async def test_a_node_that_lost_its_place_closes_all_its_connections(why: str) -
 async def test_a_boot_closes_nothing() -> None:
     node = DispatchingNode()
     client = node.connect()
-    node.delivery.restart(Position(EPOCH, 0), 5, RestartReason.BOOT)
+    node.delivery.restart(Position(EPOCH, 0), RestartReason.BOOT)
     assert node.aborted == []
     assert client.flow is not Flow.MUTED
 
 
 async def test_offsets_are_those_of_the_epoch() -> None:
     node = DispatchingNode()
-    node.delivery.restart(Position(0xFFF, 15), 5, RestartReason.BOOT)
+    node.delivery.restart(Position(0xFFF, 15), RestartReason.BOOT)
     client = node.connect()
     node.take(event())
     assert texts(client) == ['2["e","fff-10-10"]']
@@ -357,6 +392,56 @@ async def test_a_connection_that_only_arrives_can_be_evicted() -> None:
     assert connection.flow is Flow.MUTED
     node.connections.remove(connection)
     assert list(node.connections) == []
+
+
+# -- catching up -------------------------------------------------------------------------------------
+
+
+async def test_a_replay_stops_before_it_takes_too_many_bytes() -> None:
+    node = DispatchingNode(max_queue_bytes=4000)
+    node.take(*(event("x" * 600) for _ in range(5)))
+    client = node.behind("s1", 0)
+    assert [len(node.delivery.replay(client).events) for _ in range(5)] == [1] * 5
+    assert client.flow is Flow.LIVE
+
+
+@pytest.mark.parametrize(("rooms", "then"), [(["red"], []), ([], ["red"]), (["red"], ["blue"])])
+async def test_a_record_that_does_not_agree_with_the_log_is_damaged(rooms: list[str], then: list[str]) -> None:
+    """As when Redis evicted keys: the client must not be in rooms that its session is not in."""
+    node = DispatchingNode()
+    node.take(event())
+    client = node.behind("s1", 0, rooms, then)
+    with pytest.raises(RecordDamaged, match="s1"):
+        node.delivery.replay(client)
+    assert client.flow is Flow.BEHIND
+    assert numbers(queued(client)) == [1]
+    other = node.behind("s2", 0, rooms, then)
+    with pytest.raises(RecordDamaged):
+        await node.catch_up.replay(other)
+
+
+async def test_nobody_can_go_on_with_a_record_that_does_not_agree_with_the_log() -> None:
+    node = DispatchingNode()
+    node.take(event())
+    client = node.behind("s1", 0, ["red"])
+    await node.catch_up.start(client)
+    await asyncio.sleep(0)
+    assert node.without_record == [client]
+    assert node.aborted == [client.socket]
+
+
+async def test_what_is_read_again_is_converted_and_can_be_left_out() -> None:
+    packet_class = pytest.importorskip("socketio.msgpack_packet").MsgPackPacket
+    msgpack = codec_for(packet_class, JsonCodec().json)
+    node = DispatchingNode(codecs=[JsonCodec(), msgpack])
+    packed, bad = event(), event()
+    packed.payload, bad.payload = msgpack.encode(["e", b"bin"]), Payload(MSGPACK, b"\xc1", (), 1)
+    live = node.connect()
+    node.take(packed, bad, event())
+    node.forget(3)
+    client = node.behind("s2", 0)
+    await node.catch_up.replay(client)
+    assert texts(client) == texts(live)
 
 
 # -- other serialisations ----------------------------------------------------------------------------

@@ -49,6 +49,11 @@ def test_an_offset_is_read_back(epoch: int, n: int, ms: int) -> None:
     assert Offset.parse(str(Offset(position, ms))) == Offset(position, ms)
 
 
+def test_an_offset_with_a_time_names_a_stream_id() -> None:
+    assert Offset(Position(5, 7), 1234).id == "1234-7"
+    assert Offset(Position(5, 7), 0).id == ""
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from socketio_recovery import Fate, PublishTimeout, SessionGone
+from socketio_recovery import Fate, PublishAbandoned, PublishTimeout, RedisUnavailable, SessionGone
+from socketio_recovery.errors import RecordDamaged, ReplyTooLarge
 from socketio_recovery.redis.keys import Keys
 
 
@@ -18,6 +19,26 @@ def test_a_timeout_says_what_became_of_the_entry(fate: str, advice: str) -> None
     assert advice in str(error)
 
 
+def test_an_entry_that_is_given_up_is_a_timeout_whose_fate_is_unknown() -> None:
+    error = PublishAbandoned()
+    assert isinstance(error, PublishTimeout)
+    assert error.fate is Fate.UNKNOWN
+    assert "lost its data" in str(error)
+    assert "not sent again" in str(error)
+
+
+def test_an_unavailable_redis_may_have_received_what_was_sent_unless_it_is_said() -> None:
+    error = RedisUnavailable("gone")
+    assert isinstance(error, ConnectionError)
+    assert (str(error), error.sent) == ("gone", True)
+    assert not RedisUnavailable("no connection", sent=False).sent
+    assert isinstance(ReplyTooLarge("too large"), RedisUnavailable)
+
+
+def test_a_damaged_record_names_its_session() -> None:
+    assert "s1" in str(RecordDamaged("s1"))
+
+
 def test_a_session_that_is_gone_is_a_key_error() -> None:
     error = SessionGone("s1")
     assert isinstance(error, KeyError)
@@ -26,7 +47,7 @@ def test_a_session_that_is_gone_is_a_key_error() -> None:
 
 def test_all_keys_of_a_channel_share_one_hash_tag() -> None:
     keys = Keys("chat")
-    names = [keys.log, keys.meta, keys.closes, keys.owned, keys.producer("p"), keys.session("s1")]
+    names = [keys.log, keys.meta, keys.closes, keys.closed, keys.owned, keys.producer("p"), keys.session("s1")]
     assert all(name.startswith("{chat}:") for name in names)
     assert len(set(names)) == len(names)
 

@@ -44,7 +44,7 @@ def test_rules_import_nothing_that_does_io(path: Path) -> None:
 def test_there_are_rules_to_look_at() -> None:
     names = {path.stem for path in RULES}
     assert {"entries", "packets", "window", "membership", "log_cursor", "session_record", "continuity"} <= names
-    assert {"connections", "delivery", "partition", "keys", "scripts"} <= names
+    assert {"connections", "delivery", "partition", "look_back", "read_size", "keys", "scripts"} <= names
 
 
 def test_imports_are_seen() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from socketio_recovery.entries import EPOCH, Entry, Position
+from socketio_recovery.entries import EPOCH, Position
 from socketio_recovery.errors import LogBroken
-from socketio_recovery.log_cursor import Backwards, LogCursor, Restart
+from socketio_recovery.log_cursor import LogCursor, Restart
 from socketio_recovery.reasons import RestartReason
 
 from tests.support.logger import LOGGER
@@ -61,7 +61,7 @@ def test_each_hole_is_told_between_the_batches_around_it(sizes: list[int], holes
             kind, by = holes[i - 1]
             n, epoch = (n + by, epoch) if kind == "gap" else (by, epoch + by)
             why = RestartReason.TRIMMED if kind == "gap" else RestartReason.EPOCH
-            expected.append(Restart(Position(epoch, n), 2000 + len(items), why))
+            expected.append(Restart(Position(epoch, n), why))
         batch = list(range(n + 1, n + size + 1))
         items += [item(number, epoch, 2000 + len(items) + k) for k, number in enumerate(batch)]
         if expected and isinstance(expected[-1], list):
@@ -85,6 +85,17 @@ def test_a_number_that_comes_again_breaks_the_log(last: int, again: int, before:
     assert cursor.broken
 
 
+@given(epoch=st.integers(1, 6), n=st.integers(1, 20), before=st.integers(0, 5))
+def test_an_older_epoch_that_comes_again_breaks_the_log(epoch: int, n: int, before: int) -> None:
+    """A server took over that had not heard of this epoch yet: what clients saw in it is lost."""
+    cursor = cursor_at(3)
+    with pytest.raises(LogBroken) as error:
+        told(cursor, [*(item(3 + i) for i in range(1, before + 1)), item(n, epoch, 5000)])
+    assert cursor.at == Position(7, 3 + before)
+    cursor.break_(error.value)
+    assert cursor.broken
+
+
 def test_what_was_found_late_does_not_break_the_next_epoch() -> None:
     cursor = cursor_at(3)
     error = LogBroken(7, "lost")
@@ -96,7 +107,7 @@ def test_what_was_found_late_does_not_break_the_next_epoch() -> None:
 def test_a_batch_that_could_not_be_dispatched_is_not_passed_over_unseen() -> None:
     cursor = cursor_at(0)
     assert next(cursor.read([item(1), item(2)], cursor.id))  # the code that dispatches raises
-    assert told(cursor, [item(3)]) == [Restart(Position(7, 2), 1003, RestartReason.TRIMMED), [3]]
+    assert told(cursor, [item(3)]) == [Restart(Position(7, 2), RestartReason.TRIMMED), [3]]
 
 
 @pytest.mark.parametrize("found", [[], [item(5)], [(b"9-9", [b"not", b"ours"])]])
@@ -141,8 +152,33 @@ def test_a_quiet_log_ends_where_the_node_stands(at: int, tail: int) -> None:
 def test_a_quiet_log_that_was_begun_anew_is_followed_from_its_end() -> None:
     cursor = cursor_at(5)
     assert cursor.at is not None
-    assert cursor.quiet(cursor.at, Position(8, 2), 9000) == Restart(Position(8, 2), 9000, RestartReason.EPOCH)
+    assert cursor.quiet(cursor.at, Position(8, 2), 9000) == Restart(Position(8, 2), RestartReason.EPOCH)
     assert (cursor.at, cursor.id, cursor.restarts) == (Position(8, 2), "9000-2", 2)
+
+
+def test_a_quiet_log_of_an_older_epoch_is_broken() -> None:
+    cursor = cursor_at(5)
+    assert cursor.at is not None
+    with pytest.raises(LogBroken) as error:
+        cursor.quiet(cursor.at, Position(6, 9), 9000)
+    cursor.break_(error.value)
+    assert cursor.broken
+    assert cursor.at == Position(7, 5)
+
+
+positions = st.builds(Position, st.integers(6, 8), st.integers(0, 20))
+
+
+@given(asked=positions, tail=positions)
+def test_no_answer_may_say_that_the_log_ends_before_what_was_read_when_it_was_asked(
+    asked: Position, tail: Position
+) -> None:
+    if tail < asked:
+        with pytest.raises(LogBroken, match="ends at") as error:
+            LogCursor.told(asked, tail)
+        assert error.value.epoch == asked.epoch
+    else:
+        LogCursor.told(asked, tail)
 
 
 def test_a_look_at_a_quiet_log_that_comes_late_says_nothing() -> None:
@@ -151,48 +187,6 @@ def test_a_look_at_a_quiet_log_that_comes_late_says_nothing() -> None:
     assert before is not None
     told(cursor, [item(6)])
     assert cursor.quiet(before, Position(7, 1), 0) is None
-
-
-# -- backwards --------------------------------------------------------------------------------------
-
-
-@given(
-    first=st.integers(1, 30),
-    floor=st.integers(0, 40),
-    ahead=st.integers(0, 10),
-    size=st.integers(1, 15),
-    foreign=st.sets(st.integers(0, 60), max_size=5),
-)
-def test_reading_backwards_takes_the_entries_of_the_epoch_up_to_the_floor(
-    first: int, floor: int, ahead: int, size: int, foreign: set[int]
-) -> None:
-    """Whatever the size of chunks, and though entries after the floor, and others' entries, lie between."""
-    stream = [item(n) for n in range(first, 41)]
-    for place in sorted(foreign):
-        if place < len(stream):
-            stream.insert(place, (b"%d-0" % (1000 + place), [b"not", b"ours"]))
-    stream.sort(key=lambda entry: tuple(map(int, entry[0].split(b"-"))))
-    reading = Backwards(7, floor, 1000 + floor + ahead, LOGGER)
-    got: list[Entry] = []
-    for _ in range(100):
-        if not reading.more:
-            break
-        exclusive = reading.end.startswith("(")
-        end = tuple(map(int, reading.end.removeprefix("(").split("-")))
-        below = [
-            e for e in stream if (key := tuple(map(int, e[0].split(b"-")))) < end or (key == end and not exclusive)
-        ]
-        got = reading.chunk(below[::-1][:size]) + got
-    assert not reading.more
-    assert [entry.n for entry in got] == list(range(first, floor + 1))
-
-
-def test_reading_backwards_stops_at_another_epoch() -> None:
-    reading = Backwards(7, 5, 1005, LOGGER)
-    chunk = reading.chunk([item(5), item(4), item(3, epoch=6)])
-    assert [entry.n for entry in chunk] == [4, 5]
-    assert reading.chunk([item(3, epoch=6)]) == []
-    assert not reading.more
 
 
 def test_an_entry_that_can_not_be_read_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:

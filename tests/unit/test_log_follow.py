@@ -37,6 +37,7 @@ class FakeLink:
         self.resp3 = False
         self.connected = True
         self.closed = 0
+        self.received = 0
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         if script is RENEW:
@@ -46,7 +47,7 @@ class FakeLink:
         tail = self.tails.pop(0) if len(self.tails) > 1 else self.tails[0]
         return [str(x).encode() for x in tail]
 
-    async def call(self, *command: Any, timeout: float | None = None) -> Any:
+    async def call(self, *command: Any, timeout: float | None = None, limit: int = 0) -> Any:
         assert command[0] == "XREAD"
         self.asked.append(command[-1])
         if not self.reads:
@@ -72,7 +73,7 @@ class Followed:
         self.entries: list[Entry] = []
         self.log = Log(Keys("x"), lambda timeout: link, partition(), 1000, 0, 1, logging.getLogger("test"))  # type: ignore[arg-type,return-value]
 
-    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
+    def restart(self, position: Position, why: RestartReason) -> None:
         self.told.append((why, *position))
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
@@ -196,9 +197,9 @@ class Told:
         self.told = told
         self.partition = partition()
 
-    def restart(self, position: Position, ms: int, why: RestartReason) -> None:
+    def restart(self, position: Position, why: RestartReason) -> None:
         self.told.append((why, *position))
-        self.partition.restart(position, ms)
+        self.partition.restart(position)
         self.partition.restarted(why)
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
@@ -217,7 +218,9 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
     class Two:
         """The reader's link, and the writer's."""
 
-        connected, number, reads = True, 1, 0
+        connected, number, reads, received = True, 1, 0, 0
+
+        async def open(self) -> None: ...
 
         async def run(self, script: Any, keys: Any, arguments: Any) -> Any:
             if script is RENEW:
@@ -226,10 +229,10 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
                 return [b"8", b"3"]
             return [str(tail[name]).encode() for name in ("epoch", "n", "ms")]
 
-        async def run_many(self, calls: Any, *more: Any) -> Any:
+        async def run_many(self, calls: Any, *more: Any, limit: int = 0) -> Any:
             return [[b"8", b"3"], None]
 
-        async def call(self, *command: Any, timeout: float = 0) -> Any:
+        async def call(self, *command: Any, timeout: float = 0, limit: int = 0) -> Any:
             if command[0] == "XREVRANGE":
                 await look.wait()
                 return [item(7, 1, 900)]  # where it asks, the log lost entries 2 and 3

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio_recovery import membership
-from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE
+from socketio_recovery.entries import CLOSE, DISCONNECT, ENTER, EVENT, JSON, LEAVE, Payload
 from socketio_recovery.window import Window
 
 from tests.support.past import Past, event, pasts
 from tests.support.twin import rooms_after
+
+#: Bytes of a slice, where they do not matter.
+ALL = 10**9
 
 
 @settings(max_examples=400, deadline=None)
@@ -27,7 +30,7 @@ def test_a_replay_in_slices_gives_what_the_twin_got(past: Past, data: st.DataObj
         got: list[int] = []
         position, done, ended = start, False, False
         while not done:
-            events, after, done, ended = membership.replay(window, namespace, sid, rooms, position, limit)
+            events, after, done, ended = membership.replay(window, namespace, sid, rooms, position, limit, ALL)
             assert len(events) <= limit
             assert len(events) == limit or done
             assert position <= after
@@ -65,35 +68,41 @@ def test_forward_ends_in_the_rooms_of_the_twin(past: Past, data: st.DataObject) 
             assert rooms == twin.rooms
 
 
-@settings(max_examples=150, deadline=None)
-@given(past=pasts(), data=st.data())
-def test_a_replay_after_the_window_was_extended_backwards_is_the_same(past: Past, data: st.DataObject) -> None:
-    floor = data.draw(st.integers(0, len(past.entries)))
-    start = data.draw(st.integers(0, floor))
-    window = past.window(floor)
-    while window.floor > start:
-        size = data.draw(st.integers(1, window.floor - start))
-        window.prepend(past.entries[window.floor - size : window.floor])
-    for (namespace, sid), twin in past.twins.items():
-        if twin.ended is None:
-            rooms = rooms_after(twin, start)
-            replay = membership.replay(window, namespace, sid, rooms, start, 1000)
-            assert [entry.n for entry in replay.events] == [n for n in twin.got if n > start]
+@given(sizes=st.lists(st.integers(0, 30), max_size=30), limit=st.integers(1, 10), size=st.integers(0, 100))
+def test_a_slice_ends_before_the_event_with_which_it_would_be_too_large(
+    sizes: list[int], limit: int, size: int
+) -> None:
+    """But for its first event: a client must get on."""
+    past = Past()
+    for length in sizes:
+        entry = past.add(EVENT, "/")
+        entry.payload = Payload(JSON, b"x" * length, [b"y" * length], 0)
+    position, done, got = 0, False, []
+    while not done:
+        events, upto, done, _ = membership.replay(past.window(), "/", "s1", {}, position, limit, size)
+        bytes = [entry.size for entry in events]
+        assert sum(bytes) <= size or len(events) == 1
+        if not done:
+            following = 2 * sizes[upto]
+            assert len(events) == limit or sum(bytes) + following > size
+        got += [entry.n for entry in events]
+        position = upto
+    assert got == list(range(1, len(sizes) + 1))
 
 
 def test_a_position_before_the_window_is_an_error() -> None:
     window = Window(1000, 1000)
-    window.reset(5, 0)
+    window.reset(5)
     with pytest.raises(LookupError):
-        membership.replay(window, "/", "s1", {}, 4, 10)
-    assert membership.replay(window, "/", "s1", {}, 5, 10) == ([], 5, True, False)
+        membership.replay(window, "/", "s1", {}, 4, 10, ALL)
+    assert membership.replay(window, "/", "s1", {}, 5, 10, ALL) == ([], 5, True, False)
 
 
 def test_an_event_for_two_of_the_rooms_comes_once() -> None:
     past = Past()
     event(past.add(EVENT, "/"), ["red", "blue", "s1"])
     rooms: membership.Rooms = {"red": 0, "blue": 0}
-    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [1]
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10, ALL).events] == [1]
 
 
 def test_coming_back_to_a_room_does_not_double_its_events() -> None:
@@ -104,7 +113,7 @@ def test_coming_back_to_a_room_does_not_double_its_events() -> None:
     for _ in range(3):
         event(past.add(EVENT, "/"), ["red"])
     rooms: membership.Rooms = {"red": 0}
-    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [5, 6, 7]
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10, ALL).events] == [5, 6, 7]
     assert rooms == {"red": 4}
 
 
@@ -118,7 +127,7 @@ def test_other_sessions_and_namespaces_do_not_move_a_session() -> None:
     event(past.add(EVENT, "/other"), [])
     event(past.add(EVENT, "/"), ["red"])
     rooms: membership.Rooms = {"red": 0}
-    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10).events] == [6]
+    assert [e.n for e in membership.replay(past.window(), "/", "s1", rooms, 0, 10, ALL).events] == [6]
     assert rooms == {"red": 0}
 
 
@@ -127,7 +136,7 @@ def test_nothing_comes_after_the_session_was_disconnected() -> None:
     event(past.add(EVENT, "/"), [])
     past.add(DISCONNECT, "/").sid = "s1"
     event(past.add(EVENT, "/"), [])
-    replay = membership.replay(past.window(), "/", "s1", {}, 0, 10)
+    replay = membership.replay(past.window(), "/", "s1", {}, 0, 10, ALL)
     assert ([e.n for e in replay.events], replay.upto, replay.done, replay.ended) == ([1], 2, True, True)
 
 

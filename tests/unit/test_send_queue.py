@@ -127,6 +127,57 @@ async def test_nothing_to_send_is_nothing() -> None:
     task.cancel()
 
 
+@given(st.lists(st.none() | st.sampled_from(["text", "é", b"bytes", None, EngineIOPacket(PING)]), max_size=30))
+def test_the_bytes_that_wait_are_counted(steps: list[Any]) -> None:
+    """``None``, the end of a transport, and a ping without data have none."""
+    queue = SendQueue()
+    waiting: list[Any] = []
+    for step in steps:
+        if step is None and waiting:
+            queue.get_nowait()
+            waiting.pop(0)
+        else:
+            packet = Message(step) if isinstance(step, (str, bytes)) else step
+            queue.put_nowait(packet)
+            waiting.append(packet)
+        size = sum(len(packet.data) for packet in waiting if isinstance(packet, Message))
+        assert queue.bytes == size
+        for packets in range(4):
+            for most in (0, size - 1, size):
+                assert queue.holds(packets, most) == (len(waiting) <= packets and size <= most)
+
+
+@pytest.mark.parametrize("by", ["packets", "bytes"])
+async def test_who_waits_for_room_goes_on_when_little_enough_waits(by: str) -> None:
+    queue = SendQueue()
+    for _ in range(10):
+        queue.put_nowait(Message("x" * 100))
+    limits = (5, 10**6) if by == "packets" else (100, 500)
+    waits = [asyncio.create_task(queue.drained(*limits)), asyncio.create_task(queue.drained(3, 10**6))]
+    await asyncio.sleep(0)
+    for left in range(9, 2, -1):
+        queue.get_nowait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [task.done() for task in waits] == [left <= 5, left <= 3]
+    async with asyncio.timeout(1):
+        await queue.drained(3, 300)  # nothing to wait for
+
+
+async def test_a_lost_transport_wakes_who_waits_for_room() -> None:
+    queue = SendQueue()
+    queue.put_nowait(Message("x"))
+    waits = [asyncio.create_task(queue.drained(0, 10)), asyncio.create_task(queue.drained(10, 0))]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    await asyncio.sleep(0)
+    queue.wake()
+    queue.wake()
+    async with asyncio.timeout(1):
+        await waits[1]
+    assert waits[0].cancelled()
+
+
 @given(st.lists(st.sampled_from(["send", "send two", "ping", "turn", "congested", "free"]), max_size=40))
 def test_what_is_sent_arrives_in_order(steps: list[str]) -> None:
     """Whatever the writing task, the network and others do meanwhile."""

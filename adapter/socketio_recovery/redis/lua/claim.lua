@@ -43,7 +43,9 @@ sweep(session, log)
 local seen = 0
 if ARGV[8] ~= '' then
   local entry = redis.call('XRANGE', log.key, ARGV[8], ARGV[8])[1]
-  if entry and entry[2][1] == 'epoch' and entry[2][2] == log.epoch then seen = 1 end
+  local fields = entry and entry[2] or {}
+  -- Only events have offsets: any other entry has taken the place of the one that the client has seen.
+  if fields[2] == log.epoch and string.sub(fields[4] or '', 1, 8) == '["event"' then seen = 1 end
 end
 local reply = {'ok', log.epoch, integer(log.n), integer(floor(log)), seen}
 for _, value in ipairs(redis.call('HGETALL', session)) do reply[#reply + 1] = value end
