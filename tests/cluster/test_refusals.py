@@ -167,18 +167,6 @@ async def test_a_log_trimmed_past_the_client(start_node: StartNode, clients: JsC
     await fresh(c, client, 2, "trimmed")
 
 
-async def test_the_window_is_full(start_node: StartNode, clients: JsClients) -> None:
-    a = await start_node()
-    client = await clients.open(a, options=WEBSOCKET)
-    a.kill()
-    b = await start_node()
-    await b.do(*[("emit", ["e", "x" * 100]) for i in range(500)])
-    b.kill()
-    c = await start_node(manager={"window_bytes": 20_000})
-    await client.move(c)
-    await fresh(c, client, 2, "limit")
-
-
 async def test_the_log_is_wiped(start_node: StartNode, clients: JsClients) -> None:
     """Every client starts fresh, and is told so; then all goes on."""
     import redis

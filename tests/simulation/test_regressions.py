@@ -470,3 +470,144 @@ def test_a_disconnect_handler_that_leaves_rooms(make: Callable[..., Simulation],
         assert client.session is not None
         assert client.session.got == [0]
         assert set(b.sio.rooms(sid)) == {"red", "blue", sid}
+
+
+def test_redis_set_back_under_a_node_that_has_read_further(make: Callable[..., Simulation]) -> None:
+    """The node notices it by the birth of a new session, and gives nobody the entries that the log lost."""
+    cluster = make()
+    a = cluster.nodes[0]
+    _, sid = opened(cluster, a)
+    snapshot = cluster.store.snapshot()
+    for _ in range(5):
+        cluster.emit(a)
+    cluster.run(0.1)
+    epoch = a.parts.partition.position.epoch
+    cluster.store.data = snapshot  # no connection breaks
+    client, again = opened(cluster, a)
+    cluster.emit(a)
+    cluster.run(1)
+    assert client.session is not None
+    assert (again != sid, client.session.got) == (True, [5])
+    assert a.parts.partition.position.epoch > epoch
+    assert cluster.healthy()
+
+
+@pytest.mark.parametrize("what", ["claim", "heartbeat", "append"])
+def test_each_answer_that_says_where_the_log_ends_proves_the_loss(make: Callable[..., Simulation], what: str) -> None:
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, _ = opened(cluster, a)
+    if what == "claim":
+        client.drop(False, b, 0.2)
+    cluster.run(0.1)
+    snapshot = cluster.store.snapshot()
+    for _ in range(5):
+        cluster.emit(b)
+    cluster.run(0.05)
+    cluster.store.data = snapshot
+    if what == "append":
+        cluster.emit(b)
+    told = a if what == "heartbeat" else b
+    epoch = told.parts.partition.position.epoch
+    cluster.until(lambda: told.parts.partition.position.epoch > epoch, HEARTBEAT + 0.3, "it is noticed")
+    cluster.until(lambda: client.connected and len(client.sessions) == 2, 5, "it starts fresh")
+
+
+def test_a_batch_of_uncertain_fate_is_not_repeated_when_redis_was_wiped(make: Callable[..., Simulation]) -> None:
+    """Clients may have seen it before."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, _ = opened(cluster, b)
+    cut = [False]
+
+    def stored(key: bytes, id: Any, fields: Any) -> None:
+        if not cut[0] and b'["e",0]' in fields:
+            cut[0] = True
+            cluster.loop.call_soon(lose)
+
+    def lose() -> None:
+        cluster.store.cut(a)  # the reply is lost, and then Redis loses all its data, too
+        cluster.loop.call_later(0.03, cluster.store.fail_over, type(cluster.store.data)())
+
+    cluster.store.appended.append(stored)
+    cluster.emit(a)
+    cluster.until(lambda: cluster.emitted[0] is not None, 5, "the caller is told")
+    cluster.until(lambda: client.connected and len(client.sessions) == 2, 5, "it starts fresh")
+    cluster.emit(a)
+    cluster.run(1)
+    assert cluster.emitted == {0: "unknown", 1: "ok"}
+    assert [session.got for session in client.sessions] == [[0], [1]]
+
+
+def test_a_record_sheds_nothing_that_a_recovery_needs(make: Callable[..., Simulation]) -> None:
+    """With ``max_length`` the stream may be shorter than what nodes have in memory."""
+    cluster = make(max_length=300)
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    for room in range(49):
+        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+    cluster.run(0.2)
+    client.drop(False, b, 2.0)
+    cluster.run(0.1)
+    cluster.emit(a, to=7)
+    cluster.run(0.1)
+    cluster.do(a, lambda: a.sio.leave_room(sid, 7))
+    for _ in range(10):
+        for _ in range(100):
+            cluster.emit(a, to="nobody")
+        cluster.run(0.1)
+    for room in range(100, 120):
+        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+    cluster.until(lambda: client.connected, 5, "it is back")
+    cluster.run(0.5)
+    assert [why for why, _ in client.refusals] == ["trimmed"]
+
+
+def test_what_others_say_does_not_decide_who_recovers(make: Callable[..., Simulation]) -> None:
+    """The window is a cache: what it does not hold comes from the stream."""
+    cluster = make(window_bytes=2000)
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    cluster.do(a, lambda: a.sio.enter_room(sid, "red"))
+    cluster.run(0.1)
+    client.drop(False, b, 1.5)
+    cluster.run(0.1)
+    expected = []
+    for i in range(1000):
+        if i % 100 == 0:
+            expected.append(len(cluster.emitted))
+            cluster.emit(a, to="red")
+        cluster.emit(a, to="nobody", size=50)
+        if i % 50 == 0:
+            cluster.run(0.01)
+    cluster.until(lambda: client.connected, 5, "it is back")
+    for _ in range(5):
+        expected.append(len(cluster.emitted))
+        cluster.emit(b, to="red")
+        cluster.run(0.1)
+    cluster.until(lambda: len(client.sessions[0].got) >= len(expected), 5, "it has caught up")
+    assert client.refusals == []
+    assert client.sessions[0].got == expected
+    assert b.parts.partition.window.bytes <= 2000
+
+
+def test_a_record_that_disagrees_with_the_log(make: Callable[..., Simulation]) -> None:
+    """Redis evicted the closings: the record has the client in a room that the log says was closed."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    cluster.do(a, lambda: a.sio.enter_room(sid, "red"))
+    cluster.run(0.1)
+    client.drop(False, b, 1.0)
+    cluster.run(0.1)
+    cluster.do(b, lambda: b.sio.close_room("red"))
+    cluster.run(0.1)
+    cluster.store.do_del(b"{m}:closes")
+    cluster.until(lambda: len(client.sessions) == 2, 20, "it has a new session")
+    assert [why for why, _ in client.refusals] == ["damaged"]
+    connections = client.sessions[0].connections
+    cluster.emit(b, to="red")
+    cluster.emit(b)
+    cluster.run(2)
+    assert client.sessions[1].got == [1]
+    assert (connections, client.sessions[1].connections) == (2, 1)

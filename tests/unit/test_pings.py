@@ -61,7 +61,7 @@ class Watched:
     def __init__(self, socket: async_socket.AsyncSocket) -> None:
         socket.server.start_background_task = lambda work: None
         self.partition = partition()
-        self.partition.restart(Position(1, 0), 0)
+        self.partition.restart(Position(1, 0))
         self.connections = Connections(self.partition)
         Transports(socket.server, self.connections, KeyedQueue(LOGGER)).watch(socket)
         self.connection = Connection("sid", "/", "transport", socket, "token")

@@ -64,6 +64,7 @@ class RedisLink:
         self._timeout = timeout
         self._connection: Any = None
         self._fast: RedisTransport | None = None
+        self._aborting: asyncio.Task[None] | None = None
         #: How many connections it has opened so far.
         self.number = 0
         #: Bytes of the last replies; 0 if they are not known.
@@ -173,6 +174,8 @@ class RedisLink:
         """Ends the exchange that another task is waiting for: it raises :class:`RedisUnavailable`."""
         if self._fast is not None:
             self._fast.abort()
+        elif self._connection is not None:
+            self._aborting = asyncio.create_task(self._connection.disconnect(nowait=True))
 
     async def close(self) -> None:
         """Closes the connection; the next command opens another."""
