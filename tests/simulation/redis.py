@@ -137,9 +137,6 @@ class SimulatedRedis:
     def execute(self, command: Sequence[bytes]) -> Any:
         return getattr(self, "do_" + command[0].decode().lower())(*command[1:])
 
-    def do_ping(self) -> bytes:
-        return b"PONG"
-
     def do_time(self) -> Any:
         ms = self.ms
         return [b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)]

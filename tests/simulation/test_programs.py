@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,9 +93,9 @@ class Programs(RuleBasedStateMachine):
         """The session's record grows, and sheds what it no longer needs."""
         sid, node = self.sid(c), self.node(n)
         for room in range(100, 100 + count):
-            self.cluster.do(node, lambda room=room: node.sio.enter_room(sid, room))
+            self.cluster.do(node, partial(node.sio.enter_room, sid, room))
             if leaves:
-                self.cluster.do(node, lambda room=room: node.sio.leave_room(sid, room))
+                self.cluster.do(node, partial(node.sio.leave_room, sid, room))
 
     @rule(n=which, to=st.sampled_from((None, *ROOMS, ("red", "blue"))), volatile=st.booleans(), binary=st.booleans())
     def emit(self, n: int, to: Any, volatile: bool, binary: bool) -> None:

@@ -451,7 +451,7 @@ def test_a_disconnect_handler_that_leaves_rooms(make: Callable[..., Simulation],
     for node in (a, b):
         node.sio.on("disconnect", tidy(node))
     for room in ("red", "blue"):
-        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+        cluster.do(a, partial(a.sio.enter_room, sid, room))
     cluster.run(0.2)
     if how == "loss":
         client.drop(False, b, 1.0)
@@ -545,7 +545,7 @@ def test_a_record_sheds_nothing_that_a_recovery_needs(make: Callable[..., Simula
     a, b = cluster.nodes[:2]
     client, sid = opened(cluster, a)
     for room in range(49):
-        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+        cluster.do(a, partial(a.sio.enter_room, sid, room))
     cluster.run(0.2)
     client.drop(False, b, 2.0)
     cluster.run(0.1)
@@ -557,7 +557,7 @@ def test_a_record_sheds_nothing_that_a_recovery_needs(make: Callable[..., Simula
             cluster.emit(a, to="nobody")
         cluster.run(0.1)
     for room in range(100, 120):
-        cluster.do(a, lambda room=room: a.sio.enter_room(sid, room))  # type: ignore[misc]
+        cluster.do(a, partial(a.sio.enter_room, sid, room))
     cluster.until(lambda: client.connected, 5, "it is back")
     cluster.run(0.5)
     assert [why for why, _ in client.refusals] == ["trimmed"]

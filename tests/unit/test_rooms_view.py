@@ -72,9 +72,9 @@ def test_it_goes_on_showing_what_is_so(connections: Connections) -> None:
     rooms = RoomsView(connections)["/"]
     red: Mapping[str, str] = rooms["red"]
     for _ in rooms:
-        connections.enter(first, f"room {len(rooms)}")
+        connections.live.enter(first, f"room {len(rooms)}")
     for sid in red:
-        connections.leave(first, "red")
+        connections.live.leave(first, "red")
         assert sid in ("s1", "s2")
     assert list(red) == ["s2"]
     connections.remove(second)

@@ -279,7 +279,7 @@ class Log:
         timer.cancel()
         if not self._queue and link.connected:
             with suppress(RedisUnavailable):  # the next append opens another connection
-                await link.call("PING")
+                await link.call("TIME")
 
     async def _prepare(self, link: RedisLink) -> None:
         """Opens a connection if there is none. What is sent over a new one must be meant for the log as it is there."""
