@@ -291,7 +291,7 @@ class SimulatedNode:
             "QUERY_STRING": "EIO=4&transport=websocket",
             "HTTP_UPGRADE": "websocket",
             "HTTP_CONNECTION": "upgrade",
-            "HTTP_USER_AGENT": "simulation",
+            "HTTP_USER_AGENT": "Mozilla/5.0 (simulation)",
             "aiohttp.request": SimpleNamespace(transport=SimulatedTransport(websocket)),
             "simulation.websocket": websocket,
             "simulation.client": by,
