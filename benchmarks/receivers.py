@@ -68,8 +68,8 @@ class Receiver:
         assert self.socket is not None
         if mask & selectors.EVENT_WRITE:
             self.socket.sendall(
-                b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"GET /socket.io/?recovery=1&EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
             )
             self.selector.modify(self.socket, selectors.EVENT_READ, self)

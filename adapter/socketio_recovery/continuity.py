@@ -22,6 +22,7 @@ stored. If the record alone does not confirm the offset, the log must hold the e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,22 +32,42 @@ from .reasons import Outcome
 from .session_record import Pid, Record
 from .window import Window
 
+#: Where the environ that ``can_recover`` is given has the word ``recovery`` of the client's auth data.
+ASKS = "socketio_recovery.asks"
+
+#: The User-Agents of clients that use recovery: browsers (and Electron); and what the JavaScript client sends elsewhere
+#: (Node.js, Bun, Deno), by XMLHttpRequest, fetch, or a WebSocket that names its runtime.
+_KNOWN = re.compile(r"Mozilla/|node-XMLHttpRequest|node$|undici$|Bun/|Deno/")
+_ASKED = re.compile(r"(?:^|&)recovery=(1|true|0|false)(?:&|$)")
+
 
 def can_recover(environ: Mapping[str, Any]) -> bool:
-    """Whether a client can use recovery, that is a ``pid`` and offsets: all clients but those in Python.
+    """Whether a client can use recovery, that is a ``pid`` and offsets: JavaScript clients, and those that ask for it.
 
-    Python clients can't recover yet, and an offset would be one argument too many for a handler of fixed arity.
+    To other clients, an offset would be one argument too many for each event.
 
-    :param environ: the WSGI environ of the client's first request.
+    :param environ: the WSGI environ of the client's first request. ``socketio_recovery.asks`` is ``recovery`` of the
+        client's auth data, a ``bool``; ``None`` if that says nothing.
 
-    aiohttp and requests say "Python" or "python" in their User-Agent. python-socketio's synchronous client sends no
-    User-Agent if it uses WebSocket alone. It is known by the order of its query (``transport`` before ``EIO``).
+    A client asks for recovery by ``recovery: true`` in its auth data, or else by ``recovery=1`` in its query; it
+    declines by ``false`` or ``0``. If it says neither, it is known by its User-Agent. The Node.js client, and Bun's,
+    sends none with a WebSocket: it offers compression, and its query has ``EIO`` before ``transport``.
+
+    A client that runs in a browser has the browser's User-Agent, whatever it is written in (Dart, Unity). React Native
+    has the User-Agent of its platform, which others have as well. Such a client should say what it can do.
     """
-    agent = environ.get("HTTP_USER_AGENT", "")
-    if agent:
-        return "python" not in agent.lower()
+    asks = environ.get(ASKS)
+    if asks is not None:
+        return bool(asks)
     query: str = environ.get("QUERY_STRING", "")
-    return not 0 <= query.find("transport=") < query.find("EIO=")
+    asked = _ASKED.search(query)
+    if asked is not None:
+        return asked[1] in ("1", "true")
+    agent: str = environ.get("HTTP_USER_AGENT", "")
+    if agent:
+        return _KNOWN.match(agent) is not None
+    offered: str = environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
+    return "permessage-deflate" in offered and 0 <= query.find("EIO=") < query.find("transport=")
 
 
 class Request(NamedTuple):
@@ -55,27 +76,40 @@ class Request(NamedTuple):
     pid: Pid | None = None
     offset: Offset | None = None
     outcome: Outcome = Outcome.NEW  #: why it gets a new session, if it shows no pid
+    asks: bool | None = None  #: whether it asks for recovery, or declines it; see :func:`can_recover`
+
+    def environ(self, environ: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The environ that ``can_recover`` is given: that of the client's transport, and what the client asks."""
+        return {**environ, ASKS: self.asks}
 
 
 def requested(auth: Any) -> tuple[Request, Any]:
-    """Takes ``pid`` and ``offset`` out of the authentication data that a client sent.
+    """Takes ``pid``, ``offset`` and ``recovery`` out of the authentication data that a client sent.
 
     :returns: the request, and what is left for the application; ``None`` if nothing is left.
 
-    A ``pid`` of another form belongs to the application. It stays in the data, and so does ``offset``.
+    A ``pid`` of another form belongs to the application. It stays in the data, and so does ``offset``. So does a
+    ``recovery`` that is no ``bool``. An ``offset`` that is ``None`` or empty counts as none.
     """
-    if not isinstance(auth, dict) or auth.get("pid") is None:
+    if not isinstance(auth, dict):
         return Request(), auth
+    asks = auth.get("recovery")
+    if isinstance(asks, bool):
+        auth = {key: value for key, value in auth.items() if key != "recovery"} or None
+    else:
+        asks = None
+    if auth is None or auth.get("pid") is None:
+        return Request(asks=asks), auth
     pid = Pid.parse(auth["pid"])
     if pid is None:
-        return Request(outcome=Outcome.MALFORMED), auth
-    rest = {key: value for key, value in auth.items() if key not in ("pid", "offset")}
+        return Request(outcome=Outcome.MALFORMED, asks=asks), auth
+    rest = {key: value for key, value in auth.items() if key not in ("pid", "offset")} or None
     offset = None
-    if auth.get("offset") is not None:
+    if auth.get("offset") not in (None, ""):
         offset = Offset.parse(auth["offset"])
         if offset is None:
-            return Request(outcome=Outcome.MALFORMED), rest or None
-    return Request(pid, offset), rest or None
+            return Request(outcome=Outcome.MALFORMED, asks=asks), rest
+    return Request(pid, offset, asks=asks), rest
 
 
 class Start(NamedTuple):

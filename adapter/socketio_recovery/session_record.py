@@ -27,7 +27,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .entries import Position, Room, check_room
@@ -164,23 +164,104 @@ def _data(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return data
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+#: What JSON has besides objects and arrays.
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def encode_data(data: object) -> str:
-    """Session data as JSON.
+    """Session data as JSON, if it is the same when it is read again.
 
-    :raises TypeError: for anything but a ``dict`` of JSON values; the message names the key.
+    :raises TypeError: for data that would come back changed, or not at all. These come back as they are: ``dict`` with
+        ``str`` as keys, ``list``, ``str``, ``int``, ``float``, ``bool`` and ``None``, but no subclasses of them. The
+        message says where the fault is, and what to save instead.
     """
-    if not isinstance(data, dict):
-        raise TypeError(f"session data must be a dict to be recoverable, not {type(data).__name__}")
-    try:
-        return json.dumps(data, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        named = next((key for key, value in data.items() if not _can_be_stored(key, value)), None)
-        raise TypeError(f"session data can't be stored: key {named!r}: {error}") from None
+    if type(data) is not dict:
+        raise TypeError(f"session data must be a plain dict to be recoverable, not {type(data).__name__}")
+    text = _stored(data)
+    if text is None or not _is_plain(data):
+        raise TypeError(f"session data can't be stored: {_fault(data)}")
+    return text
 
 
-def _can_be_stored(key: Any, value: Any) -> bool:
+def _stored(value: object) -> str | None:
+    """The value as JSON; ``None`` if it does not come back equal."""
     try:
-        json.dumps({key: value}, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
+        text = _encode(value)
+        return text if json.loads(text) == value else None
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_plain(data: dict[str, Any]) -> bool:
+    """Whether all types are exactly those that JSON has: others may be equal to what comes back (an ``Enum``)."""
+    containers: list[Any] = [data]
+    for container in containers:
+        if type(container) is dict:
+            if any(type(key) is not str for key in container):
+                return False
+            values: Iterable[Any] = container.values()
+        elif type(container) is list:
+            values = container
+        else:
+            return False
+        containers.extend(value for value in values if type(value) not in _SCALARS)
     return True
+
+
+def _fault(data: dict[Any, Any]) -> str:
+    """Where and why data would not come back as it is, and what to save instead."""
+    #: Each value, the place of its container in this list, and how it is found there.
+    found: list[tuple[Any, int, str]] = [(data, 0, "session")]
+    seen: set[int] = set()
+
+    def path(at: int) -> str:
+        steps = [found[at][2]]
+        while at:
+            at = found[at][1]
+            steps.append(found[at][2])
+        return "".join(reversed(steps))
+
+    for at, (value, _, _) in enumerate(found):
+        if (why := _own_fault(value)) is not None:
+            return f"{path(at)} {why}"
+        if type(value) in _SCALARS or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if type(value) is list:
+            found.extend((item, at, f"[{i}]") for i, item in enumerate(value))
+            continue
+        for key, item in value.items():
+            if type(key) is not str or _stored(key) is None:
+                return f"{path(at)} has the key {_shown(key)}, which would come back as another: use a str"
+            found.append((item, at, f"[{key!r}]"))
+    deep = next((key for key, value in data.items() if _stored(value) is None), None)
+    return f"session[{deep!r}] contains itself, or is nested too deep: save something flatter"
+
+
+def _shown(key: Any) -> str:
+    try:
+        return repr(key)
+    except ValueError:  # an int of too many digits
+        return f"({type(key).__name__})"
+
+
+def _own_fault(value: Any) -> str | None:
+    """Why a value by itself would not come back as it is; ``None`` if it would."""
+    kind = type(value)
+    if kind is dict or kind is list or (kind in _SCALARS and _stored(value) is not None):
+        return None
+    if kind is float:
+        return f"is {value}, which JSON does not have: save None or a str"
+    if kind is int:
+        return "has too many digits: save a str, such as hex() of it"
+    if kind is str:
+        return "holds two halves of a character (surrogates), which would come back as one: save the character"
+    if isinstance(value, tuple):
+        return f"is a {kind.__name__}, which would come back as a list: save a list"
+    for plain in (str, int, float, list, dict):
+        if isinstance(value, plain):
+            name = plain.__name__
+            return f"is a {kind.__name__}, which would come back as a plain {name}: save a plain {name}"
+    return f"is a {kind.__name__}, which JSON does not have: save a str, a number, a list or a dict"

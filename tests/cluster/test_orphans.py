@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.js_clients import WEBSOCKET, JsClients
 from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import payload, raw
 from tests.support.waiting import until
 
 #: Sessions end soon.
@@ -36,6 +37,23 @@ async def test_one_survivor_runs_the_handler_of_each_session(start_node: StartNo
     for entry in seen:
         assert entry["reason"] == "node lost"
         assert sorted(entry["rooms"]) == sorted(["red", entry["sid"]])
+
+
+async def test_the_handler_of_a_client_that_can_not_recover_has_its_session(start_node: StartNode) -> None:
+    a, b = [await start_node(manager=SHORT, server=PINGS) for _ in "ab"]
+    async with raw(a, agent="Python/3.12 aiohttp/3.10") as client:
+        await client.send("40")
+        greeting = payload(await client.read(), "40")
+        assert "pid" not in greeting
+        await client.send('420["save",{"number":7}]')
+        assert await client.read() == "430[]"
+        await client.send('421["join","red"]')
+        assert await client.read() == "431[]"
+        a.kill()
+    await until(lambda: settled(1, b), b.log)
+    [entry] = await disconnects(b)
+    assert (entry["sid"], entry["reason"], entry["session"]) == (greeting["sid"], "node lost", {"number": 7})
+    assert sorted(entry["rooms"]) == sorted(["red", greeting["sid"]])
 
 
 async def settled(count: int, *nodes: NodeProcess) -> bool:

@@ -54,6 +54,35 @@ async def test_a_client_that_cannot_recover_gets_neither_pid_nor_offsets(start_n
         assert await client.read() == '42["e",1]'
 
 
+async def test_a_client_that_is_not_known_has_to_ask(start_node: StartNode) -> None:
+    """In its query or in its auth data, where the application does not see it."""
+    a = await start_node()
+    for agent, query, auth, gets in (
+        ("okhttp/4.12.0", "", "", False),
+        ("okhttp/4.12.0", "recovery=1&", "", True),
+        ("okhttp/4.12.0", "", '{"recovery":true,"user":"ann"}', True),
+        ("Mozilla/5.0", "", '{"recovery":false,"user":"ann"}', False),
+        ("Mozilla/5.0", "recovery=0&", "", False),
+    ):
+        async with raw(a, agent, query) as client:
+            await client.send("40" + auth)
+            assert ("pid" in payload(await client.read(), "40")) is gets
+            await a.emit("e", 1)
+            assert len(payload(await client.read(), "42")) == (3 if gets else 2)
+            seen = [s for s in (await a.look())["seen"] if s["what"] == "connect"][-1]
+            assert seen["auth"] == ({"user": "ann"} if auth else None)
+            assert seen["reason"] == ("new" if gets else "client")
+
+
+async def test_namespaces_ask_each_for_itself(start_node: StartNode) -> None:
+    a = await start_node()
+    async with raw(a, "okhttp/4.12.0") as client:
+        await client.send('40{"recovery":true}')
+        assert "pid" in payload(await client.read(), "40")
+        await client.send("40/other,")
+        assert "pid" not in payload(await client.read(), "40/other,")
+
+
 async def test_the_same_offset_twice(start_node: StartNode) -> None:
     """What was not seen is replayed again, as often as a client comes back with the same offset."""
     a = await start_node()

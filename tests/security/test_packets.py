@@ -74,7 +74,7 @@ numbers = itertools.count(1)
 @example(packets=["451-[" + '"echo"]', "42[1]", b"\x00"], connect=True)
 @example(packets=['42["__disconnect_final"]', '42["disconnect"]', '42["connect",{}]'], connect=True)
 async def test_any_packets_on_websocket(target: NodeProcess, packets: list[str | bytes], connect: bool) -> None:
-    async with raw(target, "bystander") as bystander:
+    async with raw(target) as bystander:
         await bystander.send("40")
         await bystander.read()
         async with raw(target) as client:
@@ -120,7 +120,7 @@ async def polling(node: NodeProcess) -> AsyncIterator[tuple[aiohttp.ClientSessio
 @example(bodies=[b"\x1e".join([b"40"] * 16)])
 @example(bodies=[b"\x1e".join([b"40"] * 17)])
 async def test_any_packets_by_polling(target: NodeProcess, bodies: list[bytes]) -> None:
-    async with raw(target, "bystander") as bystander:
+    async with raw(target) as bystander:
         await bystander.send("40")
         await bystander.read()
         async with polling(target) as (http, url):

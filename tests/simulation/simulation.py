@@ -27,6 +27,7 @@ import engineio.async_socket
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, reasons
 from socketio_recovery.aio.node import Node as LibraryNode
+from socketio_recovery.connections import Hold
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 from socketio_recovery.read_size import ReadSize
 
@@ -42,6 +43,8 @@ DISCONNECTION = 3.0
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}
 HEARTBEAT = 0.5
 TTL = DISCONNECTION + 3 * PINGS["ping_interval"] + 3 * HEARTBEAT
+#: What the keys of session records begin with.
+SESSION = b"{m}:session:"
 #: The longest time that anything may take, in seconds.
 END = 4 * TTL
 
@@ -184,13 +187,15 @@ class SimulatedTransport:
 class HandlerRun:
     """Records one run of a connect or disconnect handler."""
 
-    def __init__(self, what: str, sid: str, node: SimulatedNode, transport: str, reason: str | None) -> None:
+    def __init__(
+        self, what: str, sid: str, node: SimulatedNode, transport: str, reason: str | None, token: str = ""
+    ) -> None:
         self.what = what
         self.sid = sid
         self.node = node
         self.transport = transport
         self.reason = reason
-        self.at = node.loop.time()
+        self.token = token  # of the connection, or of the node's adoption
 
     def __repr__(self) -> str:
         return f"{self.what} {self.sid} on {self.node.name} by {self.transport or '-'}: {self.reason}"
@@ -211,6 +216,7 @@ class SimulatedNode:
         self.runs = runs
         self.dead = False
         self.died_at = float("inf")
+        self.owed: set[str] = set()  # sessions for which it died with something undone, see ``_owes``
         self.lag = 0.0
         self.websockets: list[SimulatedWebSocket] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
@@ -283,7 +289,9 @@ class SimulatedNode:
             self.faults.append(f"the disconnect handler of {sid} can't read its session")
             raise
         transport = "" if reason == reasons.NODE_LOST else self.manager.eio_sid_from_sid(sid, "/") or ""
-        self.runs.append(HandlerRun("disconnect", sid, self, transport, reason))
+        connection = self.manager._find(sid, "/")
+        token = connection.token if connection is not None else ""
+        self.runs.append(HandlerRun("disconnect", sid, self, transport, reason, token))
         await asyncio.sleep(self.slow_handlers)
         if data != await self.sio.get_session(sid) or sid not in self.sio.rooms(sid):
             self.faults.append(f"the session of {sid} changed under its handler")
@@ -294,7 +302,7 @@ class SimulatedNode:
             "QUERY_STRING": "EIO=4&transport=websocket",
             "HTTP_UPGRADE": "websocket",
             "HTTP_CONNECTION": "upgrade",
-            "HTTP_USER_AGENT": "simulation",
+            "HTTP_USER_AGENT": "Mozilla/5.0 (simulation)",
             "aiohttp.request": SimpleNamespace(transport=SimulatedTransport(websocket)),
             "simulation.websocket": websocket,
             "simulation.client": by,
@@ -302,8 +310,27 @@ class SimulatedNode:
         self.websockets.append(websocket)
         self.task(self.sio.eio.handle_request(environ))
 
+    def _owes(self) -> set[str]:
+        """Sessions whose disconnect handler runs once more if the node dies now: to Redis, it has not run here.
+
+        The node owns them in Redis; or it ran their handler, and Redis does not know it yet; or it has just asked to
+        become their owner.
+        """
+        owed = {connection.sid for connection in self.parts.connections if connection.hold is Hold.CLAIMED}
+        owed |= self.parts.orphans._here
+        for key, record in self.store.data.keys.items():
+            if key.startswith(SESSION) and b"open" in record:
+                sid = key.removeprefix(SESSION).decode()
+                open = record[b"open"].decode().split()
+                if self.manager.host_id.encode() in record.get(b"holder", b"") or any(
+                    run.sid == sid and run.node is self and run.token in open for run in self.runs
+                ):
+                    owed.add(sid)
+        return owed
+
     def crash(self) -> None:
         """Ends the node at once, as SIGKILL does."""
+        self.owed = self._owes()
         self.dead = True
         self.died_at = self.loop.time()
         self.store.cut(self)
@@ -370,7 +397,7 @@ class SimulatedClient:
 
     def greeted(self, sid: str, reason: str | None, store: SimulatedRedis) -> None:
         """A node's connect handler calls this when it runs for this client."""
-        record = store.key(b"{m}:session:" + sid.encode())
+        record = store.key(SESSION + sid.encode())
         if record is not None and b"birth" in record:
             self._births[sid] = (int(record[b"epoch"]), int(record[b"birth"]))
         self._reasons[sid] = reason or ""

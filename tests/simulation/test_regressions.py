@@ -14,6 +14,7 @@ from socketio_recovery.metrics import NoMetrics
 
 from tests.support.redis_channel import no_witness
 
+from .check import LogHistory, check_handlers
 from .redis import SimulatedStream
 from .simulation import HEARTBEAT, TTL, HandlerRun, SimulatedClient, SimulatedNode, Simulation
 
@@ -611,3 +612,55 @@ def test_a_record_that_disagrees_with_the_log(make: Callable[..., Simulation]) -
     cluster.run(2)
     assert client.sessions[1].got == [1]
     assert (connections, client.sessions[1].connections) == (2, 1)
+
+
+def outage(cluster: Simulation, reachable: bool) -> None:
+    cluster.store.reachable = reachable
+    if not reachable:
+        cluster.store.cut()
+
+
+@pytest.mark.parametrize("last", ["transport lost", "disconnect packet"])
+def test_a_node_that_dies_before_it_could_tell_redis_of_a_handler(make: Callable[..., Simulation], last: str) -> None:
+    """Redis is away while the handler runs and when its node dies. Another node runs it again: it can't know."""
+    cluster = make()
+    history = LogHistory(cluster)
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    cluster.run(HEARTBEAT)
+    outage(cluster, False)
+    client.vanish() if last == "transport lost" else client.disconnect()
+    cluster.until(lambda: bool(handled(cluster, sid)), TTL, "the handler runs")
+    cluster.run(2)
+    cluster.crash(a)
+    outage(cluster, True)
+    cluster.run(3 * TTL)
+    assert [(run.node is a, run.reason == "node lost") for run in handled(cluster, sid)] == [
+        (True, False),
+        (False, True),
+    ]
+    check_handlers(cluster, history)
+    cluster.runs.append(handled(cluster, sid)[-1])
+    with pytest.raises(AssertionError, match="2 disconnect handlers"):  # but not a third time
+        check_handlers(cluster, history)
+
+
+@pytest.mark.parametrize("why", ["Redis knew", "its node lives"])
+def test_a_handler_that_runs_twice_for_no_reason_is_noticed(make: Callable[..., Simulation], why: str) -> None:
+    cluster = make()
+    history = LogHistory(cluster)
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    if why == "its node lives":
+        outage(cluster, False)
+    client.vanish()
+    cluster.until(lambda: bool(handled(cluster, sid)), TTL, "the handler runs")
+    if why == "Redis knew":
+        cluster.run(0.1)
+        cluster.crash(a)
+    outage(cluster, True)
+    cluster.run(3 * TTL)
+    check_handlers(cluster, history)
+    cluster.runs.append(HandlerRun("disconnect", sid, b, "", "node lost"))
+    with pytest.raises(AssertionError, match="2 disconnect handlers for the end"):
+        check_handlers(cluster, history)

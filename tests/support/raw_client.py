@@ -42,14 +42,15 @@ class RawClient:
 
 
 @asynccontextmanager
-async def raw(node: HasUrl, agent: str = "raw") -> AsyncIterator[RawClient]:
+async def raw(node: HasUrl, agent: str = "Mozilla/5.0 (raw)", query: str = "") -> AsyncIterator[RawClient]:
     """Opens a connection to a node and reads the first packet of Engine.IO. The client has no namespace yet.
 
     :param node: anything that has a ``url``.
-    :param agent: the client's User-Agent.
+    :param agent: the client's User-Agent. By default it is one of a client that can recover.
+    :param query: what the client has in its query, in front of the rest.
     """
     async with aiohttp.ClientSession(headers={"User-Agent": agent}) as http:
-        async with http.ws_connect(node.url + "/socket.io/?EIO=4&transport=websocket") as ws:
+        async with http.ws_connect(f"{node.url}/socket.io/?{query}EIO=4&transport=websocket") as ws:
             client = RawClient(ws)
             assert (await client.read()).startswith("0{")
             yield client

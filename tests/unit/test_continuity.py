@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from socketio_recovery.continuity import (
+    ASKS,
     Request,
     Resumption,
     Start,
@@ -67,7 +68,7 @@ def test_a_pid_of_another_form_is_the_applications(pid: Any, offset: bool) -> No
 @given(st.text() | st.integers() | st.booleans() | st.lists(st.text()))
 def test_an_offset_of_another_form_is_malformed(offset: Any) -> None:
     request, rest = requested({"pid": str(PID), "offset": offset, "user": "ann"})
-    if Offset.parse(offset) is None:
+    if offset != "" and Offset.parse(offset) is None:
         assert request == Request(outcome=Outcome.MALFORMED)
     assert rest == {"user": "ann"}
 
@@ -79,20 +80,117 @@ def test_a_request_is_taken_out_of_what_the_application_sees(offset: Offset | No
     assert requested({key: value for key, value in auth.items() if key != "user"}) == (Request(PID, offset), None)
 
 
+@pytest.mark.parametrize("offset", [None, ""])
+def test_an_empty_offset_is_none(offset: Any) -> None:
+    """Clients in Dart send ``null`` until they have one."""
+    assert requested({"pid": str(PID), "offset": offset}) == (Request(PID, None), None)
+
+
+@given(st.booleans(), st.sampled_from([None, "x", str(PID)]), st.sampled_from([None, "x", "1-2"]), st.booleans())
+def test_what_a_client_asks_is_taken_out(asks: bool, pid: Any, offset: Any, more: bool) -> None:
+    """And nothing else changes."""
+    auth = {"pid": pid, "offset": offset, "user": "ann"} if more else {"pid": pid, "offset": offset}
+    request, rest = requested(auth)
+    assert requested({"recovery": asks, **auth}) == (request._replace(asks=asks), rest)
+    assert requested({"recovery": asks}) == (Request(asks=asks), None)
+
+
+@pytest.mark.parametrize("word", [1, 0, None, "true", "1", [True], {}])
+def test_a_word_that_is_no_bool_is_the_applications(word: Any) -> None:
+    assert requested({"recovery": word, "user": "ann"}) == (Request(), {"recovery": word, "user": "ann"})
+    assert requested({"recovery": word, "pid": str(PID)}) == (Request(PID), {"recovery": word})
+
+
+# -- can the client use recovery --------------------------------------------------------------------
+
+JS = "EIO=4&transport=websocket"
+DEFLATE = "permessage-deflate; client_max_window_bits"
+
+
+def environ(agent: str = "", query: str = JS, extensions: str = "") -> dict[str, str]:
+    headers = {"HTTP_USER_AGENT": agent, "QUERY_STRING": query, "HTTP_SEC_WEBSOCKET_EXTENSIONS": extensions}
+    return {name: value for name, value in headers.items() if value}
+
+
 @pytest.mark.parametrize(
-    ("environ", "can"),
+    "known",
     [
-        ({}, True),
-        ({"HTTP_USER_AGENT": "Mozilla/5.0", "QUERY_STRING": "transport=websocket&EIO=4"}, True),
-        ({"HTTP_USER_AGENT": "Python/3.11 aiohttp/3.10"}, False),
-        ({"HTTP_USER_AGENT": "python-requests/2.31"}, False),
-        ({"QUERY_STRING": "EIO=4&transport=websocket"}, True),
-        ({"QUERY_STRING": "transport=websocket&EIO=4"}, False),
-        ({"QUERY_STRING": "x=1"}, True),
+        environ("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
+        environ(
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) demo/1.0 "
+            "Chrome/126.0.6478.127 Electron/31.2.0 Safari/537.36"
+        ),
+        environ("Mozilla/5.0 (linux) AppleWebKit/537.36 (KHTML, like Gecko) jsdom/24.1.0"),
+        environ("node-XMLHttpRequest", "EIO=4&transport=polling&t=8w0dthy0"),  # Node.js, Bun and Deno: polling
+        environ("node", "EIO=4&transport=polling&t=8w0g8c19"),  # Node.js: fetch, and its own WebSocket
+        environ("undici"),
+        environ("Bun/1.4.5", "EIO=4&transport=polling&t=8w2ktbtm"),
+        environ("Deno/2.9.6"),
+        environ(extensions=DEFLATE),  # Node.js and Bun: "ws"
+        environ(query="token=x&" + JS, extensions=DEFLATE),
     ],
 )
-def test_python_clients_can_not_recover(environ: dict[str, str], can: bool) -> None:
-    assert can_recover(environ) is can
+def test_javascript_clients_can_recover(known: dict[str, str]) -> None:
+    assert can_recover(known)
+
+
+OTHERS = [
+    environ("Python/3.11 aiohttp/3.10.5", "transport=polling&EIO=4"),
+    environ("python-requests/2.32.3", "transport=polling&EIO=4&t=1721900000.1"),
+    environ(query="transport=websocket&EIO=4"),  # Python: websocket-client
+    environ("Dart/3.4 (dart:io)", extensions=DEFLATE),
+    environ("okhttp/4.12.0"),  # Java, Kotlin, React Native on Android
+    environ("demo/1 CFNetwork/1496.0.7 Darwin/23.5.0", "transport=polling&b64=1&EIO=4"),  # Swift by polling
+    environ(query="transport=websocket&EIO=4", extensions=DEFLATE + "; server_no_context_takeover"),  # Swift
+    environ(),  # C#, Rust
+    environ("Go-http-client/1.1"),
+    environ("WebSocket++/0.8.2"),  # C++
+    environ("UnityPlayer/2022.3.20f1 (UnityWebRequest/1.0, libcurl/8.5.0-DEV)"),
+    environ("axios/1.7.2 Mozilla/5.0"),
+    environ("nodejs"),
+    environ(query="x=1", extensions=DEFLATE),
+    environ(query="transport=websocket", extensions=DEFLATE),
+    environ(query="EIO=4", extensions=DEFLATE),
+    {},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_clients_have_to_ask(other: dict[str, str]) -> None:
+    query = other.get("QUERY_STRING", "")
+    assert not can_recover(other)
+    assert can_recover({**other, ASKS: True})
+    for word in ("1", "true"):
+        assert can_recover({**other, "QUERY_STRING": f"recovery={word}&{query}"})
+        assert can_recover({**other, "QUERY_STRING": f"{query}&recovery={word}"})
+
+
+def test_who_declines_gets_none() -> None:
+    browser = environ("Mozilla/5.0")
+    assert not can_recover({**browser, ASKS: False})
+    for word in ("0", "false"):
+        assert not can_recover({**browser, "QUERY_STRING": f"recovery={word}&{JS}"})
+
+
+@pytest.mark.parametrize("word", ["", "2", "10", "yes", "True", "1;"])
+def test_other_words_say_nothing(word: str) -> None:
+    for name in ("recovery", "xrecovery", "recovery1"):
+        assert can_recover(environ("Mozilla/5.0", f"{name}={word}&{JS}"))
+        assert not can_recover(environ("okhttp/4.12.0", f"{name}={word}&{JS}"))
+    assert not can_recover(environ("okhttp/4.12.0", f"a=recovery=1&{JS}"))
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_auth_data_is_asked_before_the_query(asks: bool) -> None:
+    """The query is the transport's; each namespace has auth data of its own."""
+    assert can_recover({"QUERY_STRING": f"recovery={int(not asks)}", ASKS: asks}) is asks
+
+
+def test_an_applications_rule_is_given_what_the_client_asks() -> None:
+    found = environ("okhttp/4.12.0")
+    assert Request(asks=True).environ(found) == {**found, ASKS: True}
+    assert Request().environ(found) == {**found, ASKS: None}
+    assert ASKS not in found
 
 
 # -- the claim --------------------------------------------------------------------------------------

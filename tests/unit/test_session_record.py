@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import enum
+import http
+import json
 import math
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -79,30 +83,106 @@ def test_the_secret_does_not_show() -> None:
     assert len(pid.hash) == 64
 
 
+class Role(enum.StrEnum):
+    ADMIN = "admin"
+
+
+class Name(str):
+    pass
+
+
+class Point(NamedTuple):
+    x: int
+
+
 @pytest.mark.parametrize(
-    ("data", "named"),
+    ("data", "complaint"),
     [
-        ({"ok": 1, "bad": object()}, "'bad'"),
-        ({"bad": {"deep": [1, {1, 2}]}}, "'bad'"),
-        ({"bad": b"bytes"}, "'bad'"),
-        ({"ok": 1, "bad": math.nan}, "'bad'"),
-        ({"bad": [math.inf]}, "'bad'"),
-        ({(1, 2): "a key"}, r"\(1, 2\)"),
-        ([1, 2], "list"),
-        (None, "NoneType"),
-        ("text", "str"),
+        ({"ok": 1, "bad": object()}, r"session\['bad'\] is a object, .* save a str"),
+        ({"bad": {"deep": [1, {1, 2}]}}, r"session\['bad'\]\['deep'\]\[1\] is a set, .* save a str"),
+        ({"bad": b"bytes"}, r"session\['bad'\] is a bytes, .* save a str"),
+        ({"ok": 1, "bad": math.nan}, r"session\['bad'\] is nan, .* save None"),
+        ({"bad": [math.inf]}, r"session\['bad'\]\[0\] is inf, .* save None"),
+        ({"bad": 10**5000}, r"session\['bad'\] has too many digits: save a str"),
+        ({(1, 2): "a key"}, r"session has the key \(1, 2\), .* use a str"),
+        ({"ok": "ok", 1: "one"}, "session has the key 1, .* use a str"),
+        ({True: "yes"}, "session has the key True, .* use a str"),
+        ({10**5000: 1}, r"session has the key \(int\), .* use a str"),
+        ({None: "no"}, "session has the key None, .* use a str"),
+        ({1: "one", "1": "one too"}, "session has the key 1, .* use a str"),
+        ({"bad": [{"x": 1}, {2.5: 0}]}, r"session\['bad'\]\[1\] has the key 2.5, .* use a str"),
+        ({"bad": (1, 2)}, r"session\['bad'\] is a tuple, .* save a list"),
+        ({"bad": [[()]]}, r"session\['bad'\]\[0\]\[0\] is a tuple, .* save a list"),
+        ({"bad": Point(1)}, r"session\['bad'\] is a Point, .* save a list"),
+        ({"bad": Role.ADMIN}, r"session\['bad'\] is a Role, .* save a plain str"),
+        ({"bad": {Name("x"): 1}}, r"session\['bad'\] has the key 'x', .* use a str"),
+        ({"bad": [http.HTTPStatus.OK]}, r"session\['bad'\]\[0\] is a HTTPStatus, .* save a plain int"),
+        ({"bad": collections.defaultdict(list)}, r"session\['bad'\] is a defaultdict, .* save a plain dict"),
+        ({"bad": "\ud83d\ude00"}, r"session\['bad'\] holds two halves .* save the character"),
+        ({"\ud83d\ude00": 1}, r"session has the key '\\ud83d\\ude00', .* use a str"),
+        ([1, 2], "plain dict .*, not list"),
+        (None, "not NoneType"),
+        ("text", "not str"),
+        (collections.OrderedDict(), "not OrderedDict"),
     ],
 )
-def test_data_that_can_not_be_stored_is_named(data: Any, named: str) -> None:
-    with pytest.raises(TypeError, match=named):
+def test_data_that_would_come_back_changed_is_refused(data: Any, complaint: str) -> None:
+    """The message says where the fault is, and the way out."""
+    with pytest.raises(TypeError, match=complaint):
         encode_data(data)
 
 
 def test_data_that_contains_itself_is_named() -> None:
     data: dict[str, Any] = {"ok": 1}
     data["loop"] = data
-    with pytest.raises(TypeError, match="'loop'"):
+    with pytest.raises(TypeError, match=r"session\['loop'\] contains itself"):
         encode_data(data)
+
+
+def test_data_that_is_nested_too_deep_is_named() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TypeError, match=r"session\['deep'\] .* nested too deep"):
+        encode_data({"ok": 1, "deep": deep})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal and of the same types, all the way down."""
+    if type(a) is not type(b) or a != b:
+        return False
+    if isinstance(a, dict):
+        return list(map(type, a)) == list(map(type, b)) and all(same(a[key], b[key]) for key in a)
+    return not isinstance(a, (list, tuple)) or all(map(same, a, b))
+
+
+#: What applications save, and what Python takes for it.
+texts = st.text(st.characters(categories=None) | st.sampled_from("\ud83d\ude00"), max_size=4)
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+odd = st.sampled_from((Role.ADMIN, Name("x"), Point(1), http.HTTPStatus.OK, b"x", math.nan, math.inf))
+keys = texts | st.integers(0, 2) | st.booleans() | st.none() | st.floats() | st.sampled_from((Role.ADMIN, (1, 2)))
+
+
+def nested(leaves: st.SearchStrategy[Any], keys: st.SearchStrategy[Any], *more: Any) -> st.SearchStrategy[Any]:
+    def grow(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        shapes = [st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)]
+        return st.one_of(*shapes, *(st.lists(inner, max_size=3).map(make) for make in more))
+
+    return st.dictionaries(keys, st.recursive(leaves, grow, max_leaves=8), max_size=3)
+
+
+@given(nested(plain | odd, keys, tuple, collections.deque, collections.UserList))
+def test_data_that_is_accepted_comes_back_as_it_is(data: Any) -> None:
+    try:
+        text = encode_data(data)
+    except TypeError:
+        return
+    assert same(json.loads(text), data)
+
+
+@given(nested(st.none() | st.booleans() | st.integers() | st.text(), st.text()))
+def test_data_that_json_has_is_accepted(data: Any) -> None:
+    assert same(json.loads(encode_data(data)), data)
 
 
 @pytest.mark.parametrize("data", [{"name": "\ud800"}, {"\udfff": 1}, {"": None, "x": ["é", "\x00", "😀"]}])

@@ -135,7 +135,7 @@ class Connecting:
         socket = self.transports.socket(transport)
         if socket is None:
             return None
-        capable = self.can_recover(self.server.environ(transport))
+        capable = self.can_recover(request.environ(self.server.environ(transport)))
         outcome = request.outcome if capable else Outcome.CLIENT
         connection: Connection | None = None
         if request.pid is not None and capable:

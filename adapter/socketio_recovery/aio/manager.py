@@ -68,7 +68,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     :param skip_connect_handler: leave out the application's ``connect`` handler when a client recovers. By default the
         handler runs, so that a client with a revoked credential does not slip through.
     :param can_recover: is given a client's ``environ`` and says whether the client can use recovery. The default is
-        :func:`can_recover`: all clients but those in Python.
+        :func:`can_recover`: JavaScript clients, and clients that ask for it. The environ also has what a client asks
+        for in its auth data, as ``socketio_recovery.asks`` (``bool`` or ``None``).
     :param max_length: how many entries the log keeps at most, roughly. A client that missed more can't recover
         (``"trimmed"``). The default is 0: only time limits the log.
     :param window_bytes: memory for the recent log, in bytes, roughly. What it does not hold is read from Redis for

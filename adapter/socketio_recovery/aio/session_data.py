@@ -22,12 +22,12 @@ class SessionData:
         return connection.socket.session.setdefault(connection.namespace, {})
 
     async def save(self, connection: Connection, data: Any) -> None:
-        """Stores the data.
+        """Stores the data, also of a client that can't recover: if its node dies, another one's handler reads it.
 
-        :raises TypeError: for data that JSON can't hold; the message names the key. Nothing is stored.
+        :raises TypeError: for data that would come back changed; the message names the key. Nothing is stored.
         :raises SessionGone: if the session has another owner by now.
         """
-        if connection.pid is not None and connection.hold is not Hold.FORGOTTEN:
+        if connection.hold is not Hold.FORGOTTEN:
             try:
                 await self.sessions.save(connection.sid, connection.token, data)
             except SessionGone:

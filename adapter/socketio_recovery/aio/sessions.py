@@ -140,7 +140,7 @@ class Sessions:
     async def save(self, sid: str, token: str, data: object) -> None:
         """Stores the session's data.
 
-        :raises TypeError: if it is not JSON; nothing is stored.
+        :raises TypeError: if it would come back changed; nothing is stored.
         :raises SessionGone: if ``token`` is not the owner's.
         """
         if not await self._run(SAVE, [self.keys.session(sid)], token, "data", encode_data(data)):

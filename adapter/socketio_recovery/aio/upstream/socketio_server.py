@@ -278,7 +278,7 @@ class Hooks:
     async def save_session(self, sid: str, session: Any, namespace: str | None = None) -> None:
         """Stores the session's data, here and in its record. See ``AsyncServer.save_session``.
 
-        :raises TypeError: for data that JSON can't hold; the message names the key. Nothing is stored.
+        :raises TypeError: for data that would come back changed; the message names the key. Nothing is stored.
         :raises SessionGone: if the session has another owner by now.
         """
         connection = self._find(namespace or "/", sid)
