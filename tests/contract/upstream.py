@@ -159,7 +159,11 @@ class Body:
 
 def environ(query: str, body: str | None = None, upgrade: bool = False) -> dict[str, Any]:
     """The environ of a request."""
-    found: dict[str, Any] = {"REQUEST_METHOD": "GET" if body is None else "POST", "QUERY_STRING": query}
+    found: dict[str, Any] = {
+        "REQUEST_METHOD": "GET" if body is None else "POST",
+        "QUERY_STRING": query,
+        "HTTP_USER_AGENT": "Mozilla/5.0 (contract)",
+    }
     found["websockets"] = []
     if body is not None:
         found |= {"CONTENT_LENGTH": str(len(body.encode())), "wsgi.input": Body(body)}
