@@ -220,8 +220,8 @@ class Delivery:
                 entry = self.converted(parsed(stamped, self.logger))
                 concerned = audience.concerned(entry)
                 for connection in concerned:
+                    self._send_held(connection, entry.n)
                     if entry.kind == EVENT:
-                        self._send_held(connection, entry.n)
                         connection.missed += 1
                     elif entry.kind == DISCONNECT:
                         self._disconnected(connection)

@@ -55,7 +55,6 @@ class Audience:
         for connection in other.connections:
             self.add(connection)
         self.since = min(self.since, other.since)
-        other.connections = {}
 
     def concerns(self, head: Head) -> bool:
         """Whether an entry with this head is for any of the connections, as far as they are now."""
@@ -79,7 +78,12 @@ class Audience:
         else:
             rooms, skip = (entry.room if entry.kind == CLOSE else entry.sid,), ()
         members = self._index.members(entry.namespace, rooms)
-        return [c for c in members if c.flow is Flow.BEHIND and c.sid not in skip]
+        closes = entry.kind == CLOSE  # a session's own room can't be closed
+        return [
+            c
+            for c in members
+            if c.flow is Flow.BEHIND and c.sid not in skip and not (closes and entry.room not in c.rooms_then)
+        ]
 
     def move(self, connection: Connection, entry: Entry) -> None:
         """Applies an entry to the rooms in which a connection was then."""
@@ -134,8 +138,9 @@ class Audiences:
         last, last_id = audience.after, audience.id
         try:
             for id, fields in items:
-                if fields[0] != b"epoch":
-                    continue  # something else wrote it
+                if fields[0] != b"epoch":  # something else wrote it
+                    last_id = id.decode()
+                    continue
                 ms, _, number = id.partition(b"-")
                 n = int(number)
                 if n > upto:
@@ -143,18 +148,22 @@ class Audiences:
                 if n != last + 1 or fields[1] != text:
                     raise LookupError(f"the log holds entry {n} of epoch {fields[1]!r} in the place of {last + 1}")
                 while ahead and ahead[-1].after < n:
-                    audience.absorb(ahead.pop())
+                    self._meet(audience, ahead.pop())
                 last, last_id = n, id.decode()
                 if _concerns(audience, fields):
                     yield Stamped(epoch, n, int(ms), fields[2:])
         finally:
             audience.after, audience.id = last, last_id
         while ahead and ahead[-1].after <= last:
-            audience.absorb(ahead.pop())
+            self._meet(audience, ahead.pop())
+
+    def _meet(self, audience: Audience, other: Audience) -> None:
+        audience.absorb(other)
+        self._audiences.remove(other)
 
 
 def _concerns(audience: Audience, fields: Sequence[bytes]) -> bool:
     try:
         return fields[2] == b"head" and audience.concerns(parse_head(fields[3]))
-    except (IndexError, ValueError):  # it could not be read when it was dispatched, either
+    except Exception:  # it could not be read when it was dispatched, either
         return False

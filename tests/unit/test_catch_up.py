@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from socketio_recovery.connections import Connection, Flow
+from socketio_recovery.connections import Connection, Flow, State
 from socketio_recovery.delivery import SLICE
-from socketio_recovery.entries import Position
+from socketio_recovery.entries import DISCONNECT, Position
 from socketio_recovery.packets import Message
-from socketio_recovery.reasons import Ending, RestartReason
+from socketio_recovery.reasons import Ending, Outcome, RestartReason
 
 from tests.support.past import Past, pasts
 from tests.support.simulated_loop import Deadlock, SimulatedLoop
@@ -24,6 +25,7 @@ from .dispatching import (
     Socket,
     event,
     evicting,
+    moving,
     numbers,
     queued,
     volatile,
@@ -203,3 +205,45 @@ async def test_a_node_without_clients_that_lost_its_place_closes_nothing() -> No
     node = DispatchingNode()
     node.delivery.restart(Position(EPOCH + 1, 1), RestartReason.EPOCH)
     assert node.aborted == []
+
+
+async def test_who_recovered_is_counted_with_what_it_missed(caplog: pytest.LogCaptureFixture) -> None:
+    """From the stream and from the window."""
+    caplog.set_level(logging.INFO)
+    node = DispatchingNode()
+    node.take(*(event() for _ in range(10)))
+    node.forget(5)
+    recovered, new = node.behind("s1", 2), node.behind("s2", 2)
+    recovered.outcome, new.outcome = Outcome.RECOVERED, Outcome.NEW
+    for connection in (recovered, new):
+        await node.catch_up.start(connection)
+        await node.catch_up.over(connection)
+    assert "s1 caught up on 8 events" in caplog.text
+    assert "s2" not in caplog.text
+    assert [connection.state for connection in (recovered, new)] == [State.CONNECTED] * 2
+
+
+@pytest.mark.parametrize("floor", [0, 3])
+async def test_a_session_that_was_disconnected_while_it_was_away_has_its_handler_run(floor: int) -> None:
+    node = DispatchingNode()
+    node.take(event(), moving(DISCONNECT), event())
+    node.forget(floor)
+    connection = node.behind("s1", 0)
+    await node.catch_up.start(connection)
+    await asyncio.sleep(0)
+    await node.catch_up.over(connection)
+    assert numbers(queued(connection)) == [1]
+    assert node.disconnected == [connection]
+    assert node.aborted == []
+
+
+async def test_a_connection_that_is_gone_is_left_alone() -> None:
+    node = DispatchingNode(max_queue=4)
+    node.take(*(event() for _ in range(10)))
+    connection = node.behind("s1", 0)
+    await node.catch_up.start(connection)
+    node.connections.remove(connection)
+    connection.socket.queue.wake()
+    await node.catch_up.over(connection)
+    await asyncio.sleep(0)
+    assert (node.disconnected, node.aborted, connection.state) == ([], [], State.GONE)

@@ -87,9 +87,6 @@ class LookBack:
                 await asyncio.sleep(0)  # others have their turn
         finally:
             self._worker = None
-            for future in self._waiting.values():  # those of a worker that failed or was cancelled
-                if not future.done():
-                    future.set_exception(RedisUnavailable("looking back in the log failed"))
             await self._link.close()
 
     async def _slice(self, audience: Audience) -> None:
@@ -137,3 +134,6 @@ class LookBack:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(RedisUnavailable("this manager is closed"))
