@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..entries import Entry, Position
 from ..errors import LogBroken, PublishTimeout, RedisUnavailable
+from ..identity import Producer
 from ..log_cursor import Backwards, Restart
 from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
@@ -100,6 +100,7 @@ class Log:
     :param max_length: how many entries are kept at most, roughly; 0 for no such limit.
     :param publish_timeout: how long :meth:`append` waits, in seconds.
     :param logger: for what an operator should know.
+    :param producer: under whose name it appends, if that is to outlive this object.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Log:
         publish_timeout: float,
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
+        producer: Producer | None = None,
     ) -> None:
         self.keys = keys
         self.partition = partition
@@ -121,8 +123,7 @@ class Log:
         self.metrics = metrics
         self.logger = logger
         self._link = link
-        self._producer = uuid.uuid4().hex
-        self._sequence = 1
+        self.producer = producer or Producer()
         self._queue: deque[Append] = deque()
         self._wake: asyncio.Event | None = None
         self._busy = False
@@ -135,6 +136,8 @@ class Log:
         #: Appends that somebody waits for, in the order of their deadlines, and the timer for the first.
         self._unanswered: deque[Append] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether the writer was cancelled, so that nothing is stored any more.
+        self.ended = False
         self._follower: Follower | None = None
         self._checked = 0  # the number of the connection on which the writer has looked back
         #: Whether the last append succeeded.
@@ -178,11 +181,21 @@ class Log:
                 if append.deadline > loop.time():
                     self._timer = loop.call_at(append.deadline, self._expire)
                     return
-                fate = Fate.STORED if append.stored else Fate.UNKNOWN if append.sent else Fate.WITHDRAWN
-                if fate is Fate.WITHDRAWN:
-                    self._withdraw(append)
-                append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+                self._give_up(append)
             self._unanswered.popleft()
+
+    def _give_up(self, append: Append) -> None:
+        fate = Fate.STORED if append.stored else Fate.UNKNOWN if append.sent else Fate.WITHDRAWN
+        if fate is Fate.WITHDRAWN:
+            self._withdraw(append)
+        append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+
+    def _end(self) -> None:
+        """The writer was cancelled: who still waits would wait in vain."""
+        self.ended = True
+        for append in self._unanswered:
+            if not append.future.done():
+                self._give_up(append)
 
     def _withdraw(self, append: Append) -> None:
         self._queue.remove(append)
@@ -205,6 +218,8 @@ class Log:
         """Stores what is queued, for ever. To be run as a task."""
         self._wake = asyncio.Event()
         self._checked = 0
+        self.ended = False
+        self.producer.begin()
         link = self._link(self.publish_timeout)
         backoff = Backoff()
         try:
@@ -224,7 +239,7 @@ class Log:
                         await self._store(link, batch, again)
                         break
                     except RedisUnavailable as error:
-                        again = True
+                        again = self.producer.retried = True
                         self.appends = False
                         self._rests.set()
                         self.logger.warning("can't write to the log, will try again: %s", error)
@@ -233,6 +248,9 @@ class Log:
                 self.appends = True
                 self._busy = False
                 self._note_idle()
+        except asyncio.CancelledError:
+            self._end()
+            raise
         finally:
             self._busy = False
             self._note_idle()
@@ -250,9 +268,10 @@ class Log:
         return batch
 
     async def _store(self, link: RedisLink, batch: Sequence[Append], again: bool) -> None:
-        producer = self.keys.producer(self._producer)
+        self.producer.waiting = True
+        producer = self.keys.producer(self.producer.name)
         keys = [self.keys.log, self.keys.meta, producer, self.keys.closes]
-        arguments: list[Argument] = [self._sequence, self.retention, self.max_length, len(batch)]
+        arguments: list[Argument] = [self.producer.sequence, self.retention, self.max_length, len(batch)]
         for append in batch:
             arguments.append(len(append.fields))
             arguments += append.fields
@@ -269,15 +288,15 @@ class Log:
             raise
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
             stored, refusals = await self._stored(link, producer) if again else (0, b"")
-            if stored < self._sequence + len(batch) - 1:
-                self._producer, self._sequence = uuid.uuid4().hex, 1  # nobody will send this batch again
+            if stored < self.producer.sequence + len(batch) - 1:
+                self.producer.renew()  # nobody will send this batch again
                 for append in batch:
                     if not append.future.done():
                         append.future.set_exception(type(error)(*error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, refusals.split(b"\n"))]
-        self._sequence += len(batch)
+        self.producer.stored(len(batch))
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
 
     def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:

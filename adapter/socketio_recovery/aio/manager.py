@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -15,15 +14,17 @@ from socketio.packet import Packet
 from ..connections import Connection, State
 from ..continuity import can_recover
 from ..entries import ENTER, LEAVE, Room, check_room, event_head, payload_fields
+from ..identity import Identity, Producer
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
 from ..reasons import AppendResult, Outcome
 from ..redis.keys import Keys
 from ..settings import Settings
 from . import scope
+from .life import Background, Life, keep
 from .log import Append, Log
 from .membership_log import MembershipLog
-from .node import Background, Node
+from .node import Node
 from .redis_client import client_for
 from .redis_link import RedisLink
 from .upstream.admin_ui import Timestamps, is_admin_ui
@@ -44,7 +45,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     :param channel: the name of this cluster. All its processes use the same. Keys in Redis begin with ``{channel}:``.
         The default is ``socketio``.
     :param write_only: set it in a process without a server, which only emits, moves clients between rooms and
-        disconnects clients. Use the manager in an ``async with`` then, or call :meth:`close`. The default is ``False``.
+        disconnects clients. Use the manager in an ``async with`` then, or call :meth:`close`. Until it is closed, it
+        can be used on one event loop after another, but not on two at once. The default is ``False``.
     :param logger: where to log. The default is the server's logger.
     :param json: a module with ``dumps`` and ``loads``, for a ``write_only`` manager. The default is Python's ``json``.
         With a server, the server's module is used.
@@ -111,18 +113,27 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self.write_only = write_only
         self.logger = logger
         self.json = json if json is not None else Packet.json
-        self.host_id = uuid.uuid4().hex
         self.metrics = metrics if metrics is not None else NO_METRICS
-        self._client = client_for(url, redis_options or {}, channel) if isinstance(url, str) else url
+        self._url, self._redis_options = url, redis_options or {}
+        self._client = self._new_client()
         self._link(publish_timeout)  # a client of the wrong kind is an error here, not later
         self._keys = Keys(channel)
         self._closed = False
         self._codec: Codec = JsonCodec(self.json)
+        self._identity = Identity()
+        self._producer = Producer()
         #: The parts of a process that serves clients; those of one that only writes are made when it starts.
         self.node: Node | None = None
-        self._background: Background | None = None
-        self._log: Log
-        self._membership: MembershipLog
+        self._life: Life | None = None
+
+    @property
+    def host_id(self) -> str:
+        """This process's name in the cluster. A process that was forked from this one has another."""
+        return self._identity.name
+
+    def _new_client(self) -> Any:
+        url = self._url
+        return client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
 
     def _link(self, timeout: float) -> RedisLink:
         return RedisLink(self._client, timeout)
@@ -145,10 +156,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             from socketio.msgpack_packet import MsgPackPacket
 
             codecs.append(MsgpackCodec(MsgPackPacket))
-        self.node = node = Node(
+        self.node = Node(
             self,
             server,
-            self.host_id,
             self._keys,
             self._link,
             codecs,
@@ -156,31 +166,61 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self.metrics,
             self._get_logger(),
         )
-        self._background, self._log, self._membership = node.background, node.log, node.membership
 
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""
         self._start()
         self._get_logger().info(self.name + " backend initialized.")
 
-    def _start(self) -> None:
-        """Starts the background tasks, once; there may be no event loop before the first use."""
+    def _start(self) -> Life:
+        """Starts the background tasks on this event loop, once. There may be no event loop before the first use.
+
+        :raises RuntimeError: if they can't be started here.
+        """
         if self._closed:
             raise RuntimeError("this manager is closed")
-        if self._background is not None and self._background.running:
-            return
-        if self.node is not None:
-            self.node.start()
-            return
+        life = self._life
+        if life is not None:
+            if not life.here:
+                self._leave(life)
+            elif life.log.ended:
+                raise RuntimeError("the event loop ends, and cancelled this manager's tasks: call it before that")
+            else:
+                return life
+        if (node := self.node) is not None:
+            self._life = life = Life(node.log, node.membership, node.background)
+            node.start(self.host_id)
+            return life
         if not self.write_only:
             raise RuntimeError("no server has this manager: pass it as client_manager, or use write_only=True")
         settings, logger = self.settings, self._get_logger()
-        self._log = Log(
-            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics)
+        log = Log(
+            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics),
+            producer=self._producer,
         )
-        self._membership = MembershipLog(self._log, self._keys)
-        self._background = Background(self.metrics, logger)
-        self._background.start({"writer": self._log.write})
+        self._life = life = Life(log, MembershipLog(log, self._keys), Background(self.metrics, logger))
+        life.background.start({"writer": log.write})
+        return life
+
+    def _leave(self, life: Life) -> None:
+        """Lets go of what was started elsewhere, so that this event loop can start anew.
+
+        :raises RuntimeError: if it is still at work there, or serves clients.
+        """
+        if self.node is not None:
+            where = "in the process that this one was forked from" if life.of_parent else "on another event loop"
+            raise RuntimeError(
+                f"this manager was started {where}: make a server and its manager for each event loop and process; to "
+                "emit from elsewhere, use a manager of its own with write_only=True"
+            )
+        if not life.over:
+            raise RuntimeError(
+                "this manager is at work on another event loop, which is still open: use one manager for each event "
+                "loop, or make the call there with asyncio.run_coroutine_threadsafe()"
+            )
+        if life.of_parent:
+            keep(life, self._client)
+        self._client = self._new_client()  # a client for Sentinels has connections of its own
 
     async def start(self) -> None:
         """Starts to follow the log, and waits until this node does.
@@ -203,7 +243,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         Clients that connect meanwhile are closed too: a load balancer should know by then (:attr:`healthy`). It returns
         when all clients are gone and their ``disconnect`` handlers are done.
         """
-        if self.node is not None and self.node.background.running:
+        if self.node is not None and self._life is not None and self._life.here:
             await self.node.drain(over, timeout)
 
     async def close(self) -> None:
@@ -214,15 +254,20 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         """
         if self._closed:
             return
+        life = self._life
+        if life is not None and not life.here:
+            if not life.over:
+                self._leave(life)  # raises
+            life = None  # it ended with its event loop, or is the parent's
         self._closed = True  # nothing more is taken on, so that what is queued can be stored
-        if self._background is None or not self._background.running:
+        if life is None:
             return
         try:
             async with asyncio.timeout(self.settings.publish_timeout):
-                await self._log.flushed()
+                await life.log.flushed()
         except TimeoutError:
             self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
-        await self._background.stop()
+        await life.background.stop()
         if self.node is not None:
             await self.node.close()
 
@@ -236,9 +281,10 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     @property
     def healthy(self) -> bool:
         """Whether this node follows the log now and takes clients; for a readiness probe."""
-        if self._closed or self._background is None or not self._background.running:
+        life = self._life
+        if self._closed or life is None or life.over or life.log.ended:
             return False
-        return self.node.healthy if self.node is not None else not self._background.failing
+        return self.node.healthy if self.node is not None else not life.background.failing
 
     # -- recovery -----------------------------------------------------------------------------------
 
@@ -314,7 +360,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         skip = skip_sid if isinstance(skip_sid, (list, tuple)) else [] if skip_sid is None else [skip_sid]
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         payload = self._codec.encode((event, *arguments))
-        self._start()
+        log = self._start().log
         waits: tuple[str, int] | None = None
         if callback is not None:
             if self.node is None:
@@ -327,7 +373,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             return
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
         try:
-            await self._log.append(Append(head, payload_fields(payload)))
+            await log.append(Append(head, payload_fields(payload)))
         except BaseException as error:
             if waits and self.node is not None:
                 self.node.callbacks.drop(waits[1])
@@ -364,8 +410,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         check_room(room)
         if room is None or room == sid:
             return  # every client is always in these
-        self._start()
-        result = await self._membership.move(kind, sid, namespace, room)
+        result = await self._start().membership.move(kind, sid, namespace, room)
         if result is AppendResult.SID_ROOM:
             raise ValueError(f"cannot enter a sid room: {room!r} is the id of another client")
         if result is AppendResult.UNKNOWN_SESSION:
@@ -381,8 +426,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
-        self._start()
-        await self._membership.close(room, namespace)
+        await self._start().membership.close(room, namespace)
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
@@ -423,8 +467,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
         if self.is_connected(sid, namespace):
             return True
-        self._start()
-        await self._membership.disconnect(sid, namespace)
+        await self._start().membership.disconnect(sid, namespace)
         return False
 
     def pre_disconnect(self, sid: str, namespace: str) -> str | None:
@@ -444,8 +487,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         elif self.is_connected(sid, namespace):
             await self.server.disconnect(sid, namespace=namespace)
         else:
-            self._start()
-            await self._membership.disconnect(sid, namespace)
+            await self._start().membership.disconnect(sid, namespace)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None

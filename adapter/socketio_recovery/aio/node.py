@@ -1,7 +1,7 @@
 """The composition root: makes everything that a node is of, and starts and stops it.
 
 Every part is given what it needs when it is made. Nothing is set from outside afterwards, but the hooks in
-python-socketio's server, last.
+python-socketio's server, last; and the node's name, which it gets when it starts (``identity.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .catch_up import CatchUp
 from .connecting import Connecting
 from .heartbeat import Heartbeats
 from .leaving import Leaving
+from .life import Background
 from .log import READ_BLOCK, Log
 from .membership_log import MembershipLog
 from .orphans import Orphans
@@ -35,37 +36,10 @@ from .script_calls import ScriptCalls
 from .session_data import SessionData
 from .session_endings import SessionEndings
 from .sessions import Sessions
-from .tasks import KeyedQueue, supervise
+from .tasks import KeyedQueue
 from .upstream.engineio_transport import Transports
 from .upstream.socketio_server import Hooks, SocketIOServer
 from .window_extension import WindowExtension
-
-
-class Background:
-    """The background tasks of one manager. They can be started once there is an event loop."""
-
-    def __init__(self, metrics: Metrics, logger: logging.Logger) -> None:
-        self.metrics = metrics
-        self.logger = logger
-        self.running = False
-        #: The names of tasks that failed just now.
-        self.failing: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, work: dict[str, Callable[[], Any]]) -> None:
-        """Starts and supervises tasks, given by their names."""
-        self.running = True
-        for name, run in work.items():
-            coroutine = supervise(name, run, self.failing, self.metrics, self.logger)
-            self._tasks.append(asyncio.create_task(coroutine, name=f"socketio_recovery {name}"))
-
-    async def stop(self) -> None:
-        """Cancels the tasks, and waits for their end."""
-        self.running = False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
 
 
 class _Effects:
@@ -98,7 +72,6 @@ class Node:
 
     :param manager: the client manager; it is told of changes of rooms.
     :param server: a :class:`socketio.AsyncServer`.
-    :param name: this node's name.
     :param link: makes a dedicated connection to Redis; called with its default timeout in seconds.
     :param codecs: the serialisations that entries may have, that of the server's clients first.
     :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
@@ -108,7 +81,6 @@ class Node:
         self,
         manager: Any,
         server: Any,
-        name: str,
         keys: Keys,
         link: Callable[[float], RedisLink],
         codecs: list[Codec],
@@ -139,14 +111,14 @@ class Node:
         self.sessions = Sessions(
             ScriptCalls(link(settings.publish_timeout)),
             keys,
-            name,
+            "",
             durations.max_disconnection,
             durations.ttl,
             durations.lease,
             settings.handshake_timeout,
         )
         self.membership = MembershipLog(self.log, keys)
-        self.callbacks = Callbacks(name, self.log, codecs[0], self.tasks)
+        self.callbacks = Callbacks("", self.log, codecs[0], self.tasks)
         self.endings = SessionEndings(self.sessions, logger)
         self.leaving = Leaving(
             upstream,
@@ -160,7 +132,7 @@ class Node:
         )
         effects = _Effects(manager, self.transports, self.leaving, self.callbacks, logger)
         self.delivery = Delivery(
-            self.partition, self.connections, codecs, effects, name, settings.max_queue, logger, metrics
+            self.partition, self.connections, codecs, effects, "", settings.max_queue, logger, metrics
         )
         self.extension = WindowExtension(self.partition, self.delivery, self.log, settings.handshake_timeout)
         self.catch_up = CatchUp(self.delivery, self.transports.close, self.leaving.start_disconnect, logger, metrics)
@@ -203,8 +175,12 @@ class Node:
         self.background = Background(metrics, logger)
         self.hooks.install()
 
-    def start(self) -> None:
-        """Starts the background tasks."""
+    def start(self, name: str) -> None:
+        """Starts the background tasks.
+
+        :param name: this node's name in the cluster.
+        """
+        self.sessions.node = self.callbacks.node = self.delivery.node = name
         self.background.start(
             {
                 "writer": self.log.write,

@@ -1,0 +1,221 @@
+"""The life of a manager: forked processes, event loops that come and go, the first start, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+import redis
+import socketio
+from socketio_recovery import AsyncRedisStreamsManager
+
+from local.redis_server import RedisServer
+
+FORK = multiprocessing.get_context("fork")
+#: How long a process or a thread may take, in seconds, before the test fails.
+PATIENCE = 40
+
+
+@pytest.fixture
+def database(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A synchronous client: these tests run event loops of their own."""
+    client = redis.Redis.from_url(redis_server.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def make(redis_server: RedisServer, channel: str) -> Callable[..., AsyncRedisStreamsManager]:
+    """Makes managers of one cluster."""
+
+    def make(**options: Any) -> AsyncRedisStreamsManager:
+        return AsyncRedisStreamsManager(redis_server.url, channel, publish_timeout=PATIENCE, **options)
+
+    return make
+
+
+def serving(manager: AsyncRedisStreamsManager) -> AsyncRedisStreamsManager:
+    """Gives the manager to a server."""
+    socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+    return manager
+
+
+def emitted(database: redis.Redis, channel: str) -> list[str]:
+    """The events in the log, in order."""
+    entries: Any = database.xrange("{" + channel + "}:log")
+    return [fields[b"data"].decode() for _, fields in entries if b"data" in fields]
+
+
+def in_fork(run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """Starts a forked process that runs a coroutine function on an event loop of its own."""
+    process = FORK.Process(target=lambda: asyncio.run(run(*arguments)), daemon=True)
+    process.start()
+    return process
+
+
+def joined(*processes: multiprocessing.process.BaseProcess) -> None:
+    """Waits until processes end well."""
+    for process in processes:
+        process.join(PATIENCE)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * len(processes)
+
+
+async def five(manager: AsyncRedisStreamsManager, who: object, close: bool = True) -> None:
+    for i in range(5):
+        await manager.emit(f"{who}.{i}", None)
+    if close:
+        await manager.close()
+
+
+def events(*who: object) -> list[str]:
+    """What :func:`five` of these puts into the log."""
+    return sorted(f'["{w}.{i}"]' for w in who for i in range(5))
+
+
+@pytest.mark.parametrize("of_server", [False, True], ids=["write_only", "server"])
+def test_forked_workers_lose_nothing(
+    make: Callable[..., AsyncRedisStreamsManager], database: redis.Redis, channel: str, of_server: bool
+) -> None:
+    """Each worker is a producer of its own, and a node of its own, though one manager was made before the fork."""
+    manager = serving(make()) if of_server else make(write_only=True)
+    names = FORK.SimpleQueue()
+    names.put(manager.host_id)
+
+    async def work(who: int) -> None:
+        names.put(manager.host_id)
+        await five(manager, who)
+
+    joined(*[in_fork(work, who) for who in range(3)])
+    assert sorted(emitted(database, channel)) == events(0, 1, 2)
+    assert len({names.get() for _ in range(4)}) == 4
+
+
+def test_a_fork_takes_nothing_from_a_parent_that_is_at_work(
+    make: Callable[..., AsyncRedisStreamsManager], database: redis.Redis, channel: str
+) -> None:
+    manager = make(write_only=True)
+
+    async def parent() -> None:
+        await five(manager, "before", close=False)
+        processes = [in_fork(five, manager, who) for who in range(3)]
+        await asyncio.to_thread(joined, *processes)
+        await five(manager, "after")
+
+    asyncio.run(parent())
+    assert sorted(emitted(database, channel)) == events("before", 0, 1, 2, "after")
+
+
+def test_a_server_that_was_started_before_a_fork_says_what_to_do(
+    make: Callable[..., AsyncRedisStreamsManager], database: redis.Redis, channel: str
+) -> None:
+    manager = serving(make())
+
+    async def child() -> None:
+        with pytest.raises(RuntimeError, match=r"in the process that this one was forked from.*write_only=True"):
+            await manager.emit("e", 1)
+        assert not manager.healthy
+        await manager.close()
+
+    async def parent() -> None:
+        await five(manager, "before", close=False)
+        await asyncio.to_thread(joined, in_fork(child))
+        await five(manager, "after")
+
+    asyncio.run(parent())
+    assert sorted(emitted(database, channel)) == events("before", "after")
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_one_manager_on_event_loops_one_after_the_other(
+    make: Callable[..., AsyncRedisStreamsManager],
+    database: redis.Redis,
+    channel: str,
+    times: int,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """As with ``asyncio.run()`` in a script, ``async_to_sync``, or in tasks of Celery."""
+    manager = make(write_only=True)
+    before = database.info("clients")["connected_clients"]  # type: ignore[index]
+    for i in range(times):
+        asyncio.run(five(manager, i, close=False))
+        assert database.info("clients")["connected_clients"] == before  # type: ignore[index]
+    asyncio.run(manager.close())
+    assert emitted(database, channel) == [e for i in range(times) for e in events(i)]
+    assert not [str(w.message) for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+
+def test_one_manager_in_two_threads_says_what_to_do(
+    make: Callable[..., AsyncRedisStreamsManager], database: redis.Redis, channel: str
+) -> None:
+    manager = make(write_only=True)
+    at_work, done = threading.Event(), threading.Event()
+
+    async def first() -> None:
+        await manager.emit("first", None)
+        at_work.set()
+        await asyncio.to_thread(done.wait, PATIENCE)
+        await manager.emit("still works", None)
+
+    thread = threading.Thread(target=lambda: asyncio.run(first()))
+    thread.start()
+    try:
+        assert at_work.wait(PATIENCE)
+        with pytest.raises(RuntimeError, match=r"another event loop.*run_coroutine_threadsafe"):
+            asyncio.run(manager.emit("second", None))
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(manager.close())
+    finally:
+        done.set()
+        thread.join(PATIENCE)
+    asyncio.run(manager.emit("third", None))
+    assert emitted(database, channel) == ['["first"]', '["still works"]', '["third"]']
+
+
+def test_a_server_on_a_second_event_loop_says_what_to_do(make: Callable[..., AsyncRedisStreamsManager]) -> None:
+    manager = serving(make())
+
+    async def first() -> None:
+        await manager.start()
+        refused = asyncio.to_thread(lambda: asyncio.run(manager.emit("e", 1)))
+        with pytest.raises(RuntimeError, match=r"on another event loop.*write_only=True"):
+            await refused
+
+    asyncio.run(first())
+    with pytest.raises(RuntimeError, match=r"on another event loop.*write_only=True"):
+        asyncio.run(manager.emit("e", 1))
+    asyncio.run(manager.close())
+
+
+def test_calls_in_progress_end_with_their_event_loop(
+    make: Callable[..., AsyncRedisStreamsManager], database: redis.Redis, channel: str
+) -> None:
+    """Also those that are made while it ends."""
+    manager = make(write_only=True)
+    ends: list[BaseException] = []
+
+    async def busy() -> None:
+        try:
+            while True:
+                await manager.emit("busy", None)
+        finally:
+            try:
+                await manager.emit("last words", None)
+            except BaseException as error:
+                ends.append(error)
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(busy()) for _ in range(20)]
+        await manager.emit("e", None)
+        del tasks
+
+    asyncio.run(run())
+    assert all(isinstance(error, (RuntimeError, TimeoutError)) for error in ends)
+    asyncio.run(five(manager, "then"))
+    assert emitted(database, channel)[-5:] == events("then")
