@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import redis
 import socketio
+from aiohttp import ClientSession, web
 from socketio_recovery import AsyncRedisStreamsManager
 
+from local.ports import free_port
 from local.redis_server import RedisServer
+from tests.support.waiting import until
 
 FORK = multiprocessing.get_context("fork")
 #: How long a process or a thread may take, in seconds, before the test fails.
@@ -142,10 +145,11 @@ def test_one_manager_on_event_loops_one_after_the_other(
 ) -> None:
     """As with ``asyncio.run()`` in a script, ``async_to_sync``, or in tasks of Celery."""
     manager = make(write_only=True)
-    before = database.info("clients")["connected_clients"]  # type: ignore[index]
+    count: Any = database.info  # a synchronous client does not return an awaitable
+    before = count("clients")["connected_clients"]
     for i in range(times):
         asyncio.run(five(manager, i, close=False))
-        assert database.info("clients")["connected_clients"] == before  # type: ignore[index]
+        assert count("clients")["connected_clients"] == before
     asyncio.run(manager.close())
     assert emitted(database, channel) == [e for i in range(times) for e in events(i)]
     assert not [str(w.message) for w in recwarn if issubclass(w.category, ResourceWarning)]
@@ -219,3 +223,44 @@ def test_calls_in_progress_end_with_their_event_loop(
     assert all(isinstance(error, (RuntimeError, TimeoutError)) for error in ends)
     asyncio.run(five(manager, "then"))
     assert emitted(database, channel)[-5:] == events("then")
+
+
+async def test_a_probe_starts_the_node(make: Callable[..., AsyncRedisStreamsManager]) -> None:
+    """A load balancer that waits until the node is ready would otherwise wait for the first client, and it for that."""
+    manager = make()
+    sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=manager)
+    app = web.Application()
+    sio.attach(app)
+
+    async def ready(request: web.Request) -> web.Response:
+        return web.Response(status=200 if manager.healthy else 503)
+
+    app.router.add_get("/ready", ready)
+    assert await asyncio.to_thread(lambda: manager.healthy) is False  # there is no event loop in that thread
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with ClientSession() as http:
+
+            async def status() -> int:
+                async with http.get(f"http://127.0.0.1:{port}/ready") as response:
+                    return response.status
+
+            assert await status() == 503
+            await until(lambda: manager.healthy)
+            assert await status() == 200
+            assert await asyncio.to_thread(lambda: manager.healthy) is True
+            await manager.close()
+            assert await status() == 503
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_probe_never_raises() -> None:
+    assert AsyncRedisStreamsManager().healthy is False  # no server has it
+    writer = AsyncRedisStreamsManager(write_only=True)
+    assert [writer.healthy, writer.healthy] == [False, True]
+    await writer.close()
+    assert writer.healthy is False

@@ -280,11 +280,22 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
     @property
     def healthy(self) -> bool:
-        """Whether this node follows the log now and takes clients; for a readiness probe."""
+        """Whether this node follows the log now and takes clients; for a readiness probe.
+
+        Asked on the server's event loop, it also starts a node that is not started, as :meth:`start` does, but without
+        waiting. So a load balancer that sends nobody to a node before it is healthy need not wait for the first client.
+        It raises nothing.
+        """
         life = self._life
-        if self._closed or life is None or life.over or life.log.ended:
+        if self._closed:
             return False
-        return self.node.healthy if self.node is not None else not life.background.failing
+        if life is None or life.over:
+            with suppress(RuntimeError):  # there is no event loop here, or it can't be started on this one
+                self._start()
+            return False
+        if life.log.ended or life.background.failing:
+            return False
+        return self.node is None or self.node.healthy(life.loop.time())
 
     # -- recovery -----------------------------------------------------------------------------------
 

@@ -204,14 +204,11 @@ class Node:
         except TimeoutError:
             raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
 
-    @property
-    def healthy(self) -> bool:
-        """Whether this node follows the log now and takes clients."""
+    def healthy(self, now: float) -> bool:
+        """Whether this node follows the log and takes clients, at a time of its event loop."""
         read_at = self.log.read_at
-        now = asyncio.get_running_loop().time()
         reads = read_at is not None and now - read_at < 2 * READ_BLOCK + 1
-        works = reads and self.log.appends and self.heartbeats.succeeds and not self.background.failing
-        return works and not self.connecting.draining
+        return reads and self.log.appends and self.heartbeats.succeeds and not self.connecting.draining
 
     async def drain(self, over: float, timeout: float) -> None:
         """Closes all transports and keeps their sessions; see :meth:`AsyncRedisStreamsManager.drain`."""
