@@ -16,6 +16,7 @@ from socketio_recovery import AsyncRedisStreamsManager
 
 from local.ports import free_port
 from local.redis_server import RedisServer
+from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 FORK = multiprocessing.get_context("fork")
@@ -51,6 +52,11 @@ def emitted(database: redis.Redis, channel: str) -> list[str]:
     """The events in the log, in order."""
     entries: Any = database.xrange("{" + channel + "}:log")
     return [fields[b"data"].decode() for _, fields in entries if b"data" in fields]
+
+
+def producers(database: redis.Redis, channel: str) -> list[bytes]:
+    """The producers that Redis remembers."""
+    return list(database.scan_iter("{" + channel + "}:producer:*"))
 
 
 def in_fork(run: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> multiprocessing.process.BaseProcess:
@@ -97,6 +103,7 @@ def test_forked_workers_lose_nothing(
 
     joined(*[in_fork(work, who) for who in range(3)])
     assert sorted(emitted(database, channel)) == events(0, 1, 2)
+    assert producers(database, channel) == []
     assert len({names.get() for _ in range(4)}) == 4
 
 
@@ -112,6 +119,7 @@ def test_a_fork_takes_nothing_from_a_parent_that_is_at_work(
         await five(manager, "after")
 
     asyncio.run(parent())
+    assert producers(database, channel) == []
     assert sorted(emitted(database, channel)) == events("before", 0, 1, 2, "after")
 
 
@@ -150,7 +158,9 @@ def test_one_manager_on_event_loops_one_after_the_other(
     for i in range(times):
         asyncio.run(five(manager, i, close=False))
         assert count("clients")["connected_clients"] == before
+    assert len(producers(database, channel)) == 1
     asyncio.run(manager.close())
+    assert producers(database, channel) == []
     assert emitted(database, channel) == [e for i in range(times) for e in events(i)]
     assert not [str(w.message) for w in recwarn if issubclass(w.category, ResourceWarning)]
 
@@ -264,3 +274,26 @@ async def test_a_probe_never_raises() -> None:
     assert [writer.healthy, writer.healthy] == [False, True]
     await writer.close()
     assert writer.healthy is False
+
+
+async def test_a_key_stays_if_a_copy_of_a_batch_may_still_be_on_its_way(
+    redis_server: RedisServer, database: redis.Redis, channel: str
+) -> None:
+    """Without the key, that copy would be stored, too."""
+    async with Proxy(redis_server.port) as proxy:
+        manager = AsyncRedisStreamsManager(proxy.url, channel, write_only=True, publish_timeout=PATIENCE)
+        await manager.emit("first", None)
+        proxy.lose_reply_to = b"retried"
+        await manager.emit("retried", None)
+        assert proxy.lost == 1
+        await manager.close()
+    assert len(producers(database, channel)) == 1
+    assert emitted(database, channel) == ['["first"]', '["retried"]']
+
+
+async def test_closing_does_not_need_redis(redis_server: RedisServer, channel: str) -> None:
+    async with Proxy(redis_server.port) as proxy:
+        manager = AsyncRedisStreamsManager(proxy.url, channel, write_only=True, publish_timeout=PATIENCE)
+        await manager.emit("e", None)
+    await manager.close()
+    assert not manager.healthy

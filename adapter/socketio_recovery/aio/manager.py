@@ -29,6 +29,9 @@ from .redis_client import client_for
 from .redis_link import RedisLink
 from .upstream.admin_ui import Timestamps, is_admin_ui
 
+#: How long :meth:`AsyncRedisStreamsManager.close` tries to remove a key that expires by itself, in seconds.
+FORGET = 1.0
+
 
 class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     """A client manager for :class:`socketio.AsyncServer` that lets clients recover, on any node.
@@ -249,27 +252,39 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def close(self) -> None:
         """Stores what is still to be stored, and closes the connections to Redis.
 
-        Sessions stay: clients recover elsewhere. Call :meth:`drain` before it. Otherwise other nodes take this one for
-        dead, and run the ``disconnect`` handlers of clients that do not come back.
+        It also removes what Redis remembers of this process. Sessions stay: clients recover elsewhere. Call
+        :meth:`drain` before it. Otherwise other nodes take this one for dead, and run the ``disconnect`` handlers of
+        clients that do not come back.
         """
         if self._closed:
             return
         life = self._life
-        if life is not None and not life.here:
-            if not life.over:
-                self._leave(life)  # raises
-            life = None  # it ended with its event loop, or is the parent's
+        if life is not None and not life.here and not life.over:
+            self._leave(life)  # raises
         self._closed = True  # nothing more is taken on, so that what is queued can be stored
         if life is None:
             return
+        if life.here:  # else it ended with its event loop, or is the parent's
+            try:
+                async with asyncio.timeout(self.settings.publish_timeout):
+                    await life.log.flushed()
+            except TimeoutError:
+                self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
+            await life.background.stop()
+            if self.node is not None:
+                await self.node.close()
+        if life.log.producer.forgettable:
+            await self._forget(life.log.producer)
+
+    async def _forget(self, producer: Producer) -> None:
+        """Removes what Redis keeps to know a producer's retries, which would otherwise stay for a day."""
+        link = self._link(FORGET)
         try:
-            async with asyncio.timeout(self.settings.publish_timeout):
-                await life.log.flushed()
-        except TimeoutError:
-            self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
-        await life.background.stop()
-        if self.node is not None:
-            await self.node.close()
+            await link.call("DEL", self._keys.producer(producer.name))
+        except Exception as error:  # it stays for a day
+            self._get_logger().debug("closing, could not remove a key: %s", error)
+        finally:
+            await link.close()
 
     async def __aenter__(self) -> AsyncRedisStreamsManager:
         await self.start()
