@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,6 +16,7 @@ from aiohttp import ClientSession, web
 from socketio_recovery import AsyncRedisStreamsManager
 
 from local.ports import free_port
+from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
@@ -297,3 +299,35 @@ async def test_closing_does_not_need_redis(redis_server: RedisServer, channel: s
         await manager.emit("e", None)
     await manager.close()
     assert not manager.healthy
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server whose settings a test may change."""
+    server = RedisServer(preexec=die_with_parent)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("rule", ["+info", "-info"], ids=["allowed", "INFO forbidden"])
+async def test_a_policy_that_loses_sessions_is_told_when_a_node_starts(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture, rule: str
+) -> None:
+    with redis.Redis.from_url(own_server.url) as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        admin.config_set("maxmemory", 1 << 30)
+        admin.execute_command("ACL", "SETUSER", "default", rule)
+    manager = serving(AsyncRedisStreamsManager(own_server.url, publish_timeout=PATIENCE))
+    manager.logger = logging.getLogger("test.life")
+    assert manager.node is not None
+    manager.node.logger = manager.logger
+    caplog.set_level(logging.DEBUG, "test.life")
+    await manager.start()
+    await until(lambda: "maxmemory-policy" in caplog.text)
+    await manager.close()
+    said = [record for record in caplog.records if "maxmemory-policy" in record.getMessage()]
+    if rule == "+info":
+        assert [record.levelname for record in said] == ["WARNING"]
+        assert "maxmemory-policy noeviction" in said[0].getMessage()
+    else:
+        assert [record.levelname for record in said] == ["DEBUG"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..metrics import Metrics
@@ -29,6 +29,10 @@ class Background:
         for name, run in work.items():
             coroutine = supervise(name, run, self.failing, self.metrics, self.logger)
             self._tasks.append(asyncio.create_task(coroutine, name=f"socketio_recovery {name}"))
+
+    def once(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Starts a task that ends by itself."""
+        self._tasks.append(asyncio.create_task(work, name=f"socketio_recovery {name}"))
 
     async def stop(self) -> None:
         """Cancels the tasks, and waits for their end."""

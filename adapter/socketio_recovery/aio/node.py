@@ -19,6 +19,7 @@ from ..errors import RedisUnavailable
 from ..metrics import Metrics
 from ..packets import Codec
 from ..partition import Partition
+from ..redis.eviction import eviction_policy, eviction_warning
 from ..redis.keys import Keys
 from ..settings import Durations, Settings
 from ..window import Window
@@ -90,6 +91,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.logger = logger
+        self._link = link
         upstream = SocketIOServer(server)
         eio = server.eio
         durations = Durations.of(settings, eio.ping_interval + eio.ping_interval_grace_period, eio.ping_timeout)
@@ -189,6 +191,21 @@ class Node:
                 "watch for orphans": self.orphans.watch,
             }
         )
+
+        self.background.once("look at Redis's memory", self._look_at_memory())
+
+    async def _look_at_memory(self) -> None:
+        """Warns once if Redis may remove keys. What goes wrong with that does no harm."""
+        link = self._link(self.settings.publish_timeout)
+        try:
+            warning = eviction_warning(*eviction_policy(await link.call("INFO", "memory")))
+        except Exception as error:  # INFO may be forbidden
+            self.logger.debug("can't ask for maxmemory-policy: %s", error)
+        else:
+            if warning is not None:
+                self.logger.warning("%s", warning)
+        finally:
+            await link.close()
 
     async def started(self) -> None:
         """Waits until this node follows the log.
