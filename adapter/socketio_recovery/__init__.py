@@ -2,7 +2,14 @@
 
 from .aio.manager import AsyncRedisStreamsManager
 from .continuity import can_recover
-from .errors import HooksReplaced, PublishTimeout, RedisUnavailable, SessionGone, UnsupportedVersion
+from .errors import (
+    HooksReplaced,
+    PublishTimeout,
+    RedisUnavailable,
+    SessionGone,
+    UnsupportedFormat,
+    UnsupportedVersion,
+)
 from .metrics import Metrics
 from .reasons import NODE_LOST, Fate, Outcome
 
@@ -16,6 +23,7 @@ __all__ = [
     "PublishTimeout",
     "RedisUnavailable",
     "SessionGone",
+    "UnsupportedFormat",
     "UnsupportedVersion",
     "can_recover",
 ]

@@ -13,7 +13,8 @@ import pytest
 import redis
 import socketio
 from aiohttp import ClientSession, web
-from socketio_recovery import AsyncRedisStreamsManager
+from socketio_recovery import AsyncRedisStreamsManager, UnsupportedFormat
+from socketio_recovery.redis.format import Formats
 
 from local.ports import free_port
 from local.processes import die_with_parent
@@ -331,3 +332,40 @@ async def test_a_policy_that_loses_sessions_is_told_when_a_node_starts(
         assert "maxmemory-policy noeviction" in said[0].getMessage()
     else:
         assert [record.levelname for record in said] == ["DEBUG"]
+
+
+async def test_a_rolling_upgrade_across_a_format(
+    make: Callable[..., AsyncRedisStreamsManager],
+    database: redis.Redis,
+    channel: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nodes of the next version take the place of the others, and the format is raised when that is done."""
+    old, new = serving(make()), serving(make())
+    assert old.node is not None
+    assert new.node is not None
+    new.node.log.formats = Formats(1, 2)
+    for manager in (old, new, old):
+        await manager.start()
+        await manager.emit("e", None)
+    assert (old.healthy, new.healthy) == (True, True)
+    await new.raise_format()
+    await until(lambda: not old.healthy)
+    await new.emit("e", None)
+    assert new.healthy
+    with pytest.raises(UnsupportedFormat):
+        await old.emit("not stored", None)
+    for late in (serving(make()), make(write_only=True)):
+        with pytest.raises(UnsupportedFormat, match=r"has format 2.*install the version"):
+            await late.start()
+        assert not late.healthy
+        await late.close()
+    writer = make(write_only=True)
+    with pytest.raises(UnsupportedFormat):
+        await writer.emit("not stored", None)
+    for manager in (old, new, writer):
+        await manager.close()
+    assert emitted(database, channel) == ['["e"]'] * 4
+    told = [record for record in caplog.records if "has format 2" in record.getMessage()]
+    assert {record.levelname for record in told} == {"ERROR"}
+    assert not [record for record in told if record.exc_info], "an operator's mistake needs no traceback"

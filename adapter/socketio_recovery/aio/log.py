@@ -28,12 +28,13 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from ..entries import Entry, Position
-from ..errors import LogBroken, PublishTimeout, RedisUnavailable
+from ..errors import LogBroken, PublishTimeout, RedisUnavailable, UnsupportedFormat
 from ..identity import Producer
 from ..log_cursor import Backwards, Restart
 from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
 from ..reasons import AppendResult, Fate, RestartReason
+from ..redis.format import SUPPORTED
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
 from .redis_link import RedisLink, raised
@@ -140,6 +141,12 @@ class Log:
         self.ended = False
         self._follower: Follower | None = None
         self._checked = 0  # the number of the connection on which the writer has looked back
+        #: The formats of a log that it knows.
+        self.formats = SUPPORTED
+        #: The log's format, if it is none of these. Nothing is read or written then.
+        self.unknown_format: int | None = None
+        #: Called when that is found.
+        self.when_refused: Callable[[], None] = lambda: None
         #: Whether the last append succeeded.
         self.appends = True
         #: When the reader last heard from Redis (event loop time, seconds); ``None`` before.
@@ -222,6 +229,7 @@ class Log:
         self.producer.begin()
         link = self._link(self.publish_timeout)
         backoff = Backoff()
+        looked = False
         try:
             while True:
                 for _ in range(2):  # callers that waited for the last batch may append more
@@ -236,7 +244,13 @@ class Log:
                 again = False
                 while True:
                     try:
+                        if not looked or self.unknown_format is not None:
+                            await self.tail(link)
+                            looked = True
                         await self._store(link, batch, again)
+                        break
+                    except UnsupportedFormat:
+                        self._refuse(batch)
                         break
                     except RedisUnavailable as error:
                         again = self.producer.retried = True
@@ -256,6 +270,14 @@ class Log:
             self._note_idle()
             self._rests.set()
             await link.close()
+
+    def _refuse(self, batch: Sequence[Append]) -> None:
+        """A batch is not sent, or not again, because the log's format is unknown."""
+        if self.producer.waiting:
+            self.producer.renew()
+        for append in batch:
+            if not append.future.done():
+                append.future.set_exception(self._unsupported())
 
     def _take(self) -> list[Append]:
         batch: list[Append] = []
@@ -364,13 +386,28 @@ class Log:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    async def tail(self, link: RedisLink, retention: int = 0) -> tuple[Position, int]:
+    async def tail(self, link: RedisLink, retention: int = 0, raise_format: bool = False) -> tuple[Position, int]:
         """The position of the last entry, and its ms (Redis's time).
 
         :param retention: what this node needs, in milliseconds; 0 leaves the log's own.
+        :param raise_format: raise the log's format to the newest that is known.
+        :raises UnsupportedFormat: if the log has a format that is not known.
         """
-        epoch, n, ms = await link.run(TAIL, [self.keys.log, self.keys.meta], [retention])
+        arguments = [retention, *self.formats, int(raise_format)]
+        epoch, n, ms, said = await link.run(TAIL, [self.keys.log, self.keys.meta], arguments)
+        known, format = self.unknown_format, int(said)
+        self.unknown_format = None if self.formats.include(format) else format
+        if self.unknown_format is not None:
+            error = self._unsupported()
+            if format != known:
+                self.logger.error("%s", error)
+                self.when_refused()
+            raise error
         return Position(int(epoch), int(n)), int(ms)
+
+    def _unsupported(self) -> UnsupportedFormat:
+        assert self.unknown_format is not None
+        return UnsupportedFormat(self.unknown_format, self.formats)
 
     async def follow(self, follower: Follower) -> None:
         """Reads the log, for ever. To be run as a task; run again, it goes on where it was.
@@ -388,6 +425,7 @@ class Log:
                     if cursor.at is None:
                         await self._begin(link, RestartReason.BOOT)
                     elif not link.connected:
+                        await self.tail(link, self.retention)
                         await self._look_back(link)
                     if cursor.broken:
                         assert cursor.at is not None
@@ -409,6 +447,9 @@ class Log:
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:
                     cursor.break_(error)
+                except UnsupportedFormat:
+                    await link.close()  # so that the next thing is to look again
+                    await backoff.wait()
                 except RedisUnavailable as error:
                     self.logger.warning("can't read the log, will try again: %s", error)
                     await backoff.wait()

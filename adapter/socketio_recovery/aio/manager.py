@@ -14,6 +14,7 @@ from socketio.packet import Packet
 from ..connections import Connection, State
 from ..continuity import can_recover
 from ..entries import ENTER, LEAVE, Room, check_room, event_head, payload_fields
+from ..errors import RedisUnavailable
 from ..identity import Identity, Producer
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
@@ -231,11 +232,34 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         The first client, or the first ``emit``, starts it too. Call it if the application wants to be ready before
         that, or to fail early. Until a node follows the log, it does not look after the clients of dead nodes.
 
-        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds; not with ``write_only``.
+        :raises UnsupportedFormat: if the log in Redis has a format that this version does not know.
         """
-        self._start()
+        life = self._start()
         if self.node is not None:
             await self.node.started()
+            return
+        with suppress(RedisUnavailable):  # an emit tells, if Redis is still away then
+            await self._look(life)
+
+    async def _look(self, life: Life, raise_format: bool = False) -> None:
+        link = self._link(self.settings.publish_timeout)
+        try:
+            await life.log.tail(link, raise_format=raise_format)
+        finally:
+            await link.close()
+
+    async def raise_format(self) -> None:
+        """Raises the log in Redis to the newest format that this version knows.
+
+        A log stays in the format that it has, so that nodes of two versions can work side by side while one takes the
+        place of the other. Call it once, from any process, when all processes of the cluster have the new version.
+        Those of an older one that does not know the format refuse to work from then on.
+
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises UnsupportedFormat: if the log has a format that this version does not know.
+        """
+        await self._look(self._start(), raise_format=True)
 
     async def drain(self, over: float = 0, timeout: float = 30) -> None:
         """Sends this node's clients elsewhere before it stops: closes their transports and keeps their sessions.
@@ -308,7 +332,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             with suppress(RuntimeError):  # there is no event loop here, or it can't be started on this one
                 self._start()
             return False
-        if life.log.ended or life.background.failing:
+        if life.log.ended or life.log.unknown_format is not None or life.background.failing:
             return False
         return self.node is None or self.node.healthy(life.loop.time())
 

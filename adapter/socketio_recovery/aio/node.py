@@ -15,7 +15,7 @@ from typing import Any
 from ..connections import Connection, Connections
 from ..delivery import Delivery
 from ..entries import Position, Room
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, UnsupportedFormat
 from ..metrics import Metrics
 from ..packets import Codec
 from ..partition import Partition
@@ -211,15 +211,21 @@ class Node:
         """Waits until this node follows the log.
 
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises UnsupportedFormat: if the log has a format that this version does not know.
         """
         started = asyncio.Event()
         self.partition.when(Position(0, 0), started.set)
+        self.log.when_refused = started.set
+        if self.log.unknown_format is not None:
+            started.set()
         timeout = self.settings.publish_timeout
         try:
             async with asyncio.timeout(timeout):
                 await started.wait()
         except TimeoutError:
             raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
+        if self.log.unknown_format is not None:
+            raise UnsupportedFormat(self.log.unknown_format, self.log.formats)
 
     def healthy(self, now: float) -> bool:
         """Whether this node follows the log and takes clients, at a time of its event loop."""
