@@ -590,7 +590,8 @@ class Simulation:
             except PublishTimeout as error:
                 self.emitted[number] = error.fate
 
-        node.task(emit())
+        if not node.dead:
+            node.task(emit())
 
     def call(self, node: SimulatedNode, to: str) -> None:
         """Starts to emit an event that asks for an acknowledgement."""
@@ -605,7 +606,8 @@ class Simulation:
             except PublishTimeout as error:
                 self.emitted[number] = error.fate
 
-        node.task(emit())
+        if not node.dead:
+            node.task(emit())
 
     def do(self, node: SimulatedNode, work: Callable[[], Awaitable[Any]]) -> None:
         """Starts something on a node; it may fail because Redis is away."""
@@ -616,4 +618,5 @@ class Simulation:
             except (PublishTimeout, ConnectionError, KeyError):
                 pass
 
-        node.task(run())
+        if not node.dead:
+            node.task(run())
