@@ -2,7 +2,15 @@
 
 from .aio.manager import AsyncRedisStreamsManager
 from .continuity import can_recover
-from .errors import HooksReplaced, PublishAbandoned, PublishTimeout, RedisUnavailable, SessionGone, UnsupportedVersion
+from .errors import (
+    HooksReplaced,
+    PublishAbandoned,
+    PublishTimeout,
+    RedisUnavailable,
+    SessionGone,
+    UnsupportedFormat,
+    UnsupportedVersion,
+)
 from .metrics import Metrics
 from .reasons import NODE_LOST, Fate, Outcome
 
@@ -17,6 +25,7 @@ __all__ = [
     "PublishTimeout",
     "RedisUnavailable",
     "SessionGone",
+    "UnsupportedFormat",
     "UnsupportedVersion",
     "can_recover",
 ]

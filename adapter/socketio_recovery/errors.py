@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .reasons import Fate
+from .redis.format import Formats
 
 
 class RedisUnavailable(ConnectionError):
@@ -73,6 +74,24 @@ class RecordDamaged(Exception):
 
 class UnsupportedVersion(RuntimeError):
     """The installed python-socketio or python-engineio lacks something that this library relies on."""
+
+
+class UnsupportedFormat(RuntimeError):
+    """The log in Redis has a format that this version does not know. The process does not follow it or write to it."""
+
+    def __init__(self, format: int, known: Formats) -> None:
+        if format > known.newest:
+            advice = "install the version that the other processes of this cluster have"
+        else:
+            advice = (
+                f"first run a version that knows both {format} and {known.oldest} in all processes, and call "
+                "raise_format() there"
+            )
+        versions = "format " + " to ".join(map(str, sorted(set(known))))
+        super().__init__(
+            f"the log in Redis has format {format}, and this version of socketio-recovery knows {versions}: {advice}"
+        )
+        self.format = format
 
 
 class HooksReplaced(RuntimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,8 +26,11 @@ class Writer:
         self.queued: list[Append] = []
         self.manager = AsyncRedisStreamsManager(FakeAsyncRedis())
         server(client_manager=self.manager, serializer=serializer)
-        self.manager._start = lambda: None  # type: ignore[method-assign]
-        self.manager._log.queue = self.queue  # type: ignore[method-assign]
+        node = self.manager.node
+        assert node is not None
+        node.log.queue = self.queue  # type: ignore[method-assign]
+        life: Any = SimpleNamespace(log=node.log, membership=node.membership)
+        self.manager._start = lambda: life  # type: ignore[method-assign]
 
     def queue(self, append: Append) -> None:
         self.queued.append(append)

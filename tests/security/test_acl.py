@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio
 from socketio_recovery.aio.log import Action, Append
 from socketio_recovery.entries import CLOSE, ENTER, LEAVE, control_head, dump
+from socketio_recovery.redis.eviction import eviction_policy
 from socketio_recovery.redis.scripts import SEEK
 from socketio_recovery.session_record import Heartbeat, Pid, Record
 
@@ -132,6 +133,7 @@ async def everything(store: RedisChannel) -> None:
     log, sessions = store.log(max_length=1000, publish_timeout=2), store.sessions()
     link = store.link()
     await log.tail(link, 60_000)
+    assert eviction_policy(await link.call("INFO", "memory")) == ("noeviction", 0)
     pid = Pid.new("sid")
     await sessions.create("sid", pid, "/", "one", "t")
     record = store.keys.session("sid")

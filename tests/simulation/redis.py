@@ -137,6 +137,9 @@ class SimulatedRedis:
     def execute(self, command: Sequence[bytes]) -> Any:
         return getattr(self, "do_" + command[0].decode().lower())(*command[1:])
 
+    def do_info(self, section: bytes) -> bytes:
+        return b"maxmemory_policy:noeviction\r\n"
+
     def do_time(self) -> Any:
         ms = self.ms
         return [b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)]

@@ -632,7 +632,8 @@ class Simulation:
             except PublishTimeout as error:
                 self.emitted[number] = error.fate
 
-        node.task(emit())
+        if not node.dead:
+            node.task(emit())
 
     def call(self, node: SimulatedNode, to: str) -> None:
         """Starts to emit an event that asks for an acknowledgement."""
@@ -647,7 +648,8 @@ class Simulation:
             except PublishTimeout as error:
                 self.emitted[number] = error.fate
 
-        node.task(emit())
+        if not node.dead:
+            node.task(emit())
 
     def do(self, node: SimulatedNode, work: Callable[[], Awaitable[Any]]) -> None:
         """Starts something on a node; it may fail because Redis is away."""
@@ -658,4 +660,5 @@ class Simulation:
             except (PublishTimeout, ConnectionError, KeyError):
                 pass
 
-        node.task(run())
+        if not node.dead:
+            node.task(run())

@@ -420,7 +420,6 @@ async def test_a_boot_starts_after_the_last_entry(store: RedisChannel) -> None:
         await until(lambda: follower.entries)
     assert names(follower.entries) == ['["c"]']
     assert follower.starts[0][0].n == 3
-    id = (await store.entries())[2][0]
 
 
 async def test_follow_run_again_goes_on_where_it_was(store: RedisChannel) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from socketio_recovery import Fate, PublishAbandoned, PublishTimeout, RedisUnavailable, SessionGone
+from socketio_recovery import (
+    Fate,
+    PublishAbandoned,
+    PublishTimeout,
+    RedisUnavailable,
+    SessionGone,
+    UnsupportedFormat,
+)
 from socketio_recovery.errors import RecordDamaged, ReplyTooLarge
+from socketio_recovery.redis.format import Formats
 from socketio_recovery.redis.keys import Keys
 
 
@@ -43,6 +51,20 @@ def test_a_session_that_is_gone_is_a_key_error() -> None:
     error = SessionGone("s1")
     assert isinstance(error, KeyError)
     assert "s1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("format", "known", "advice"),
+    [
+        (2, Formats(1, 1), "has format 2.* knows format 1: install the version that the other processes"),
+        (1, Formats(3, 4), r"has format 1.* knows format 3 to 4: first run .* knows both 1 and 3 .*raise_format\(\)"),
+    ],
+)
+def test_an_unknown_format_says_which_version_to_run(format: int, known: Formats, advice: str) -> None:
+    assert not known.include(format)
+    assert all(map(known.include, known))
+    with pytest.raises(RuntimeError, match=advice):
+        raise UnsupportedFormat(format, known)
 
 
 def test_all_keys_of_a_channel_share_one_hash_tag() -> None:

@@ -45,7 +45,7 @@ class FakeLink:
             return b"0"
         assert script is TAIL
         tail = self.tails.pop(0) if len(self.tails) > 1 else self.tails[0]
-        return [str(x).encode() for x in tail]
+        return [str(x).encode() for x in (*tail, 1)]
 
     async def call(self, *command: Any, timeout: float | None = None, limit: int = 0) -> Any:
         assert command[0] == "XREAD"
@@ -227,7 +227,7 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
                 renewed.append(arguments)
             if script is not TAIL:
                 return [b"8", b"3"]
-            return [str(tail[name]).encode() for name in ("epoch", "n", "ms")]
+            return [*(str(tail[name]).encode() for name in ("epoch", "n", "ms")), b"1"]
 
         async def run_many(self, calls: Any, *more: Any, limit: int = 0) -> Any:
             return [[b"8", b"3"], None]

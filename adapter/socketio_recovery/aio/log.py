@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,12 +32,21 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from ..entries import Entry, Position
-from ..errors import LogBroken, PublishAbandoned, PublishTimeout, RedisUnavailable, ReplyTooLarge
+from ..errors import (
+    LogBroken,
+    PublishAbandoned,
+    PublishTimeout,
+    RedisUnavailable,
+    ReplyTooLarge,
+    UnsupportedFormat,
+)
+from ..identity import Producer
 from ..log_cursor import Restart
 from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
 from ..read_size import ReadSize
 from ..reasons import AppendResult, Fate, RestartReason
+from ..redis.format import SUPPORTED
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
 from .redis_link import RedisLink, raised
@@ -109,6 +117,7 @@ class Log:
     :param max_length: how many entries are kept at most, roughly; 0 for no such limit.
     :param publish_timeout: how long :meth:`append` waits, in seconds.
     :param logger: for what an operator should know.
+    :param producer: under whose name it appends, if that is to outlive this object.
     """
 
     def __init__(
@@ -121,6 +130,7 @@ class Log:
         publish_timeout: float,
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
+        producer: Producer | None = None,
     ) -> None:
         self.keys = keys
         self.partition = partition
@@ -130,8 +140,7 @@ class Log:
         self.metrics = metrics
         self.logger = logger
         self._link = link
-        self._producer = uuid.uuid4().hex
-        self._sequence = 1
+        self.producer = producer or Producer()
         #: The epoch of the log as Redis last told it; ``None`` before.
         self._epoch: int | None = None
         self._read_size = ReadSize(READ_COUNT, READ_BYTES)
@@ -148,8 +157,16 @@ class Log:
         #: Appends that somebody waits for, in the order of their deadlines, and the timer for the first.
         self._unanswered: deque[Append] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether the writer was cancelled, so that nothing is stored any more.
+        self.ended = False
         self._follower: Follower | None = None
         self._checked = 0  # the number of the connection on which the writer has looked back
+        #: The formats of a log that it knows.
+        self.formats = SUPPORTED
+        #: The log's format, if it is none of these. Nothing is read or written then.
+        self.unknown_format: int | None = None
+        #: Called when that is found.
+        self.when_refused: Callable[[], None] = lambda: None
         #: Whether the last append succeeded.
         self.appends = True
         #: When the reader last heard from Redis (event loop time, seconds); ``None`` before.
@@ -205,11 +222,21 @@ class Log:
                 if append.deadline > loop.time():
                     self._timer = loop.call_at(append.deadline, self._expire)
                     return
-                fate = Fate.STORED if append.stored else Fate.UNKNOWN if append.sent else Fate.WITHDRAWN
-                if fate is Fate.WITHDRAWN:
-                    self._withdraw(append)
-                append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+                self._give_up(append)
             self._unanswered.popleft()
+
+    def _give_up(self, append: Append) -> None:
+        fate = Fate.STORED if append.stored else Fate.UNKNOWN if append.sent else Fate.WITHDRAWN
+        if fate is Fate.WITHDRAWN:
+            self._withdraw(append)
+        append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+
+    def _end(self) -> None:
+        """The writer was cancelled: who still waits would wait in vain."""
+        self.ended = True
+        for append in self._unanswered:
+            if not append.future.done():
+                self._give_up(append)
 
     def _withdraw(self, append: Append) -> None:
         self._queue.remove(append)
@@ -232,6 +259,8 @@ class Log:
         """Stores what is queued, for ever. To be run as a task."""
         self._wake = asyncio.Event()
         self._checked = 0
+        self.ended = False
+        self.producer.begin()
         link = self._link(self.publish_timeout / ATTEMPTS)
         backoff = Backoff()
         batch: list[Append] = []
@@ -251,9 +280,13 @@ class Log:
                     if batch:
                         again, first = first, first or self._epoch
                         await self._store(link, batch, again)
+                except UnsupportedFormat:
+                    self._refuse(batch or self._take())
+                    batch, first = self._done()
                 except ReplyTooLarge:
                     self._read_size.too_large()
                 except RedisUnavailable as error:
+                    self.producer.retried |= bool(batch)
                     self.appends = False
                     self._rests.set()
                     self.logger.warning("can't write to the log, will try again: %s", error)
@@ -261,14 +294,29 @@ class Log:
                 else:
                     backoff.reset()
                     self.appends = True
-                    batch, first = [], None
-                    self._busy = False
-                    self._note_idle()
+                    batch, first = self._done()
+        except asyncio.CancelledError:
+            self._end()
+            raise
         finally:
             self._busy = False
             self._note_idle()
             self._rests.set()
             await link.close()
+
+    def _done(self) -> tuple[list[Append], None]:
+        """Nothing is under way."""
+        self._busy = False
+        self._note_idle()
+        return [], None
+
+    def _refuse(self, batch: Sequence[Append]) -> None:
+        """A batch is not sent, or not again, because the log's format is unknown."""
+        if self.producer.waiting:
+            self.producer.renew()
+        for append in batch:
+            if not append.future.done():
+                append.future.set_exception(self._unsupported())
 
     async def _wait_for_work(self, link: RedisLink) -> None:
         """Waits until something is queued. Looks now and then whether the connection still leads to Redis."""
@@ -278,21 +326,26 @@ class Log:
         await self._wake.wait()
         timer.cancel()
         if not self._queue and link.connected:
-            with suppress(RedisUnavailable):  # the next append opens another connection
+            with suppress(Exception):  # if there is no answer, the next append opens another connection
                 await link.call("TIME")
 
     async def _prepare(self, link: RedisLink) -> None:
         """Opens a connection if there is none. What is sent over a new one must be meant for the log as it is there."""
         await link.open()
-        if self._epoch is None:
-            await self.tail(link)
         cursor = None if self.partition is None else self.partition.cursor
-        if cursor is not None and cursor.at is not None and not cursor.broken and link.number != self._checked:
-            try:
+        try:
+            if self._epoch is None or self.unknown_format is not None:
+                await self.tail(link)
+            if cursor is not None and cursor.at is not None and not cursor.broken and link.number != self._checked:
                 await self._look_back(link)
                 self._checked = link.number
-            except LogBroken as error:
-                cursor.break_(error)
+        except LogBroken as error:
+            assert cursor is not None
+            cursor.break_(error)
+        except (RedisUnavailable, UnsupportedFormat):
+            raise
+        except Exception as error:  # out of memory, no permission: the append says so to those who wait for it
+            self.logger.warning("can't look at the log before writing to it: %s", error)
 
     def _take(self) -> list[Append]:
         batch: list[Append] = []
@@ -310,10 +363,11 @@ class Log:
 
         :param again: if it may be stored already: the epoch in which it was first sent.
         """
-        producer = self.keys.producer(self._producer)
+        self.producer.waiting = True
+        producer = self.keys.producer(self.producer.name)
         keys = [self.keys.log, self.keys.meta, producer, self.keys.closes, self.keys.closed]
         epoch = "" if again is None else again
-        arguments: list[Argument] = [self._sequence, epoch, self.retention, self.max_length, len(batch)]
+        arguments: list[Argument] = [self.producer.sequence, epoch, self.retention, self.max_length, len(batch)]
         for append in batch:
             arguments.append(len(append.fields))
             arguments += append.fields
@@ -330,21 +384,21 @@ class Log:
             raise
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
             stored, refusals = await self._stored(link, producer) if again is not None else (0, b"")
-            if stored < self._sequence + len(batch) - 1:
-                self._give_up(batch, partial(type(error), *error.args))
+            if stored < self.producer.sequence + len(batch) - 1:
+                self._fail(batch, partial(type(error), *error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, refusals.split(b"\n"))]
         self._epoch = int(reply[0])
         if reply[2:] == [b"0", b"epoch"]:
-            self._give_up(batch, PublishAbandoned)
+            self._fail(batch, PublishAbandoned)
             return
-        self._sequence += len(batch)
+        self.producer.stored(len(batch))
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
 
-    def _give_up(self, batch: Sequence[Append], error: Callable[[], Exception]) -> None:
+    def _fail(self, batch: Sequence[Append], error: Callable[[], Exception]) -> None:
         """Nobody will send this batch again. An earlier try that is still on its way must not be taken for the next."""
-        self._producer, self._sequence = uuid.uuid4().hex, 1
+        self.producer.renew()
         for append in batch:
             if not append.future.done():
                 append.future.set_exception(error())
@@ -415,12 +469,23 @@ class Log:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    async def tail(self, link: RedisLink, retention: int = 0) -> tuple[Position, int]:
+    async def tail(self, link: RedisLink, retention: int = 0, raise_format: bool = False) -> tuple[Position, int]:
         """The position of the last entry, and its ms (Redis's time).
 
         :param retention: what this node needs, in milliseconds; 0 leaves the log's own.
+        :param raise_format: raise the log's format to the newest that is known.
+        :raises UnsupportedFormat: if the log has a format that is not known.
         """
-        epoch, n, ms = await link.run(TAIL, [self.keys.log, self.keys.meta], [retention])
+        arguments = [retention, *self.formats, int(raise_format)]
+        epoch, n, ms, said = await link.run(TAIL, [self.keys.log, self.keys.meta], arguments)
+        known, format = self.unknown_format, int(said)
+        self.unknown_format = None if self.formats.include(format) else format
+        if self.unknown_format is not None:
+            error = self._unsupported()
+            if format != known:
+                self.logger.error("%s", error)
+                self.when_refused()
+            raise error
         self._epoch = int(epoch)
         return Position(self._epoch, int(n)), int(ms)
 
@@ -452,6 +517,10 @@ class Log:
         if self._reader is not None:
             self._reader.abort()
 
+    def _unsupported(self) -> UnsupportedFormat:
+        assert self.unknown_format is not None
+        return UnsupportedFormat(self.unknown_format, self.formats)
+
     async def follow(self, follower: Follower) -> None:
         """Reads the log, for ever. To be run as a task; run again, it goes on where it was.
 
@@ -469,6 +538,8 @@ class Log:
                     if cursor.at is None:
                         await self._begin(link, RestartReason.BOOT)
                     elif not link.connected and not cursor.broken:
+                        asked = cursor.at
+                        cursor.told(asked, (await self.tail(link, self.retention))[0])
                         await self._look_back(link)
                     if cursor.broken:
                         assert cursor.at is not None
@@ -491,6 +562,9 @@ class Log:
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:
                     cursor.break_(error)
+                except UnsupportedFormat:
+                    await link.close()  # so that the next thing is to look again
+                    await backoff.wait()
                 except ReplyTooLarge:
                     size.too_large()
                 except RedisUnavailable as error:

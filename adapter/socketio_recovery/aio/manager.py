@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -27,6 +26,8 @@ from ..entries import (
     payload_fields,
     skipped,
 )
+from ..errors import RedisUnavailable
+from ..identity import Identity, Producer
 from ..membership import changed
 from ..metrics import NO_METRICS, Metrics
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
@@ -35,12 +36,16 @@ from ..redis.keys import Keys
 from ..rooms_view import RoomsView
 from ..settings import Settings
 from . import scope
+from .life import Background, Life, keep
 from .log import Append, Log
 from .membership_log import MembershipLog, not_its_own
-from .node import Background, Node
+from .node import Node
 from .redis_client import client_for
 from .redis_link import RedisLink
 from .upstream.admin_ui import Timestamps, is_admin_ui
+
+#: How long :meth:`AsyncRedisStreamsManager.close` tries to remove a key that expires by itself, in seconds.
+FORGET = 1.0
 
 
 class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
@@ -58,7 +63,8 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     :param channel: the name of this cluster. All its processes use the same. Keys in Redis begin with ``{channel}:``.
         The default is ``socketio``.
     :param write_only: set it in a process without a server, which only emits, moves clients between rooms and
-        disconnects clients. Use the manager in an ``async with`` then, or call :meth:`close`. The default is ``False``.
+        disconnects clients. Use the manager in an ``async with`` then, or call :meth:`close`. Until it is closed, it
+        can be used on one event loop after another, but not on two at once. The default is ``False``.
     :param logger: where to log. The default is the server's logger.
     :param json: a module with ``dumps`` and ``loads``, for a ``write_only`` manager. The default is Python's ``json``.
         With a server, the server's module is used.
@@ -129,18 +135,27 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         self.write_only = write_only
         self.logger = logger
         self.json = json if json is not None else Packet.json
-        self.host_id = uuid.uuid4().hex
         self.metrics = metrics if metrics is not None else NO_METRICS
-        self._client = client_for(url, redis_options or {}, channel) if isinstance(url, str) else url
+        self._url, self._redis_options = url, redis_options or {}
+        self._client = self._new_client()
         self._link(publish_timeout)  # a client of the wrong kind is an error here, not later
         self._keys = Keys(channel)
         self._closed = False
         self._codec: Codec = JsonCodec(self.json)
+        self._identity = Identity()
+        self._producer = Producer()
         #: The parts of a process that serves clients; those of one that only writes are made when it starts.
         self.node: Node | None = None
-        self._background: Background | None = None
-        self._log: Log
-        self._membership: MembershipLog
+        self._life: Life | None = None
+
+    @property
+    def host_id(self) -> str:
+        """This process's name in the cluster. A process that was forked from this one has another."""
+        return self._identity.name
+
+    def _new_client(self) -> Any:
+        url = self._url
+        return client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
 
     def _link(self, timeout: float) -> RedisLink:
         return RedisLink(self._client, timeout)
@@ -168,10 +183,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             from socketio.msgpack_packet import MsgPackPacket
 
             codecs.append(MsgpackCodec(MsgPackPacket))
-        self.node = node = Node(
+        self.node = Node(
             self,
             server,
-            self.host_id,
             self._keys,
             self._link,
             codecs,
@@ -179,31 +193,61 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self.metrics,
             self._get_logger(),
         )
-        self._background, self._log, self._membership = node.background, node.log, node.membership
 
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""
         self._start()
         self._get_logger().info(self.name + " backend initialized.")
 
-    def _start(self) -> None:
-        """Starts the background tasks, once; there may be no event loop before the first use."""
+    def _start(self) -> Life:
+        """Starts the background tasks on this event loop, once. There may be no event loop before the first use.
+
+        :raises RuntimeError: if they can't be started here.
+        """
         if self._closed:
             raise RuntimeError("this manager is closed")
-        if self._background is not None and self._background.running:
-            return
-        if self.node is not None:
-            self.node.start()
-            return
+        life = self._life
+        if life is not None:
+            if not life.here:
+                self._leave(life)
+            elif life.log.ended:
+                raise RuntimeError("the event loop ends, and cancelled this manager's tasks: call it before that")
+            else:
+                return life
+        if (node := self.node) is not None:
+            self._life = life = Life(node.log, node.membership, node.background)
+            node.start(self.host_id)
+            return life
         if not self.write_only:
             raise RuntimeError("no server has this manager: pass it as client_manager, or use write_only=True")
         settings, logger = self.settings, self._get_logger()
-        self._log = Log(
-            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics)
+        log = Log(
+            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics),
+            producer=self._producer,
         )
-        self._membership = MembershipLog(self._log, self._keys)
-        self._background = Background(self.metrics, logger)
-        self._background.start({"writer": self._log.write})
+        self._life = life = Life(log, MembershipLog(log, self._keys), Background(self.metrics, logger))
+        life.background.start({"writer": log.write})
+        return life
+
+    def _leave(self, life: Life) -> None:
+        """Lets go of what was started elsewhere, so that this event loop can start anew.
+
+        :raises RuntimeError: if it is still at work there, or serves clients.
+        """
+        if self.node is not None:
+            where = "in the process that this one was forked from" if life.of_parent else "on another event loop"
+            raise RuntimeError(
+                f"this manager was started {where}: make a server and its manager for each event loop and process; to "
+                "emit from elsewhere, use a manager of its own with write_only=True"
+            )
+        if not life.over:
+            raise RuntimeError(
+                "this manager is at work on another event loop, which is still open: use one manager for each event "
+                "loop, or make the call there with asyncio.run_coroutine_threadsafe()"
+            )
+        if life.of_parent:
+            keep(life, self._client)
+        self._client = self._new_client()  # a client for Sentinels has connections of its own
 
     async def start(self) -> None:
         """Starts to follow the log, and waits until this node does.
@@ -211,11 +255,34 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         The first client, or the first ``emit``, starts it too. Call it if the application wants to be ready before
         that, or to fail early. Until a node follows the log, it does not look after the clients of dead nodes.
 
-        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds; not with ``write_only``.
+        :raises UnsupportedFormat: if the log in Redis has a format that this version does not know.
         """
-        self._start()
+        life = self._start()
         if self.node is not None:
             await self.node.started()
+            return
+        with suppress(RedisUnavailable):  # an emit tells, if Redis is still away then
+            await self._look(life)
+
+    async def _look(self, life: Life, raise_format: bool = False) -> None:
+        link = self._link(self.settings.publish_timeout)
+        try:
+            await life.log.tail(link, raise_format=raise_format)
+        finally:
+            await link.close()
+
+    async def raise_format(self) -> None:
+        """Raises the log in Redis to the newest format that this version knows.
+
+        A log stays in the format that it has, so that nodes of two versions can work side by side while one takes the
+        place of the other. Call it once, from any process, when all processes of the cluster have the new version.
+        Those of an older one that does not know the format refuse to work from then on.
+
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises UnsupportedFormat: if the log has a format that this version does not know.
+        """
+        await self._look(self._start(), raise_format=True)
 
     async def drain(self, over: float = 0, timeout: float = 30) -> None:
         """Sends this node's clients elsewhere before it stops: closes their transports and keeps their sessions.
@@ -226,28 +293,45 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         Clients that connect meanwhile are closed too: a load balancer should know by then (:attr:`healthy`). It returns
         when all clients are gone and their ``disconnect`` handlers are done.
         """
-        if self.node is not None and self.node.background.running:
+        if self.node is not None and self._life is not None and self._life.here:
             await self.node.drain(over, timeout)
 
     async def close(self) -> None:
         """Stores what is still to be stored, and closes the connections to Redis.
 
-        Sessions stay: clients recover elsewhere. Call :meth:`drain` before it. Otherwise other nodes take this one for
-        dead, and run the ``disconnect`` handlers of clients that do not come back.
+        It also removes what Redis remembers of this process. Sessions stay: clients recover elsewhere. Call
+        :meth:`drain` before it. Otherwise other nodes take this one for dead, and run the ``disconnect`` handlers of
+        clients that do not come back.
         """
         if self._closed:
             return
+        life = self._life
+        if life is not None and not life.here and not life.over:
+            self._leave(life)  # raises
         self._closed = True  # nothing more is taken on, so that what is queued can be stored
-        if self._background is None or not self._background.running:
+        if life is None:
             return
+        if life.here:  # else it ended with its event loop, or is the parent's
+            try:
+                async with asyncio.timeout(self.settings.publish_timeout):
+                    await life.log.flushed()
+            except TimeoutError:
+                self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
+            await life.background.stop()
+            if self.node is not None:
+                await self.node.close()
+        if life.log.producer.forgettable:
+            await self._forget(life.log.producer)
+
+    async def _forget(self, producer: Producer) -> None:
+        """Removes what Redis keeps to know a producer's retries, which would otherwise stay for a day."""
+        link = self._link(FORGET)
         try:
-            async with asyncio.timeout(self.settings.publish_timeout):
-                await self._log.flushed()
-        except TimeoutError:
-            self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
-        await self._background.stop()
-        if self.node is not None:
-            await self.node.close()
+            await link.call("DEL", self._keys.producer(producer.name))
+        except Exception as error:  # it stays for a day
+            self._get_logger().debug("closing, could not remove a key: %s", error)
+        finally:
+            await link.close()
 
     async def __aenter__(self) -> AsyncRedisStreamsManager:
         await self.start()
@@ -258,10 +342,22 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
 
     @property
     def healthy(self) -> bool:
-        """Whether this node follows the log now and takes clients; for a readiness probe."""
-        if self._closed or self._background is None or not self._background.running:
+        """Whether this node follows the log now and takes clients; for a readiness probe.
+
+        Asked on the server's event loop, it also starts a node that is not started, as :meth:`start` does, but without
+        waiting. So a load balancer that sends nobody to a node before it is healthy need not wait for the first client.
+        It raises nothing.
+        """
+        life = self._life
+        if self._closed:
             return False
-        return self.node.healthy if self.node is not None else not self._background.failing
+        if life is None or life.over:
+            with suppress(RuntimeError):  # there is no event loop here, or it can't be started on this one
+                self._start()
+            return False
+        if life.log.ended or life.log.unknown_format is not None or life.background.failing:
+            return False
+        return self.node is None or self.node.healthy(life.loop.time())
 
     # -- recovery -----------------------------------------------------------------------------------
 
@@ -340,7 +436,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         skip = skipped(skip_sid)
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         payload = self._codec.encode((event, *arguments))
-        self._start()
+        log = self._start().log
         waits: tuple[str, int] | None = None
         if callback is not None:
             if self.node is None:
@@ -355,7 +451,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             return
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
         try:
-            await self._log.append(Append(head, payload_fields(payload)))
+            await log.append(Append(head, payload_fields(payload)))
         except BaseException as error:
             if waits and self.node is not None:
                 self.node.callbacks.drop(waits[1])
@@ -414,19 +510,19 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             return
         if not rooms:
             return
-        self._start()
+        membership = self._start().membership
         if not isinstance(sid, str):
             self._get_logger().info("%r has no session: it can't %s a room", sid, kind)
             return
         queued = scope.moves(namespace, sid)
         if queued is None:
             level = logging.INFO if self._find(sid, namespace) is None else logging.WARNING
-            await self._membership.settle(self._membership.move(kind, sid, namespace, rooms), level)
+            await membership.settle(membership.move(kind, sid, namespace, rooms), level)
             return
         for room in rooms:
             if kind == ENTER and self.is_sid_room(namespace, room):
                 raise not_its_own(room)
-        queued += self._membership.move(kind, sid, namespace, rooms)
+        queued += membership.move(kind, sid, namespace, rooms)
 
     async def close_room(self, room: Any, namespace: str | None = None) -> None:
         """Removes all clients from a room, on all nodes.
@@ -438,8 +534,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         room = check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
-        self._start()
-        await self._membership.close(room, namespace)
+        await self._start().membership.close(room, namespace)
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
@@ -505,8 +600,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     async def _end(self, sid: str, namespace: str) -> None:
         namespace = check_namespace(namespace)
         if isinstance(sid, str):  # else nobody has it
-            self._start()
-            await self._membership.disconnect(sid, namespace)
+            await self._start().membership.disconnect(sid, namespace)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None

@@ -1,7 +1,7 @@
 """The composition root: makes everything that a node is of, and starts and stops it.
 
 Every part is given what it needs when it is made. Nothing is set from outside afterwards, but the hooks in
-python-socketio's server, last.
+python-socketio's server, last; and the node's name, which it gets when it starts (``identity.py``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from ..connections import Connection, Connections
 from ..delivery import Delivery
 from ..entries import Position, Room
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, UnsupportedFormat
 from ..metrics import Metrics
 from ..packets import Codec
 from ..partition import Partition
+from ..redis.eviction import eviction_policy, eviction_warning
 from ..redis.keys import Keys
 from ..settings import Durations, Settings
 from ..window import Window
@@ -27,6 +28,7 @@ from .catch_up import CatchUp
 from .connecting import Connecting
 from .heartbeat import Heartbeats
 from .leaving import Leaving
+from .life import Background
 from .log import ATTEMPTS, READ_BLOCK, Log
 from .look_back import LookBack
 from .membership_log import MembershipLog
@@ -36,36 +38,9 @@ from .script_calls import ScriptCalls
 from .session_data import SessionData
 from .session_endings import SessionEndings
 from .sessions import Sessions
-from .tasks import KeyedQueue, supervise
+from .tasks import KeyedQueue
 from .upstream.engineio_transport import Transports
 from .upstream.socketio_server import Hooks, SocketIOServer
-
-
-class Background:
-    """The background tasks of one manager. They can be started once there is an event loop."""
-
-    def __init__(self, metrics: Metrics, logger: logging.Logger) -> None:
-        self.metrics = metrics
-        self.logger = logger
-        self.running = False
-        #: The names of tasks that failed just now.
-        self.failing: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, work: dict[str, Callable[[], Any]]) -> None:
-        """Starts and supervises tasks, given by their names."""
-        self.running = True
-        for name, run in work.items():
-            coroutine = supervise(name, run, self.failing, self.metrics, self.logger)
-            self._tasks.append(asyncio.create_task(coroutine, name=f"socketio_recovery {name}"))
-
-    async def stop(self) -> None:
-        """Cancels the tasks, and waits for their end."""
-        self.running = False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
 
 
 class _Effects:
@@ -98,7 +73,6 @@ class Node:
 
     :param manager: the client manager; it is told of changes of rooms.
     :param server: a :class:`socketio.AsyncServer`.
-    :param name: this node's name.
     :param link: makes a dedicated connection to Redis; called with its default timeout in seconds.
     :param codecs: the serialisations that entries may have, that of the server's clients first.
     :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
@@ -108,7 +82,6 @@ class Node:
         self,
         manager: Any,
         server: Any,
-        name: str,
         keys: Keys,
         link: Callable[[float], RedisLink],
         codecs: list[Codec],
@@ -118,6 +91,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.logger = logger
+        self._link = link
         upstream = SocketIOServer(server)
         eio = server.eio
         durations = Durations.of(settings, eio.ping_interval + eio.ping_interval_grace_period, eio.ping_timeout)
@@ -139,7 +113,7 @@ class Node:
         self.sessions = Sessions(
             ScriptCalls(link(settings.handshake_timeout / ATTEMPTS)),
             keys,
-            name,
+            "",
             durations.max_disconnection,
             durations.ttl,
             durations.lease,
@@ -147,7 +121,7 @@ class Node:
             self.log.witness,
         )
         self.membership = MembershipLog(self.log, keys)
-        self.callbacks = Callbacks(name, self.log, codecs[0], self.tasks)
+        self.callbacks = Callbacks("", self.log, codecs[0], self.tasks)
         self.endings = SessionEndings(self.sessions, logger)
         self.leaving = Leaving(
             upstream,
@@ -165,7 +139,7 @@ class Node:
             self.connections,
             codecs,
             effects,
-            name,
+            "",
             settings.max_queue,
             settings.max_queue_bytes,
             logger,
@@ -222,8 +196,12 @@ class Node:
         self.background = Background(metrics, logger)
         self.hooks.install()
 
-    def start(self) -> None:
-        """Starts the background tasks."""
+    def start(self, name: str) -> None:
+        """Starts the background tasks.
+
+        :param name: this node's name in the cluster.
+        """
+        self.sessions.node = self.callbacks.node = self.delivery.node = name
         self.background.start(
             {
                 "writer": self.log.write,
@@ -233,28 +211,46 @@ class Node:
             }
         )
 
+        self.background.once("look at Redis's memory", self._look_at_memory())
+
+    async def _look_at_memory(self) -> None:
+        """Warns once if Redis may remove keys. What goes wrong with that does no harm."""
+        link = self._link(self.settings.publish_timeout)
+        try:
+            warning = eviction_warning(*eviction_policy(await link.call("INFO", "memory")))
+        except Exception as error:  # INFO may be forbidden
+            self.logger.debug("can't ask for maxmemory-policy: %s", error)
+        else:
+            if warning is not None:
+                self.logger.warning("%s", warning)
+        finally:
+            await link.close()
+
     async def started(self) -> None:
         """Waits until this node follows the log.
 
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
+        :raises UnsupportedFormat: if the log has a format that this version does not know.
         """
         started = asyncio.Event()
         self.partition.when(Position(0, 0), started.set)
+        self.log.when_refused = started.set
+        if self.log.unknown_format is not None:
+            started.set()
         timeout = self.settings.publish_timeout
         try:
             async with asyncio.timeout(timeout):
                 await started.wait()
         except TimeoutError:
             raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
+        if self.log.unknown_format is not None:
+            raise UnsupportedFormat(self.log.unknown_format, self.log.formats)
 
-    @property
-    def healthy(self) -> bool:
-        """Whether this node follows the log now and takes clients."""
+    def healthy(self, now: float) -> bool:
+        """Whether this node follows the log and takes clients, at a time of its event loop."""
         read_at = self.log.read_at
-        now = asyncio.get_running_loop().time()
         reads = read_at is not None and now - read_at < 2 * READ_BLOCK + 1
-        works = reads and self.log.appends and self.heartbeats.succeeds and not self.background.failing
-        return works and not self.connecting.draining
+        return reads and self.log.appends and self.heartbeats.succeeds and not self.connecting.draining
 
     async def drain(self, over: float, timeout: float) -> None:
         """Closes all transports and keeps their sessions; see :meth:`AsyncRedisStreamsManager.drain`."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
+from .format import SUPPORTED
+
 #: What a command or a script takes.
 Argument = str | bytes | int | float
 
@@ -24,7 +26,8 @@ class Script:
         folder = resources.files(__package__) / "lua"
         parts = ("_log", "_rooms", "_owned", name)
         self.name = name
-        self.source = "\n".join((folder / f"{part}.lua").read_text() for part in parts)
+        constants = f"local OLDEST_FORMAT = {SUPPORTED.oldest}"
+        self.source = "\n".join([constants, *((folder / f"{part}.lua").read_text() for part in parts)])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -18,7 +18,7 @@ local function add(log, ...)
 end
 
 -- The state of the log. A log that does not exist (the first node; a wiped Redis) begins a new epoch,
--- which every follower learns from an entry.
+-- which every follower learns from an entry. It has the oldest format that is known, for nodes that know no newer one.
 local function open(key, meta)
   local state = redis.call('HMGET', meta, 'epoch', 'n', 'ms', 'retention')
   local now = clock()
@@ -37,7 +37,8 @@ local function open(key, meta)
   end
   log.epoch = integer(log.ms)
   add(log, 'head', '["epoch"]')
-  redis.call('HSET', meta, 'epoch', log.epoch, 'n', integer(log.n), 'ms', integer(log.ms))
+  redis.call('HSET', meta, 'epoch', log.epoch, 'n', integer(log.n), 'ms', integer(log.ms),
+    'format', OLDEST_FORMAT)
   return log
 end
 
