@@ -355,6 +355,9 @@ def check_refusal(
     if not lossy and away + MARGIN < history.max_disconnection:
         text = f"its session {old.sid} was refused ({new.reason}), though it was away for {away:.1f} s at most"
         yield Violation("wrongly refused", client.name, new.sid, 1, text)
+    elif new.reason == "limit":
+        text = f"its session {old.sid} was refused for what a node has in memory; the rest is to be read from the log"
+        yield Violation("wrongly refused", client.name, new.sid, 1, text)
     elif new.reason == "new":
         text = f"its session {old.sid} was refused, and the server does not know why"
         yield Violation("wrongly refused", client.name, new.sid, 1, text)

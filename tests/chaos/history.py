@@ -31,7 +31,7 @@ class Emit:
     fate: Fate = "stored"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Logged:
     """An entry of the log, as the runner's own reader found it: ``event``, ``enter``, ``leave``, ``close``, ...
 
