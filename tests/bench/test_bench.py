@@ -43,9 +43,23 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert "fan-out, 20 receivers" in done.stdout
 
 
+def test_a_small_look_back(tmp_path: Path) -> None:
+    arguments = ("--rounds", "1", "--scale", "0.01", "--only", "look_back", "--events", "400000")
+    done = run(*arguments, "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["look_back"]
+    assert (found["events"], [line["clients"] for line in found["clients"]]) == (4000, [1, 2])
+    for line in found["clients"]:
+        assert line["figures"]["recovered, of each"] == [1]
+        assert line["figures"]["p99 ms during"][0] > 0
+    assert found["outcomes"] == {"recovered": 3}
+    assert "| seconds, many ÷ one | **" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--events", "0"], "--events must be at least 1"),
         (["--only", "nothing"], "there is no nothing; there are fanout-200"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--scale", "2"], "--scale more than 0"),
