@@ -69,13 +69,13 @@ def _run(bench: Bench, clients: int, events: int) -> tuple[dict[str, float], dic
             cluster.pause()
             empty = node.memory()
             _miss(cluster, live, events)
+            full = node.memory()  # this collects garbage, which takes a moment
+            node.usage.forget_peak()
             with live.getting_events(cluster.emitter):
                 cluster.receivers.rest(1)  # the emitter and its Redis connection are warm after this
                 live.take()
                 cluster.receivers.rest(BEFORE * bench.scale)
                 before = live.take()
-                full = node.memory()
-                node.usage.forget_peak()
                 known, cpu, start = _outcomes(node), node.usage.cpu, time.monotonic()
                 recovered, attempts = _come_back(cluster)
                 seconds, cpu = time.monotonic() - start, node.usage.cpu - cpu
