@@ -199,7 +199,7 @@ async def reconnect_storm(world: World, emitters: Emitters) -> None:
 # What the clients miss in these scenarios does not fit into the nodes' memory, because ``window_bytes`` is small.
 
 
-@scenario(Setup(manager={"max_queue": 30, "window_bytes": 4 << 20}, server={"ping_timeout": 20}))
+@scenario(Setup(manager={"max_queue": 30, "window_bytes": 1 << 20}, server={"ping_timeout": 20}))
 async def slow_clients(world: World, emitters: Emitters) -> None:
     """Clients stop reading from their sockets until their nodes let go of them, or for a moment, and read on."""
     async for number in world.rounds():
@@ -216,16 +216,21 @@ async def slow_clients(world: World, emitters: Emitters) -> None:
 
 
 async def _flood(world: World, emitters: Emitters, number: int, held: set[str]) -> None:
-    """Emits large events until no node counts any of these sessions as connected."""
+    """Emits large events until no node counts any of these sessions as connected, and 1.5 MB more for them to miss."""
     turns = itertools.count()
 
-    async def let_go() -> bool:
+    async def ten() -> None:
         for _ in range(10):
             padding = world.rng.randbytes(25_000).hex()  # random, because WebSockets compress repeated data
             await emitters.emit(f"bulk.{number}.{next(turns)}", "bulk", emitters.outside, ROOMS, (), padding)
+
+    async def let_go() -> bool:
+        await ten()
         return not await emitters.held(held)
 
     await until(let_go, "clients that don't read are let go", PATIENCE)
+    for _ in range(3):
+        await ten()
 
 
 @scenario(Setup(manager={"window_bytes": 8 << 20}, server={"ping_timeout": 20}))
