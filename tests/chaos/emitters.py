@@ -113,7 +113,7 @@ class Emitters:
         """Emits an event, and notes its fate."""
         start = time.time()
         fate = await send(id, rooms, skip, padding, volatile)
-        self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate))
+        self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate, len(padding)))
         self.fates[fate] += 1
         if fate != "stored":
             await asyncio.sleep(0.1)

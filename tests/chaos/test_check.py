@@ -361,6 +361,15 @@ def test_recovered_though_the_log_lost_what_it_had() -> None:
     assert run.verdict().count("foreign") > 0
 
 
+def test_an_event_has_another_size() -> None:
+    run = SampleRun()
+    steps, i = run.steps("dropper"), run.where("dropper", "missed.2")
+    event = steps[i]
+    assert isinstance(event, Received)
+    steps[i] = replace(event, size=1)
+    assert run.found() == {"foreign": 1}
+
+
 def test_refused_though_it_was_in_time() -> None:
     run = SampleRun()
     run.lose("dropper")

@@ -319,7 +319,9 @@ class World:
                 id, *more = report["args"]
                 offset = Offset.parse(more[-1] if more else None)
                 reason = more[0]["reason"] if report["event"] == "hello" else None
-                steps.append(Received(at, id, offset.position if offset else (0, 0), reason))
+                padding = more[0] if len(more) > 1 else ""
+                size = padding.get("length", 0) if isinstance(padding, dict) else len(padding)
+                steps.append(Received(at, id, offset.position if offset else (0, 0), reason, size))
         return history.ClientHistory(client.name, steps, client.name.startswith("w"), state)
 
 
