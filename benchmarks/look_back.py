@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .bench import SIZE, Bench, BenchCluster
+from .bench import ROOM, SIZE, Bench, BenchCluster
 from .event import OTHER
 from .processes import BenchNode
 from .receivers import PATIENCE, Receivers
@@ -62,17 +62,17 @@ def _run(bench: Bench, clients: int, events: int) -> tuple[dict[str, float], dic
     # The clients are away for as long as the machine takes to store the events. Apart from that, the node has the
     # default options.
     options = {"max_disconnection_duration": 3600, "window_bytes": bench.some(WINDOW)}
-    with bench.cluster("recovery", manager=options) as cluster:
-        node = cluster.others[0]
+    with bench.cluster("recovery", 1, manager=options) as cluster, _writers(cluster) as writers:
+        (node,) = cluster.nodes
         cluster.join(clients)
         with LiveClients(node.port) as live:
             cluster.pause()
             empty = node.memory()
-            _miss(cluster, live, events)
+            _miss(cluster, writers, live, events)
             full = node.memory()  # this collects garbage, which takes a moment
             node.usage.forget_peak()
-            with live.getting_events(cluster.emitter):
-                cluster.receivers.rest(1)  # the emitter and its Redis connection are warm after this
+            with live.getting_events(writers[0]):
+                cluster.receivers.rest(1)  # the writer and its Redis connection are warm after this
                 live.take()
                 cluster.receivers.rest(BEFORE * bench.scale)
                 before = live.take()
@@ -94,25 +94,35 @@ def _run(bench: Bench, clients: int, events: int) -> tuple[dict[str, float], dic
     return figures, {name: count for name, count in outcomes.items() if count}
 
 
-def _miss(cluster: BenchCluster, live: LiveClients, events: int) -> None:
+@contextmanager
+def _writers(cluster: BenchCluster) -> Iterator[list[BenchNode]]:
+    """Processes that only emit. They do not wait until any node has dispatched what they emit."""
+    writers = [BenchNode("writer", cluster.bench.server.url, f"bench-{cluster.kind}") for _ in range(WRITERS)]
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.stop()
+
+
+def _miss(cluster: BenchCluster, writers: list[BenchNode], live: LiveClients, events: int) -> None:
     """The clients lose their connections. A few events for them are stored, between many for others."""
-    bench = cluster.bench
+
+    def write(count: int, room: str) -> None:
+        writers[0].emit(count, room)
+        writers[0].answer()
+
     for receiver in cluster.receivers.all:
         receiver.drop()
     cluster.receivers.reset()
     cluster.pause()
-    cluster.write(MISSED // 2)
-    writers = [BenchNode("writer", bench.server.url, f"bench-{cluster.kind}") for _ in range(WRITERS)]
-    try:
-        for writer in writers:
-            writer.emit(events // WRITERS, "nobody", IN_FLIGHT, SIZE, name=OTHER)
-        for writer in writers:
-            writer.answer()
-    finally:
-        for writer in writers:
-            writer.stop()
-    cluster.write(MISSED - MISSED // 2)
-    cluster.write(1, LIVE)  # once they have this, the node has dispatched everything
+    write(MISSED // 2, ROOM)
+    for writer in writers:
+        writer.emit(events // WRITERS, "nobody", IN_FLIGHT, SIZE, name=OTHER)
+    for writer in writers:
+        writer.answer()
+    write(MISSED - MISSED // 2, ROOM)
+    write(1, LIVE)  # once they have this, the node has dispatched everything
     arrived, end = 0, time.monotonic() + PATIENCE
     while (arrived := arrived + len(live.take())) < LIVE_CLIENTS:
         cluster.pause()
@@ -128,7 +138,7 @@ def _come_back(cluster: BenchCluster) -> tuple[int, int]:
 
     :returns: how many are recovered, and how many attempts to connect all needed together.
     """
-    receivers, port = cluster.receivers, cluster.others[0].port
+    receivers, port = cluster.receivers, cluster.nodes[0].port
     waiting, attempts = receivers.all, 0
     end = time.monotonic() + cluster.bench.some(120, 10)
 
@@ -187,14 +197,14 @@ class LiveClients:
         return found
 
     @contextmanager
-    def getting_events(self, emitter: BenchNode) -> Iterator[None]:
-        """Another node emits events to these clients while the ``with`` block runs."""
+    def getting_events(self, writer: BenchNode) -> Iterator[None]:
+        """A process outside the cluster emits events to these clients while the ``with`` block runs."""
         over = False
 
         def work() -> None:
             while not over:
-                emitter.emit(LIVE_RATE // 10, LIVE, 1, SIZE, rate=LIVE_RATE)
-                emitter.answer()
+                writer.emit(LIVE_RATE // 10, LIVE, 1, SIZE, rate=LIVE_RATE)
+                writer.answer()
 
         thread = threading.Thread(target=work)
         thread.start()
