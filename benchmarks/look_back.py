@@ -55,9 +55,9 @@ def measure(bench: Bench, events: int) -> dict[str, Any]:
 
 
 def _run(bench: Bench, clients: int, events: int) -> tuple[dict[str, float], dict[str, int]]:
-    """Lets so many clients miss events and come back.
+    """Lets so many clients miss events and come back: first to a node that has all of it in memory, for comparison.
 
-    :returns: what was measured, and how often the clients' connecting had each outcome.
+    :returns: what was measured, and how often coming back after a look back had each outcome.
     """
     # The clients are away for as long as the machine takes to store the events. Apart from that, the node has the
     # default options.
@@ -68,30 +68,47 @@ def _run(bench: Bench, clients: int, events: int) -> tuple[dict[str, float], dic
         with LiveClients(node.port) as live:
             cluster.pause()
             empty = node.memory()
+            _miss(cluster, writers, live, 0)
+            memory = _measured_return(cluster, writers, live)
             _miss(cluster, writers, live, events)
             full = node.memory()  # this collects garbage, which takes a moment
             node.usage.forget_peak()
-            with live.getting_events(writers[0]):
-                cluster.receivers.rest(1)  # the writer and its Redis connection are warm after this
-                live.take()
-                cluster.receivers.rest(BEFORE * bench.scale)
-                before = live.take()
-                known, cpu, start = _outcomes(node), node.usage.cpu, time.monotonic()
-                recovered, attempts = _come_back(cluster)
-                seconds, cpu = time.monotonic() - start, node.usage.cpu - cpu
-                during, peak = live.take(), node.usage.peak
+            known = _outcomes(node)
+            found = _measured_return(cluster, writers, live)
+            peak = node.usage.peak
         outcomes = {name: count - known.get(name, 0) for name, count in _outcomes(node).items()}
     figures = {
+        **found,
+        "s, from memory": memory["s"],
+        "cpu s, from memory": memory["cpu s"],
+        "p99 ms during, from memory": memory["p99 ms during"],
+        "MB full": (full - empty) / 1e6,
+        "MB peak": (peak - empty) / 1e6,
+    }
+    return figures, {name: count for name, count in outcomes.items() if count}
+
+
+def _measured_return(cluster: BenchCluster, writers: list[BenchNode], live: LiveClients) -> dict[str, float]:
+    """Measures how the clients come back, and what the others notice of it."""
+    (node,) = cluster.nodes
+    clients = len(cluster.receivers.all)
+    with live.getting_events(writers[0]):
+        cluster.receivers.rest(1)  # the writer and its Redis connection are warm after this
+        live.take()
+        cluster.receivers.rest(BEFORE * cluster.bench.scale)
+        before = live.take()
+        cpu, start = node.usage.cpu, time.monotonic()
+        recovered, attempts = _come_back(cluster)
+        seconds, cpu = time.monotonic() - start, node.usage.cpu - cpu
+        during = live.take()
+    return {
         "recovered, of each": recovered / clients,
         "attempts of each": attempts / clients,
         "s": seconds,
         "cpu s": cpu,
         "p99 ms before": 1000 * _p99(before),
         "p99 ms during": 1000 * _p99(during),
-        "MB full": (full - empty) / 1e6,
-        "MB peak": (peak - empty) / 1e6,
     }
-    return figures, {name: count for name, count in outcomes.items() if count}
 
 
 @contextmanager
@@ -117,9 +134,9 @@ def _miss(cluster: BenchCluster, writers: list[BenchNode], live: LiveClients, ev
     cluster.receivers.reset()
     cluster.pause()
     write(MISSED // 2, ROOM)
-    for writer in writers:
+    for writer in writers if events else ():
         writer.emit(events // WRITERS, "nobody", IN_FLIGHT, SIZE, name=OTHER)
-    for writer in writers:
+    for writer in writers if events else ():
         writer.answer()
     write(MISSED - MISSED // 2, ROOM)
     write(1, LIVE)  # once they have this, the node has dispatched everything
@@ -240,6 +257,7 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
     return {
         "p99 of the other clients during ÷ before, one client": one["p99 ms during"] / one["p99 ms before"],
         "p99 of the other clients during ÷ before, many": many["p99 ms during"] / many["p99 ms before"],
+        "the same when many come back from memory": many["p99 ms during, from memory"] / many["p99 ms before"],
         "seconds, many ÷ one": many["s"] / one["s"],
         "CPU of the node, many ÷ one": many["cpu s"] / one["cpu s"] if one["cpu s"] else 0.0,
         "MB above window_bytes at the peak, one client": one["MB peak"] - window,

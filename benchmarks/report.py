@@ -111,8 +111,9 @@ def look_back(results: dict[str, Any]) -> str:
     found = results["look_back"]
     rows = []
     for line in found["clients"]:
+        who = "one client" if line["clients"] == 1 else f"{line['clients']} clients"
         for name, values in line["figures"].items():
-            rows.append([f"{line['clients']} clients: {name}", spread(values), ""])
+            rows.append([f"{who}: {name}", spread(values), ""])
     for name, value in looked_back(found).items():
         aim = next((aim for part, aim in LOOK_BACK_AIMS.items() if part in name), "")
         rows.append([name, f"**{value:.2f}**", aim])
