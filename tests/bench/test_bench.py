@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import selectors
 import socket
 import subprocess
 import sys
@@ -91,6 +92,16 @@ def test_an_answer_to_a_ping_is_a_pong() -> None:
     with receiver.socket, server:
         receiver._count(b"\x81\x012")
         assert server.recv(100) == b"\x81\x81\0\0\0\x003"
+
+
+def test_a_receiver_that_is_sent_away_has_no_connection() -> None:
+    with selectors.DefaultSelector() as selector:
+        receiver = Receiver(selector, [])
+        receiver.socket, server = socket.socketpair()
+        with server:
+            selector.register(receiver.socket, selectors.EVENT_READ, receiver)
+            receiver._shake_hands(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x88\x02\x03\xe8")
+            assert (receiver.socket, receiver.live) == (None, False)
 
 
 def test_an_event_has_the_size_it_is_said_to_have() -> None:
