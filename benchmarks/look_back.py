@@ -5,6 +5,7 @@ It should cost the other clients of the node little, and 200 clients should cost
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import statistics
 import threading
@@ -133,6 +134,7 @@ def _miss(cluster: BenchCluster, writers: list[BenchNode], live: LiveClients, ev
         receiver.drop()
     cluster.receivers.reset()
     cluster.pause()
+    live.take()
     write(MISSED // 2, ROOM)
     for writer in writers if events else ():
         writer.emit(events // WRITERS, "nobody", IN_FLIGHT, SIZE, name=OTHER)
@@ -255,11 +257,16 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
     )
     window = found["window_bytes"] / 1e6
     return {
-        "p99 of the other clients during ÷ before, one client": one["p99 ms during"] / one["p99 ms before"],
-        "p99 of the other clients during ÷ before, many": many["p99 ms during"] / many["p99 ms before"],
-        "the same when many come back from memory": many["p99 ms during, from memory"] / many["p99 ms before"],
-        "seconds, many ÷ one": many["s"] / one["s"],
-        "CPU of the node, many ÷ one": many["cpu s"] / one["cpu s"] if one["cpu s"] else 0.0,
+        "p99 of the other clients during ÷ before, one client": _ratio(one["p99 ms during"], one["p99 ms before"]),
+        "p99 of the other clients during ÷ before, many": _ratio(many["p99 ms during"], many["p99 ms before"]),
+        "the same when many come back from memory": _ratio(many["p99 ms during, from memory"], many["p99 ms before"]),
+        "seconds, many ÷ one": _ratio(many["s"], one["s"]),
+        "CPU of the node, many ÷ one": _ratio(many["cpu s"], one["cpu s"]),
         "MB above window_bytes at the peak, one client": one["MB peak"] - window,
         "MB above window_bytes at the peak, many": many["MB peak"] - window,
     }
+
+
+def _ratio(a: float, b: float) -> float:
+    """Returns a ÷ b; not a number if ``b`` was too little to be measured."""
+    return a / b if b else math.nan
