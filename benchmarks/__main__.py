@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import costs, growth, limits, plots, report, works
+from . import costs, growth, limits, look_back, plots, report, works
 from .bench import Bench
 from .processes import HERE, TITLES, Kind
 
@@ -33,7 +33,15 @@ def main() -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="a part of the load, for a quick look; figures then mean nothing"
     )
-    parser.add_argument("--only", metavar="NAME", action="append", help="only works and curves so named; repeatable")
+    parser.add_argument(
+        "--events",
+        type=int,
+        default=600_000,
+        help="events for others in look_back, before the scale (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", help="only works and curves so named, or look_back; repeatable"
+    )
     parser.add_argument(
         "--against",
         metavar="KIND",
@@ -47,6 +55,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or not 0 < options.scale <= 1:
         parser.error("--rounds must be at least 1, and --scale more than 0 and at most 1")
+    if options.events < 1:
+        parser.error("--events must be at least 1")
     if not Path("/proc/self/stat").exists():
         parser.error("processor time and memory are read from /proc: this needs Linux")
     if "node" in options.against and not (HERE / "node_modules").exists():
@@ -56,7 +66,7 @@ def main() -> None:
     contestants: list[Kind] = list(dict.fromkeys(["recovery", *options.against]))
     bench = Bench(options.rounds, options.scale, lambda text: print(text, file=sys.stderr, flush=True))
     try:
-        results = run(bench, contestants, options.only)
+        results = run(bench, contestants, options.only, options.events)
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
     finally:
@@ -65,6 +75,8 @@ def main() -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if results["works"]:
         print(report.comparison(results))
+    if "look_back" in results:
+        print("\n" + report.look_back(results))
     if options.only is None and "node" in contestants and "redis" in contestants:
         for section in ("costs", "killed", "limits"):
             print("\n" + report.SECTIONS[section](results))
@@ -75,15 +87,17 @@ def main() -> None:
         bench.say(f"written: {', '.join(map(str, written))}")
 
 
-def run(bench: Bench, contestants: list[Kind], only: list[str] | None) -> dict[str, Any]:
+def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: int) -> dict[str, Any]:
     """Runs the benchmarks.
 
     :param contestants: whom to compare.
-    :param only: the names of the works and curves to run; ``None`` for everything.
+    :param only: the names of the works and curves to run, or ``"look_back"``; ``None`` for everything.
+    :param events: how many events for others :mod:`benchmarks.look_back` stores, before the scale.
     :returns: the results, ready to be written as JSON.
     """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
+    known.append("look_back")
     if unknown := set(only or ()) - set(known):
         sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     began = time.monotonic()
@@ -96,6 +110,9 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None) -> dict[s
         if only is None or curve.__name__ in only:
             bench.say(f"[{time.monotonic() - began:4.0f} s] growth: {curve.__name__}")
             results["growth"].append(dataclasses.asdict(curve(bench)))
+    if only is None or "look_back" in only:
+        bench.say(f"[{time.monotonic() - began:4.0f} s] look back")
+        results["look_back"] = look_back.measure(bench, bench.some(events, 2))
     if only is None:
         bench.say(f"[{time.monotonic() - began:4.0f} s] a killed node")
         line, results["killed"] = growth.concurrent(bench)

@@ -2,8 +2,9 @@
 
 python -m benchmarks.contestant '{"kind": "recovery", "redis": ..., "port": ..., ...}'
 
-``kind`` is ``recovery`` (this library), ``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp
-WebSockets and nothing else). ``contestant.mjs`` does the same with Node's Socket.IO.
+``kind`` is ``recovery`` (this library), ``writer`` (this library's manager without a server, which only emits),
+``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp WebSockets and nothing else).
+``contestant.mjs`` does the same with Node's Socket.IO.
 """
 
 from __future__ import annotations
@@ -59,6 +60,19 @@ class SocketIO:
         else:
             self.sio.manager_initialized = True  # else the server would do it again with the first client
             self.manager.initialize()
+
+
+class Writer:
+    """This library's manager without a server, as a process outside the cluster has it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], write_only=True)
+
+    async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
+        await self.manager.emit(name, data, room=room)
+
+    async def prepare(self) -> None:
+        pass
 
 
 class Bare:
@@ -128,7 +142,13 @@ async def emit(
 async def main() -> None:
     config = json.loads(sys.argv[1])
     app = web.Application()
-    contestant = Bare(config, app) if config["kind"] == "bare" else SocketIO(config, app)
+    contestant: Bare | Writer | SocketIO
+    if config["kind"] == "bare":
+        contestant = Bare(config, app)
+    elif config["kind"] == "writer":
+        contestant = Writer(config)
+    else:
+        contestant = SocketIO(config, app)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", config["port"], backlog=4096).start()
@@ -145,6 +165,8 @@ async def main() -> None:
             answer = await emit(contestant, **command)
         elif do == "blast" and isinstance(contestant, Bare):
             answer = await contestant.blast(**command)
+        elif do == "outcomes" and isinstance(contestant, SocketIO):
+            answer = dict(contestant.manager.outcomes)
         elif do == "gc":
             gc.collect()
         print(json.dumps(answer), flush=True)

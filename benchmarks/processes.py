@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ class Usage:
         return (int(fields[11]) + int(fields[12])) / _TICK
 
     @property
+    def peak(self) -> int:
+        """Its greatest resident memory since :meth:`forget_peak`, in bytes."""
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Lets :attr:`peak` begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    @property
     def memory(self) -> int:
         """Its resident memory, in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -52,14 +64,14 @@ class Usage:
 class BenchNode:
     """One server process of a contestant; it is ready when this object is.
 
-    :param kind: which contestant.
+    :param kind: which contestant; ``"writer"`` for a process without a server, which can only emit.
     :param redis: the URL of Redis.
     :param channel: the name of its cluster, which all its nodes share.
     :param config: further configuration; see :mod:`benchmarks.contestant`.
     :raises RuntimeError: if the process ends before it is ready.
     """
 
-    def __init__(self, kind: Kind, redis: str, channel: str, **config: Any) -> None:
+    def __init__(self, kind: Kind | Literal["writer"], redis: str, channel: str, **config: Any) -> None:
         self.kind = kind
         self.port = free_port()
         config = {"kind": kind, "redis": redis, "channel": channel, "port": self.port, **config}
@@ -92,7 +104,8 @@ class BenchNode:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{TITLES[self.kind]}'s process ended with status {self.process.wait()}")
+            name = "the writer" if self.kind == "writer" else TITLES[self.kind]
+            raise RuntimeError(f"{name}'s process ended with status {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -124,6 +124,9 @@ class Receiver:
                 return
             elif frame == b"2":
                 self._send(b"3")
+            elif frame[:1] == b"\x03":  # a closing handshake: the number of its reason begins with this byte
+                self.drop()
+                return
             elif frame.startswith(b"42"):  # Node sends the missed events before the answer to CONNECT
                 self.received += frame.count(MARK)
                 self._recent = (b"", frame)

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .look_back import ratios as looked_back
 from .processes import TITLES
 
 
@@ -105,6 +106,25 @@ def killed(results: dict[str, Any]) -> str:
     return table(["clients", "seconds", "ms of CPU each", "ms of Redis each", "Redis scripts each"], rows)
 
 
+def look_back(results: dict[str, Any]) -> str:
+    """The table of clients that come back to a node that no longer has in memory what they missed."""
+    found = results["look_back"]
+    rows = []
+    for line in found["clients"]:
+        who = "one client" if line["clients"] == 1 else f"{line['clients']} clients"
+        for name, values in line["figures"].items():
+            rows.append([f"{who}: {name}", spread(values), ""])
+    for name, value in looked_back(found).items():
+        aim = next((aim for part, aim in LOOK_BACK_AIMS.items() if part in name), "")
+        rows.append([name, f"**{value:.2f}**", aim])
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found["outcomes"].items()))
+    rows.append(["outcomes of all rounds", outcomes, "all recovered"])
+    return table([f"{found['events']:,} events for others meanwhile", "measured", "aim"], rows)
+
+
+#: What a look back may cost, by a part of the quantity's name.
+LOOK_BACK_AIMS = {"p99": "at most 2", "many ÷ one": "at most 1.5", "MB above": "at most 32"}
+
 #: What stands between the marks in ``docs/performance.md``, by the name in the mark.
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "machine": lambda results: str(results["machine"]),
@@ -112,6 +132,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "costs": costs,
     "limits": limits,
     "killed": killed,
+    "look_back": look_back,
 }
 
 

@@ -20,7 +20,14 @@ from socketio_recovery import AsyncRedisStreamsManager
 
 from .journal import Journal
 from .measurements import EventRate, LogLag
-from .presence import FORGET_AFTER, alive, presence_of, unrecorded_departures
+from .presence import (
+    FORGET_AFTER,
+    alive,
+    presence_of,
+    reached_since,
+    unrecorded_arrivals,
+    unrecorded_departures,
+)
 from .settings import ChatSettings
 from .store import UNAVAILABLE, ChatStore, HeartbeatReply
 
@@ -36,6 +43,7 @@ class ClusterView:
     :param manager: the client manager of the node's Socket.IO server.
     :param journal: the node's structured log.
     :param show_people: sends the list of people to this node's clients.
+    :param record_again: writes the record of the person with this connection again, which is on this node.
     :param lag: measures how far this node is behind the log; this object starts and stops the measuring.
     """
 
@@ -46,6 +54,7 @@ class ClusterView:
         manager: AsyncRedisStreamsManager,
         journal: Journal,
         show_people: Callable[[list[dict[str, Any]]], Awaitable[None]],
+        record_again: Callable[[str], Awaitable[None]],
         lag: LogLag,
     ) -> None:
         self.settings = settings
@@ -65,12 +74,15 @@ class ClusterView:
         #: "starting", "up", "draining" or "stopped".
         self.state = "starting"
         self._show_people = show_people
+        self._record_again = record_again
         self._started = time.time()
         self._reported_outcomes: Counter[str] = Counter()
         self._last_look: object = None
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._redis_answers = True
+        #: Since when this node has reached Redis without a break, in ms (Redis's time); 0 from the beginning.
+        self._reached_since = 0
 
     @property
     def ready(self) -> bool:
@@ -148,7 +160,9 @@ class ClusterView:
             "demo": self.settings.demo,
         }
         new_outcomes = outcomes - self._reported_outcomes
+        last = self.last_reply.now if self.last_reply is not None else 0
         reply = self.last_reply = await self.store.heartbeat(self.settings.name, record, new_outcomes)
+        self._reached_since = reached_since(self._reached_since, last, reply.now)
         self._reported_outcomes = outcomes
         if reply.kill and self.settings.demo:
             self.kill("another page")
@@ -159,17 +173,24 @@ class ClusterView:
     async def _update_people(self) -> None:
         """Works out who is in the chat, and shows the list to this node's clients if it changed.
 
-        It also writes down what a dead node could not: that its people lost their connection, or did not come back.
+        It also writes down what a dead node could not: that its people lost their connection, or did not come back. And
+        it corrects what was written about this node's own people while it was taken for dead.
         """
         reply = self.last_reply
         assert reply is not None
-        up = sorted((name, node["boot"]) for name, node in reply.nodes.items() if alive(node, reply.now))
+        up = sorted(
+            (name, node["boot"]) for name, node in reply.nodes.items() if alive(node, reply.now, self._reached_since)
+        )
         look = (reply.version, up)
         waiting = any(person["state"] != "here" for person in self.people)
         if look == self._last_look and not waiting:
             return
+        here = dict(self.here)  # whoever comes or leaves while the records are read is seen the next time
         records = await self.store.people()
-        found = presence_of(records, reply.nodes, reply.now, round(self.settings.recover_within * 1000))
+        keep = round(self.settings.recover_within * 1000)
+        found = presence_of(records, reply.nodes, reply.now, self._reached_since, keep)
+        for conn in unrecorded_arrivals(records, here):
+            await self._record_again(conn)
         for id, conn in (*found.lost, *unrecorded_departures(records, self.settings.name, self.boot, self.here)):
             await self.store.mark_lost(id, conn)
         for id, conn in found.gone:
@@ -188,7 +209,7 @@ class ClusterView:
         If Redis does not answer, ``redis`` is false, the news are empty, and the rest is what was known last.
         """
         reply = self.last_reply or HeartbeatReply(0, "", {}, {}, False)
-        nodes = [_shown(name, node, reply.now) for name, node in sorted(reply.nodes.items())]
+        nodes = [_shown(name, node, reply.now, self._reached_since) for name, node in sorted(reply.nodes.items())]
         news: Sequence[dict[str, Any]] = ()
         redis_answers = self._redis_answers
         try:
@@ -207,14 +228,14 @@ class ClusterView:
         }
 
 
-def _shown(name: str, node: Mapping[str, Any], now: int) -> dict[str, Any]:
+def _shown(name: str, node: Mapping[str, Any], now: int, since: int) -> dict[str, Any]:
     """A node as the cluster's page shows it.
 
     Its ``state`` is "starting", "up", "draining" or "stopped" as the node reported it; "behind" if it is up and not
     ready; "down" if no heartbeat came lately.
     """
     state = node["state"]
-    running = alive(node, now)
+    running = alive(node, now, since)
     if not running and state != "stopped":
         state = "down"
     elif state == "up" and not node["ready"]:

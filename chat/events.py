@@ -57,7 +57,8 @@ class Chat:
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
         self.cluster = ClusterView(
-            settings, self.store, self.manager, self.journal, self._show_people, LogLag(self._probe)
+            *(settings, self.store, self.manager, self.journal),
+            *(self._show_people, self._record_again, LogLag(self._probe)),
         )
         self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
@@ -141,15 +142,7 @@ class Chat:
                 await asyncio.gather(*(self.sio.enter_room(sid, PREFIX + room) for room in said.rooms))
                 # Read the histories after entering the rooms: whatever is said from now on comes as an event as well.
                 histories = await self.store.history(said.rooms)
-            rooms = self.rooms(sid)
-            record = {
-                "name": session["name"],
-                "node": self.settings.name,
-                "boot": self.cluster.boot,
-                "conn": conn,
-                "rooms": rooms,
-                "lost": 0,
-            }
+            record = self._record(sid, conn, session["name"])
             before = await self.store.put_person(session["id"], record)
             self.cluster.here[conn] = session["id"]
             self._rate_limiters[conn] = RateLimiter(self.settings.message_rate, time.monotonic())
@@ -168,7 +161,7 @@ class Chat:
             "name": session["name"],
             "recovered": recovered,
             "reason": reason,
-            "rooms": rooms,
+            "rooms": record["rooms"],
             "histories": {room: shown(history) for room, history in histories.items()},
             "people": self.cluster.people,
             "nodes": sorted(self.cluster.last_reply.nodes)
@@ -180,6 +173,25 @@ class Chat:
             "limits": {"text": MAX_TEXT, "name": MAX_NAME, "room": MAX_ROOM, "rooms": MAX_ROOMS},
         }
         await self.sio.emit("welcome", welcome, to=sid, ignore_queue=True)
+
+    def _record(self, sid: str, conn: str, name: str) -> dict[str, Any]:
+        """Returns the record of a person who is connected to this node; see :func:`chat.presence.presence_of`."""
+        return {
+            "name": name,
+            "node": self.settings.name,
+            "boot": self.cluster.boot,
+            "conn": conn,
+            "rooms": self.rooms(sid),
+            "lost": 0,
+        }
+
+    async def _record_again(self, conn: str) -> None:
+        sid = self.manager.sid_from_eio_sid(conn, "/")
+        if sid is not None:
+            session = await self.sio.get_session(sid)
+            if await self.store.put_person_again(session["id"], self._record(sid, conn, session["name"])):
+                self.journal("person.again", sid=sid)
+                self.cluster.wake()
 
     async def _news(self, name: str, before: dict[str, Any] | None, outcome: str) -> None:
         """Adds a line to the news on the cluster's page: a client has come back.

@@ -3,7 +3,8 @@
 Redis holds two kinds of records. The node that has a person's connection writes the record of that person. Each node
 refreshes the record of itself twice a second. A node that is killed can't write any more. So a person counts as here
 only while the node that says so is alive. The first node that notices that another one is dead writes down that the
-people on it lost their connection.
+people on it lost their connection. A node that was only frozen, or cut off from Redis, was taken for dead as well. When
+it is back, it writes down that its people are here.
 """
 
 from __future__ import annotations
@@ -34,26 +35,39 @@ class Presence:
     gone: list[tuple[str, str]] = field(default_factory=list)
 
 
-def alive(node: Mapping[str, Any], now: int) -> bool:
+def alive(node: Mapping[str, Any], now: int, since: int) -> bool:
     """Whether a node runs: its last heartbeat is recent, and did not say that the node was stopped.
 
     :param node: its record: ``at`` (ms), ``state``.
     :param now: Redis's time, in ms.
+    :param since: since when the asking node has reached Redis, in ms. While Redis was away, no node could send a
+        heartbeat. So the silence of the others counts from then on.
     """
-    return bool(now - node["at"] < DOWN_AFTER) and node["state"] != "stopped"
+    return bool(now - max(node["at"], since) < DOWN_AFTER) and node["state"] != "stopped"
 
 
-def presence_of(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, keep: int) -> Presence:
+def reached_since(since: int, last: int, now: int) -> int:
+    """Returns since when a node has reached Redis without a break, in ms.
+
+    :param since: the answer that was right until now; 0 before the node's first heartbeat.
+    :param last: when the node's last heartbeat was, in ms; 0 if this is its first.
+    :param now: when this heartbeat is. All times are Redis's.
+    """
+    return now if last and now - last >= DOWN_AFTER else since
+
+
+def presence_of(people: Mapping[str, Any], nodes: Mapping[str, Any], now: int, since: int, keep: int) -> Presence:
     """Works out who is in the chat.
 
     :param people: id -> record: ``name``, ``node``, ``boot``, ``conn``, ``rooms``, and ``lost``: when the connection
         was lost, in ms; 0 while there is one.
     :param nodes: name -> record: ``boot``, ``at`` (ms), ``state``.
     :param now: Redis's time, in ms.
+    :param since: see :func:`alive`, in ms.
     :param keep: how long after losing its connection a client can recover its session, in ms.
     """
     found = Presence()
-    up = {(name, node["boot"]) for name, node in nodes.items() if alive(node, now)}
+    up = {(name, node["boot"]) for name, node in nodes.items() if alive(node, now, since)}
     for id, person in people.items():
         lost = person["lost"]
         if lost and now - lost > keep:
@@ -91,4 +105,17 @@ def unrecorded_departures(
         (id, person["conn"])
         for id, person in people.items()
         if (person["node"], person["boot"]) == (node, boot) and not person["lost"] and here.get(person["conn"]) != id
+    ]
+
+
+def unrecorded_arrivals(people: Mapping[str, Any], here: Mapping[str, str]) -> list[str]:
+    """Returns the connections of this node whose people do not count as here, because this node was taken for dead.
+
+    :param people: id -> record, as for :func:`presence_of`.
+    :param here: this node's clients, as they were before ``people`` was read: id of the connection -> id of the person.
+    """
+    return [
+        conn
+        for conn, id in here.items()
+        if (person := people.get(id)) is None or (person["conn"] == conn and person["lost"])
     ]

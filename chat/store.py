@@ -162,6 +162,13 @@ class ChatStore:
         _, before = await self._change(id, "put", record["conn"], record)
         return json.loads(before) if before else None
 
+    async def put_person_again(self, id: str, record: Mapping[str, Any]) -> bool:
+        """Stores the record of a person who is still connected, unless the person has a newer connection.
+
+        :returns: whether the record was stored.
+        """
+        return bool((await self._change(id, "again", record["conn"], record))[0])
+
     async def change_person(self, id: str, conn: str, **fields: Any) -> bool:
         """Changes fields of a person's record, if it still belongs to the connection ``conn``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import selectors
 import socket
 import subprocess
 import sys
@@ -43,9 +44,23 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert "fan-out, 20 receivers" in done.stdout
 
 
+def test_a_small_look_back(tmp_path: Path) -> None:
+    arguments = ("--rounds", "1", "--scale", "0.01", "--only", "look_back", "--events", "400000")
+    done = run(*arguments, "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["look_back"]
+    assert (found["events"], [line["clients"] for line in found["clients"]]) == (4000, [1, 2])
+    for line in found["clients"]:
+        assert line["figures"]["recovered, of each"] == [1]
+        assert line["figures"]["p99 ms during"][0] > 0
+    assert found["outcomes"] == {"recovered": 3}
+    assert "| seconds, many ÷ one | **" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--events", "0"], "--events must be at least 1"),
         (["--only", "nothing"], "there is no nothing; there are fanout-200"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--scale", "2"], "--scale more than 0"),
@@ -77,6 +92,16 @@ def test_an_answer_to_a_ping_is_a_pong() -> None:
     with receiver.socket, server:
         receiver._count(b"\x81\x012")
         assert server.recv(100) == b"\x81\x81\0\0\0\x003"
+
+
+def test_a_receiver_that_is_sent_away_has_no_connection() -> None:
+    with selectors.DefaultSelector() as selector:
+        receiver = Receiver(selector, [])
+        receiver.socket, server = socket.socketpair()
+        with server:
+            selector.register(receiver.socket, selectors.EVENT_READ, receiver)
+            receiver._shake_hands(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x88\x02\x03\xe8")
+            assert receiver.socket is None
 
 
 def test_an_event_has_the_size_it_is_said_to_have() -> None:

@@ -7,6 +7,7 @@ history.py    what happened in a run: emits, the log, what each client saw  (no 
 check.py      finds what is wrong with a history                            (no I/O)
 world.py      the cluster under test: Redis, nodes, clients, a log reader
 emitters.py   emits events, and moves clients between rooms
+traffic.py    emits events that concern no client
 scenarios.py  the faults, by name
 run.py        runs one scenario from start to verdict
 plot.py       draws deliveries over time, as SVG                            (no I/O)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,9 +100,11 @@ def check(history: RunHistory) -> Verdict:
     sids = {session.sid for some in sessions.values() for session in some}
     owed = [Owed(lineage, sids) for lineage in lineages]
     known = {entry.id for entry in history.log}
+    sizes = {emit.id: emit.size for emit in history.emits}
     for client in history.clients:
         some = sessions[client.name]
         verdict.violations += check_client(history, client, some, owed, known)
+        verdict.violations += check_sizes(client, some, sizes)
         verdict.deliveries += sum(len(session.received) for session in some)
         verdict.drops += drops_of(client)
         for session in some:
@@ -331,6 +333,17 @@ def check_session(
         yield from check_state(client, session, owed, client.state)
 
 
+def check_sizes(
+    client: ClientHistory, sessions: Sequence[ObservedSession], sizes: Mapping[str, int]
+) -> Iterable[Violation]:
+    """Checks that events arrived as large as they were emitted. Sizes are random, so this also finds mixed-up ones."""
+    for session in sessions:
+        wrong = [event.id for event in session.received if event.size != sizes.get(event.id, event.size)]
+        if wrong:
+            text = f"received with another size than emitted: {_some(wrong)}"
+            yield Violation("foreign", client.name, session.sid, len(wrong), text)
+
+
 def check_state(
     client: ClientHistory, session: ObservedSession, owed: Owed, state: ReportedState
 ) -> Iterable[Violation]:
@@ -354,6 +367,9 @@ def check_refusal(
     away = new.start - old.last
     if not lossy and away + MARGIN < history.max_disconnection:
         text = f"its session {old.sid} was refused ({new.reason}), though it was away for {away:.1f} s at most"
+        yield Violation("wrongly refused", client.name, new.sid, 1, text)
+    elif new.reason == "limit":
+        text = f"its session {old.sid} was refused for what a node has in memory; the rest is to be read from the log"
         yield Violation("wrongly refused", client.name, new.sid, 1, text)
     elif new.reason == "new":
         text = f"its session {old.sid} was refused, and the server does not know why"

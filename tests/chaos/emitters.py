@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout
 
+from local.processes import die_with_parent
 from tests.support.node_process import NodeProcess
+from tests.support.paths import ROOT
 
 from .history import Emit, Fate, Room
 from .world import CHANNEL, MANAGER, MOVING, ROOMS, World
 
 #: How an emitter sends an event: id, rooms, skip, padding, volatile -> the event's fate.
-Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str, bool], Awaitable[Fate]]
+Send = Callable[[str, tuple[Room, ...], tuple[str, ...], str | bytes, bool], Awaitable[Fate]]
 
 _quiet = logging.getLogger("chaos.outside")
 _quiet.addHandler(logging.NullHandler())
@@ -104,20 +107,20 @@ class Emitters:
         send: Send,
         rooms: tuple[Room, ...] = (),
         skip: tuple[str, ...] = (),
-        padding: str = "",
+        padding: str | bytes = "",
         volatile: bool = False,
     ) -> Fate:
         """Emits an event, and notes its fate."""
         start = time.time()
         fate = await send(id, rooms, skip, padding, volatile)
-        self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate))
+        self.emits.append(Emit(id, emitter, rooms, skip, start, time.time(), fate, len(padding)))
         self.fates[fate] += 1
         if fate != "stored":
             await asyncio.sleep(0.1)
         return fate
 
     async def outside(
-        self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool
+        self, id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str | bytes, volatile: bool
     ) -> Fate:
         """Emits by a manager without a server, as a process outside the cluster does."""
         try:
@@ -129,7 +132,10 @@ class Emitters:
         return "stored"
 
     def _through(self, node: NodeProcess) -> Send:
-        async def send(id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str, volatile: bool) -> Fate:
+        async def send(
+            id: str, rooms: tuple[Room, ...], skip: tuple[str, ...], padding: str | bytes, volatile: bool
+        ) -> Fate:
+            assert isinstance(padding, str)  # it goes to the node as JSON
             kwargs = {"to": list(rooms) or None, "skip_sid": list(skip), "volatile": volatile}
             (result,) = await self._do(node, "emit", ["e", {"tuple": [id, padding]}], kwargs) or (
                 {"error": "", "fate": "unknown"},
@@ -166,6 +172,35 @@ class Emitters:
                 results = await response.json()
             held |= {sid for sid, found in zip(sorted(sids), results, strict=True) if found["result"]}
         return held
+
+    @asynccontextmanager
+    async def traffic(self) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """Starts a process that emits events which concern no client, as fast as possible: :mod:`.traffic`.
+
+        :returns: a function that emits so many of them, and returns when they are stored.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.traffic", self.world.redis.url, CHANNEL),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            preexec_fn=die_with_parent,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lines, say = process.stdout, process.stdin
+
+        async def emit(count: int) -> None:
+            say.write(b"%d\n" % count)
+            assert await lines.readline(), "the traffic's process ended"
+
+        try:
+            assert await lines.readline(), "the traffic's process did not start"
+            yield emit
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
     # -- rooms --------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Emit:
 
     :param rooms: the rooms it is for; empty for everybody.
     :param skip: sessions that do not get it.
+    :param size: the length of its padding, in characters or bytes.
     :param start: when it was handed to the library; ``end`` is when the library answered.
     """
 
@@ -29,9 +30,10 @@ class Emit:
     start: float = 0.0
     end: float = 0.0
     fate: Fate = "stored"
+    size: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Logged:
     """An entry of the log, as the runner's own reader found it: ``event``, ``enter``, ``leave``, ``close``, ...
 
@@ -70,6 +72,7 @@ class Received:
     id: str
     position: tuple[int, int]
     reason: str | None = None  #: a greeting says why the session is a new one
+    size: int = 0  #: the length of its padding, in characters or bytes
 
 
 @dataclass(frozen=True)

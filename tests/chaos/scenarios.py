@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -61,6 +62,16 @@ def scenario(setup: Setup = Setup()) -> Callable[[Faults], Faults]:  # noqa: B00
 
 async def _cut(world: World, clients: list[JsClient]) -> None:
     await asyncio.gather(*[client.run("cut") for client in clients])
+
+
+@asynccontextmanager
+async def _away(clients: list[JsClient]) -> AsyncIterator[None]:
+    """Cuts these clients; they reach no node in this block."""
+    await asyncio.gather(*[client.run("away") for client in clients])
+    try:
+        yield
+    finally:
+        await asyncio.gather(*[client.run("back") for client in clients])
 
 
 def _some(world: World) -> list[JsClient]:
@@ -185,7 +196,10 @@ async def reconnect_storm(world: World, emitters: Emitters) -> None:
         await world.pause(0.2, 1.5)
 
 
-@scenario(Setup(manager={"max_queue": 30}, server={"ping_timeout": 20}))
+# What the clients miss in these scenarios does not fit into the nodes' memory, because ``window_bytes`` is small.
+
+
+@scenario(Setup(manager={"max_queue": 30, "window_bytes": 1 << 20}, server={"ping_timeout": 20}))
 async def slow_clients(world: World, emitters: Emitters) -> None:
     """Clients stop reading from their sockets until their nodes let go of them, or for a moment, and read on."""
     async for number in world.rounds():
@@ -202,16 +216,64 @@ async def slow_clients(world: World, emitters: Emitters) -> None:
 
 
 async def _flood(world: World, emitters: Emitters, number: int, held: set[str]) -> None:
-    """Emits large events until no node counts any of these sessions as connected."""
+    """Emits large events until no node counts any of these sessions as connected, and 1.5 MB more for them to miss."""
     turns = itertools.count()
 
-    async def let_go() -> bool:
+    async def ten() -> None:
         for _ in range(10):
             padding = world.rng.randbytes(25_000).hex()  # random, because WebSockets compress repeated data
             await emitters.emit(f"bulk.{number}.{next(turns)}", "bulk", emitters.outside, ROOMS, (), padding)
+
+    async def let_go() -> bool:
+        await ten()
         return not await emitters.held(held)
 
     await until(let_go, "clients that don't read are let go", PATIENCE)
+    for _ in range(3):
+        await ten()
+
+
+@scenario(Setup(manager={"window_bytes": 8 << 20}, server={"ping_timeout": 20}))
+async def large_payloads(world: World, emitters: Emitters) -> None:
+    """Clients are cut while events of 50 to 400 kB arrive, and are away for more of them; a node gets SIGKILL."""
+    numbers = itertools.count()
+    async for _ in world.rounds():
+        clients, node = _some(world), world.rng.choice(world.nodes)
+        with world.fault(f"cut {len(clients)}, kill {node.name}"):
+            await asyncio.gather(_large(world, emitters, numbers, 2_000_000), _cut(world, _some(world)))
+            async with _away(clients):
+                node.kill()
+                await asyncio.gather(_large(world, emitters, numbers, 12_000_000), node.start())
+        await until(lambda: world.connected() == len(world.everybody), "all are back", PATIENCE)
+        await world.pause(0.3, 1.0)
+
+
+async def _large(world: World, emitters: Emitters, numbers: Iterator[int], total: int) -> None:
+    """Emits events of 50 to 400 kB, every third of them binary, until they are ``total`` bytes.
+
+    Two of three go to nobody: it takes many of them to fill the window, and few to keep the clients busy.
+    """
+    while total > 0:
+        number, size = next(numbers), world.rng.randint(50_000, 400_000)
+        data = world.rng.randbytes(size)  # random, because WebSockets compress repeated data
+        padding = data if number % 3 == 0 else data[: size // 2].hex()
+        rooms = (world.rng.choice((*ROOMS, *["nobody"] * 6)),)
+        await emitters.emit(f"large.{number}", "large", emitters.outside, rooms, (), padding)
+        total -= size
+
+
+@scenario(Setup(manager={"window_bytes": 1 << 19}))
+async def busy_cluster(world: World, emitters: Emitters) -> None:
+    """While clients are away, thousands of events go to rooms that they are not in, as fast as emitters can."""
+    count = 5_000 + round(2_000 * min(world.duration, 60))
+    async with emitters.traffic() as emit:
+        async for _ in world.rounds():
+            clients = _some(world)
+            with world.fault(f"{len(clients)} are away for {count} events"):
+                async with _away(clients):
+                    await emit(count)
+            await until(lambda: world.connected() == len(world.everybody), "all are back", PATIENCE)
+            await world.pause(0.3, 1.0)
 
 
 # -- Redis ------------------------------------------------------------------------------------------
@@ -312,6 +374,27 @@ async def _lose_replies(world: World, proxy: Proxy) -> None:
         proxy.lose_reply_to = b":producer:"  # only appends have this key
         await until(lambda: proxy.lose_reply_to is None, "an append", PATIENCE)
         await world.pause(0.0, 0.3)
+
+
+@scenario(Setup(redis_proxied=True, redis_bandwidth=4_000_000))
+async def slow_link(world: World, emitters: Emitters) -> None:
+    """Nodes reach Redis at 4 MB/s; 24 MB of events arrive at once, while one node is stopped by SIGSTOP."""
+    numbers = itertools.count()
+    async for _ in world.rounds():
+        node = world.rng.choice(world.nodes)
+        with world.fault(f"24 MB, freeze {node.name}"):
+            world.freeze(node)
+            try:
+                await world.pause(0.2, 1.0)
+                for number in itertools.islice(numbers, 120):
+                    rooms = (world.rng.choice(ROOMS) if number % 10 == 0 else "nobody",)
+                    padding = world.rng.randbytes(100_000).hex()
+                    await emitters.emit(f"burst.{number}", "burst", emitters.outside, rooms, (), padding)
+                await _cut(world, _some(world))
+            finally:
+                world.thaw(node)
+            await world.healthy()
+        await world.pause(0.3, 1.0)
 
 
 # -- and together -----------------------------------------------------------------------------------

@@ -361,6 +361,15 @@ def test_recovered_though_the_log_lost_what_it_had() -> None:
     assert run.verdict().count("foreign") > 0
 
 
+def test_an_event_has_another_size() -> None:
+    run = SampleRun()
+    steps, i = run.steps("dropper"), run.where("dropper", "missed.2")
+    event = steps[i]
+    assert isinstance(event, Received)
+    steps[i] = replace(event, size=1)
+    assert run.found() == {"foreign": 1}
+
+
 def test_refused_though_it_was_in_time() -> None:
     run = SampleRun()
     run.lose("dropper")
@@ -381,13 +390,16 @@ def test_refused_since_it_was_late() -> None:
     assert run.found() == {}
 
 
-def test_refused_without_a_reason() -> None:
+@pytest.mark.parametrize(
+    "reason", [pytest.param("new", id="no reason"), pytest.param("limit", id="memory is no reason")]
+)
+def test_refused_late_without_a_good_reason(reason: str) -> None:
     run = SampleRun(max_disconnection=1.0)
     run.lose("dropper")
     run.emit("meanwhile", ROOM)
     run.fresh("dropper", "dropper-2")
     run.control("enter", "dropper-2", ROOM)
-    run.emit(greeting("dropper-2"), "dropper-2", reason="new")
+    run.emit(greeting("dropper-2"), "dropper-2", reason=reason)
     assert run.found() == {"wrongly refused": 1}
 
 

@@ -30,6 +30,8 @@ from .history import Connected, FaultMark, Logged, Lost, Received, ReportedState
 CHANNEL = "chaos"
 #: How many seconds the cluster may take to become healthy again after the faults.
 PATIENCE = 60.0
+#: How many entries the log reader reads at once: they may be large.
+READ_COUNT = 300
 #: Rooms that clients stay in; rooms that they are moved between.
 ROOMS = ("r0", "r1", "r2")
 MOVING = ("m0", "m1", "m2")
@@ -52,6 +54,8 @@ class Setup:
     :param redis: command-line options of the Redis server.
     :param proxied: clients reach the nodes through proxies.
     :param redis_proxied: nodes reach Redis through proxies, each through its own.
+    :param redis_bandwidth: how many bytes per second get through each of these in each direction; ``None`` for no
+        limit.
     :param clocks: how wrong the nodes' wall clocks are, in seconds.
     :param pinned: every other client knows one node only, as behind a sticky load balancer.
     """
@@ -61,6 +65,7 @@ class Setup:
     redis: tuple[str, ...] = ()
     proxied: bool = False
     redis_proxied: bool = False
+    redis_bandwidth: float | None = None
     clocks: Sequence[float] = ()
     pinned: bool = False
 
@@ -113,7 +118,9 @@ class World:
         for name in self.names:
             url = self.redis.url
             if self.setup.redis_proxied:
-                url = (await self._proxy(self.redis_proxies, name, self.redis.port)).url
+                proxy = await self._proxy(self.redis_proxies, name, self.redis.port)
+                proxy.bandwidth = self.setup.redis_bandwidth
+                url = proxy.url
             clock = {"clock": clocks[name]} if name in clocks else {}
             self.nodes.append(NodeProcess(name, url, manager=self._manager(), server=server, **clock))
         self.steady = NodeProcess("steady", self.redis.url, manager=self._manager(), server=server)
@@ -312,7 +319,9 @@ class World:
                 id, *more = report["args"]
                 offset = Offset.parse(more[-1] if more else None)
                 reason = more[0]["reason"] if report["event"] == "hello" else None
-                steps.append(Received(at, id, offset.position if offset else (0, 0), reason))
+                padding = more[0] if len(more) > 1 else ""
+                size = padding.get("length", 0) if isinstance(padding, dict) else len(padding)
+                steps.append(Received(at, id, offset.position if offset else (0, 0), reason, size))
         return history.ClientHistory(client.name, steps, client.name.startswith("w"), state)
 
 
@@ -347,7 +356,7 @@ class LogReader:
                 await client.aclose()
 
     async def _read(self, client: Any) -> None:
-        found = await client.xread({f"{{{CHANNEL}}}:log": self._id}, count=1000, block=500)
+        found = await client.xread({f"{{{CHANNEL}}}:log": self._id}, count=READ_COUNT, block=500)
         if not found:
             return
         for id, fields in next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]:

@@ -283,6 +283,46 @@ async def test_who_is_here_is_right_also_after_a_kill(
     await until(lambda: "eve" not in people(bob), lambda: people(bob))
 
 
+@pytest.mark.parametrize("how", ["Redis is killed", "a node is frozen", "a node is frozen for long"])
+async def test_who_never_left_is_not_reconnecting(
+    start: Callable[..., Supervisor], clients: JsClients, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Nodes that can't tell that they live are taken for dead. Their clients keep their connections all the same."""
+    monkeypatch.setenv("RECOVER_WITHIN", "1" if how.endswith("for long") else "60")
+    cluster = start("--restart-after", "4")
+    await cluster.started()
+    ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann", "rooms": {"garden": 0}})
+    node = (await welcomed(ann, 1))["node"]
+    bob = await elsewhere(clients, cluster, node)
+    at = (await welcomed(bob, 1))["node"]
+    both_here = {"ann": (node, "here"), "bob": (at, "here")}
+    await until(lambda: people(ann) == people(bob) == both_here, lambda: (people(ann), people(bob)))
+    if how == "Redis is killed":
+        cluster.signal("redis", signal.SIGKILL)
+        await cluster.line("redis is back")
+    else:
+        cluster.signal(node, signal.SIGSTOP)
+        try:
+            await until(lambda: people(bob) != both_here, lambda: people(bob))
+            if how.endswith("for long"):
+                await until(lambda: "ann" not in people(bob), lambda: people(bob))
+        finally:
+            cluster.signal(node, signal.SIGCONT)
+    eve = await open_client(
+        clients, cluster, options=WEBSOCKET, auth={"name": "eve"}
+    )  # so that both see a list of people from after that
+    all_here = {**both_here, "eve": ((await welcomed(eve, 1))["node"], "here")}
+    await until(lambda: people(ann) == people(bob) == all_here, lambda: (people(ann), people(bob)))
+    assert [len(client.connects()) for client in (ann, bob)] == [1, 1]
+
+    async def counted() -> bool:
+        async with aiohttp.ClientSession(cluster.url) as http, http.get("/cluster.json") as response:
+            found = await response.json()
+        return (found["here"], found["reconnecting"]) == (3, 0)
+
+    await until(counted, "the cluster's page counts three people here")
+
+
 async def test_typing_is_told_and_never_replayed(start: Callable[..., Supervisor], clients: JsClients) -> None:
     cluster = start("--nodes", "1")
     await cluster.started()

@@ -90,7 +90,8 @@ async def test_the_whole_run(compose: Compose, clients: JsClients) -> None:
         assert client.connects()[-1]["recovered"] is True
         assert client.connects()[-1]["sid"] in sids
     assert [message["text"] for message in history] == said
-    await until(lambda: set(people(late)) == {"ann", "bob", "eve"}, lambda: people(late))
+    all_here = dict.fromkeys(("ann", "bob", "eve"), "here")
+    await until(lambda: {name: state for name, (_, state) in people(late).items()} == all_here, lambda: people(late))
 
     # As small and as harmless as promised.
     node = await compose.inspect("node-c")

@@ -6,9 +6,11 @@
 const { Manager } = require("socket.io-client");
 const msgpackParser = require("socket.io-msgpack-parser");
 
+const NOWHERE = "http://127.0.0.1:1"; // nobody listens there
 const clients = new Map();
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
-const shorten = (value) => (typeof value === "string" && value.length > 100 ? { length: value.length } : value);
+const length = (value) => (typeof value === "string" ? value.length : Buffer.isBuffer(value) || value instanceof ArrayBuffer ? value.byteLength : 0);
+const shorten = (value) => (length(value) > 100 ? { length: length(value) } : value);
 const plain = (value) =>
   Buffer.isBuffer(value) || value instanceof ArrayBuffer || ArrayBuffer.isView(value)
     ? { bytes: Buffer.from(value.buffer && !Buffer.isBuffer(value) ? value.buffer : value).toString("hex") }
@@ -17,7 +19,7 @@ const plain = (value) =>
       : value;
 
 const operations = {
-  // brief: reports only the length of long strings. urls: each attempt to reconnect goes to the next of these.
+  // brief: reports only the length of long strings and buffers. urls: each attempt to reconnect goes to the next of these.
   // answer: the acknowledgement of each event; "held" to give it later, false to give none.
   open({ name, url, urls, namespaces = ["/"], auth, options = {}, socketOptions = {}, answer, brief }) {
     const manager = new Manager(url, {
@@ -30,7 +32,7 @@ const operations = {
     });
     if (urls) {
       let turn = Math.max(urls.indexOf(url), 0);
-      manager.on("reconnect_attempt", () => (manager.uri = urls[++turn % urls.length]));
+      manager.on("reconnect_attempt", () => (manager.uri = clients.get(name).away ? NOWHERE : urls[++turn % urls.length]));
     }
     const sockets = {};
     const held = []; // acknowledgements that operation "answer" gives later
@@ -54,6 +56,14 @@ const operations = {
     const engine = clients.get(name).manager.engine;
     if (engine.transport.ws) engine.transport.ws.terminate();
     else engine.close(); // polling, or a WebSocket that has just closed
+  },
+  // Breaks the transport; the client reaches no node until "back".
+  away({ name }) {
+    clients.get(name).away = true;
+    operations.cut({ name });
+  },
+  back({ name }) {
+    clients.get(name).away = false;
   },
   // Closes the transport as the documentation of Socket.IO does to try out recovery.
   close_engine({ name }) {

@@ -22,6 +22,10 @@ class Proxy:
         self.open.set()
         #: When a request contains this, its reply is lost and the connection ends. That happens once.
         self.lose_reply_to: bytes | None = None
+        #: How many bytes per second get through in each direction, on all connections together; ``None`` for no limit.
+        self.bandwidth: float | None = None
+        #: When the link is free again, for what clients send and for what they receive (event loop time, seconds).
+        self._free = [0.0, 0.0]
         #: How many replies were lost in this way.
         self.lost = 0
         #: Connections (their clients' ends) on which nothing gets through any more, not even that they end.
@@ -56,6 +60,13 @@ class Proxy:
         """Makes the present connections go silent: neither side notices anything. New connections work."""
         self._silent |= self._writers
 
+    async def _take_turn(self, direction: int, size: int) -> None:
+        """Waits as long as so many bytes take on the link, after those that came before."""
+        if self.bandwidth is not None:
+            now = asyncio.get_running_loop().time()
+            self._free[direction] = max(self._free[direction], now) + size / self.bandwidth
+            await asyncio.sleep(self._free[direction] - now)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -85,6 +96,7 @@ class Proxy:
                 if self.lose_reply_to is not None and self.lose_reply_to in data:
                     self.lose_reply_to = None
                     losing = True
+                await self._take_turn(0, len(data))
                 behind_writer.write(data)
                 await behind_writer.drain()
 
@@ -95,6 +107,7 @@ class Proxy:
                     return
                 if writer in self._silent:
                     continue
+                await self._take_turn(1, len(data))
                 writer.write(data)
                 await writer.drain()
 

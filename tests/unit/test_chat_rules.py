@@ -94,7 +94,7 @@ def test_who_is_here() -> None:
         "5": person("stopped", "c", "1"),
         "6": person("away for long", "a", "1", lost=NOW - 5001),
     }
-    found = presence.presence_of(people, NODES, NOW, 5000)
+    found = presence.presence_of(people, NODES, NOW, 0, 5000)
     states = {p["name"]: p["state"] for p in found.people}
     assert states == {
         "here": "here",
@@ -117,6 +117,42 @@ def test_presence_does_not_rot() -> None:
     assert presence.unrecorded_departures(people, "a", "1", {"conn-here": "1"}) == [
         ("2", "conn-left, though it could not be written")
     ]
+
+
+def test_nobody_is_taken_for_dead_while_redis_was_away() -> None:
+    """Nobody could send heartbeats then, so the silence of the others counts from when Redis is back."""
+    people = {"1": person("ann", "b", "1"), "2": person("bob", "c", "1")}
+    since = presence.reached_since(0, NOW - 5000, NOW)
+    found = presence.presence_of(people, NODES, NOW, since, 5000)
+    assert [(p["name"], p["state"]) for p in found.people] == [("ann", "here"), ("bob", "reconnecting")]
+    assert found.lost == [("2", "conn-bob")]  # it said that it was stopped
+    later = NOW + presence.DOWN_AFTER
+    since = presence.reached_since(since, later - 500, later)
+    assert presence.presence_of(people, NODES, later, since, 5000).lost == [("1", "conn-ann"), ("2", "conn-bob")]
+
+
+@pytest.mark.parametrize(
+    ("since", "last", "answer"),
+    [
+        pytest.param(0, 0, 0, id="the first heartbeat"),
+        pytest.param(0, NOW - 500, 0, id="no break"),
+        pytest.param(NOW - 500, NOW - 500, NOW - 500, id="no break after one"),
+        pytest.param(0, NOW - presence.DOWN_AFTER, NOW, id="a break"),
+    ],
+)
+def test_since_when_redis_is_reached(since: int, last: int, answer: int) -> None:
+    assert presence.reached_since(since, last, NOW) == answer
+
+
+def test_who_never_left_counts_as_here_again() -> None:
+    """The node of these people was taken for dead, while it was frozen or cut off from Redis."""
+    people = {
+        "1": person("here", "a", "1"),
+        "2": person("noted as lost", "a", "1", lost=NOW - 500),
+        "4": person("on a newer connection that was lost", "b", "1", lost=NOW - 500),
+    }
+    here = {"conn-here": "1", "conn-noted as lost": "2", "removed": "3", "older": "4"}
+    assert presence.unrecorded_arrivals(people, here) == ["conn-noted as lost", "removed"]
 
 
 def test_settings() -> None:
