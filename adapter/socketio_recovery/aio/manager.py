@@ -446,7 +446,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             waits = (self.host_id, self.node.callbacks.keep(rooms[0], callback))
         elif kwargs.get("ignore_queue") and self.node is not None:
             if queued := scope.moves_of_handler():
-                await self._membership.settle(queued)  # past the log, it would not come after them
+                await self.node.membership.settle(queued)  # past the log, it would not come after them
             self.node.delivery.send_local(namespace, rooms, skip, payload)
             return
         head = event_head(namespace, rooms, skip, payload, volatile, waits)
