@@ -31,6 +31,9 @@ EPOCH: Final = "epoch"
 
 JSON, MSGPACK = "j", "m"
 
+#: Names that events of applications can't have.
+RESERVED: Final = ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
+
 #: How many heads of entries are kept ready, and how long they may be, in bytes.
 HEADS, HEAD = 2048, 512
 
@@ -203,8 +206,14 @@ def check_namespace(namespace: object) -> str:
 def check_event(event: object) -> None:
     """Whether ``event`` can be the name of an event.
 
-    :raises TypeError: if it is neither a str nor a number: clients refuse anything else, and disconnect.
+    The JavaScript client closes its connection at any other, when it comes and each time it is replayed: see
+    https://github.com/socketio/socket.io/blob/main/packages/socket.io-parser/lib/index.ts, ``isPayloadValid``.
+
+    :raises TypeError: if it is neither a str nor a number.
+    :raises ValueError: if it is a name that the protocol reserves.
     """
+    if event in RESERVED:
+        raise ValueError(f"{event!r} is reserved: clients take no event of that name, so use another")
     if not isinstance(event, (str, int)) or isinstance(event, bool):
         raise TypeError(f"the name of an event must be a str, not {type(event).__name__}: {event!r}")
 
@@ -267,8 +276,9 @@ def control_head(kind: str, *arguments: object) -> str:
     return dump([kind, *arguments])
 
 
-#: JSON of the log's own: compact, and independent of the ``json`` module the application chose.
-dump: Callable[[object], str] = json.JSONEncoder(separators=(",", ":")).encode
+#: JSON of the log's own: compact, and independent of the ``json`` module the application chose. It refuses NaN and
+#: infinity (``ValueError``), which are not JSON: browsers would close their connections at them, again and again.
+dump: Callable[[object], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def payload_fields(payload: Payload) -> list[str | bytes]:

@@ -621,6 +621,49 @@ async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel)
         await client.aclose()
 
 
+async def test_a_connection_that_died_without_a_word_does_not_cost_an_emit(real: RedisChannel) -> None:
+    """Neither the writer's nor the reader's: an attempt takes a part of the time that callers wait."""
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 4, logging.getLogger("test.log")
+        )
+        follower = Follower(log)
+        async with running(log.write(), follower.run()):
+            await until(lambda: follower.starts)
+            await log.append(event("before"))
+            proxy.silence()
+            assert await log.append(event("after")) is AppendResult.STORED
+            await until(lambda: len(follower.entries) == 2)
+        assert names(follower.entries) == ['["before"]', '["after"]']
+        assert (await real.numbers())[-1] == 3
+        await client.aclose()
+
+
+async def test_a_slow_link_with_large_entries_is_read_to_its_end(real: RedisChannel) -> None:
+    """A reply may take much longer than Redis may be silent; and 512 entries may be too much for one reply."""
+    assert real.server is not None
+    log = real.log()
+    await fill(log, "first")
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        slow = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 1.2, logging.getLogger("test.log")
+        )
+        follower = Follower(slow)
+        async with running(log.write()):
+            async with running(follower.run()):
+                await until(lambda: follower.starts)
+            await asyncio.gather(*(log.append(event(str(i), b"x" * 200_000)) for i in range(60)))
+        proxy.bandwidth = 8_000_000
+        async with running(follower.run()):
+            await until(lambda: len(follower.entries) == 60)
+        assert follower.reasons == ["boot"]
+        assert slow._read_size.count < 20
+        await client.aclose()
+
+
 # -- finding an entry by its number -----------------------------------------------------------------
 
 

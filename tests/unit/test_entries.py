@@ -193,6 +193,9 @@ def test_namespaces_and_names_of_events() -> None:
     for wrong in (None, True, 2.5, b"e", ["e"], {}):
         with pytest.raises(TypeError, match=f"the name of an event must be a str, not {type(wrong).__name__}"):
             check_event(wrong)
+    for wrong in ("connect", "disconnecting"):
+        with pytest.raises(ValueError, match="is reserved"):
+            check_event(wrong)
     for wrong in (None, 7, b"/n", ["/n"], {}):
         with pytest.raises(TypeError, match=f"a namespace must be a str, not {type(wrong).__name__}"):
             check_namespace(wrong)

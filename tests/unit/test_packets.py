@@ -178,3 +178,12 @@ def test_a_shared_message_in_a_polling_payload() -> None:
     encoded = engineio.payload.Payload(packets=messages).encode()
     packets = engineio.payload.Payload(encoded_payload=encoded).packets
     assert [packet.data for packet in packets] == DATA
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_json_are_refused(number: float) -> None:
+    """Browsers can't parse them, and would disconnect each time the event is replayed."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        JsonCodec().encode(("e", {"n": number}))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        JsonCodec().encode(("e", b"binary", number))

@@ -80,6 +80,7 @@ class LookBack:
                     self.size.too_large()
                 except RedisUnavailable as error:
                     self.logger.warning("can't look back in the log, will try again: %s", error)
+                    self._let_go(audience)  # those who have gone meanwhile
                     await backoff.wait()
                 except Exception:
                     self.logger.exception("looking back in the log failed")

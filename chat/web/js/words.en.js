@@ -78,7 +78,6 @@ export default {
   "why-expired": "you were away for longer than {within} s",
   "why-epoch": "Redis lost its log",
   "why-trimmed": "the log no longer holds all you missed",
-  "why-limit": "you missed more than a node holds",
   "why-offset": "it claimed a position that no event had",
   "why-malformed": "what it asked for was not understood",
   "notice-fresh": "Your session could not be recovered: {why}. This is a new one.",

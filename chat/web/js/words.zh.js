@@ -78,7 +78,6 @@ export default {
   "why-expired": "你离开超过了 {within} 秒",
   "why-epoch": "Redis 丢失了日志",
   "why-trimmed": "日志已不再包含你错过的全部内容",
-  "why-limit": "你错过的内容超出了节点的保留量",
   "why-offset": "所报偏移量不存在",
   "why-malformed": "无法理解其请求",
   "notice-fresh": "会话无法恢复：{why}。这是一个新会话。",
