@@ -665,3 +665,19 @@ def test_a_handler_that_runs_twice_for_no_reason_is_noticed(make: Callable[..., 
     cluster.runs.append(HandlerRun("disconnect", sid, b, "", "node lost"))
     with pytest.raises(AssertionError, match="2 disconnect handlers for the end"):
         check_handlers(cluster, history)
+
+
+def test_a_client_whose_last_event_was_a_local_one(make: Callable[..., Simulation]) -> None:
+    """Its offset is that of the entry before, which need not be an event."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, sid = opened(cluster, a)
+    cluster.do(a, lambda: a.sio.enter_room(sid, "red"))
+    cluster.run(0.1)
+    cluster.do(a, lambda: a.sio.emit("e", (0,), to=sid, ignore_queue=True))
+    cluster.emitted[0] = "ok"
+    cluster.run(0.1)
+    client.drop(False, b, 0.2)
+    cluster.emit(a, to="red")
+    cluster.until(lambda: client.connected and len(client.sessions[0].got) == 2, 5, "it is back and has caught up")
+    assert client.refusals == []

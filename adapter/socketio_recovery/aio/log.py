@@ -545,6 +545,7 @@ class Log:
                         assert cursor.at is not None
                         await link.run(RENEW, [self.keys.log, self.keys.meta], [cursor.at.epoch])
                         await self._begin(link, RestartReason.EPOCH)
+                    self.read_at = asyncio.get_running_loop().time()
                     await self._rest()
                     since = cursor.id
                     reply = await link.call(
@@ -557,7 +558,6 @@ class Log:
                         self._take_in(link, reply, since)
                     else:
                         await self._look_at_quiet_log(link)
-                    self.read_at = asyncio.get_running_loop().time()
                     backoff.reset()
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:

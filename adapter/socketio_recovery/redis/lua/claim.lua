@@ -22,6 +22,12 @@ if record.hash ~= ARGV[2] or record.hash == '' then return refuse('unknown') end
 if record.adopted then return refuse('expired') end
 if record.ns ~= ARGV[1] then return refuse('unknown') end
 if record.damaged then return refuse('damaged') end
+-- Looked for before an entry is added: that can't be the one which the client has seen.
+local seen = 0
+if ARGV[8] ~= '' then
+  local entry = redis.call('XRANGE', log.key, ARGV[8], ARGV[8])[1]
+  if entry and entry[2][1] == 'epoch' and entry[2][2] == log.epoch then seen = 1 end
+end
 if record.token ~= ARGV[3] then
   if log.now > tonumber(record.deadline) then return refuse('expired') end
   if record.epoch ~= log.epoch then return refuse('epoch') end
@@ -40,13 +46,6 @@ for field in pairs(record) do
   if room then present(session, KEYS[4], ARGV[1], room) end
 end
 sweep(session, log)
-local seen = 0
-if ARGV[8] ~= '' then
-  local entry = redis.call('XRANGE', log.key, ARGV[8], ARGV[8])[1]
-  local fields = entry and entry[2] or {}
-  -- Only events have offsets: any other entry has taken the place of the one that the client has seen.
-  if fields[2] == log.epoch and string.sub(fields[4] or '', 1, 8) == '["event"' then seen = 1 end
-end
 local reply = {'ok', log.epoch, integer(log.n), integer(floor(log)), seen}
 for _, value in ipairs(redis.call('HGETALL', session)) do reply[#reply + 1] = value end
 return reply
