@@ -26,7 +26,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .entries import Offset
+from .entries import Offset, Room
 from .membership import Rooms, forward, rooms_at
 from .reasons import Outcome
 from .session_record import Pid, Record
@@ -151,6 +151,7 @@ class Resumption(NamedTuple):
 
     rooms: Rooms  #: those it is in at the end of the window
     rooms_then: Rooms  #: those it was in where it goes on
+    closed: list[Room]  #: those that were closed since it was claimed: its record does not say so yet
 
 
 def resume(start: Start, record: Record, window: Window, namespace: str, sid: str) -> Resumption | Outcome:
@@ -159,6 +160,7 @@ def resume(start: Start, record: Record, window: Window, namespace: str, sid: st
     :param window: holds everything after ``record.last``.
     """
     rooms = rooms_at(record.stays, record.last.n)
-    if forward(window, namespace, sid, rooms, record.last.n):
+    closed = forward(window, namespace, sid, rooms, record.last.n)
+    if closed is None:
         return Outcome.UNKNOWN  # the application has disconnected the session since it was claimed
-    return Resumption(rooms, rooms_at(record.stays, start.after))
+    return Resumption(rooms, rooms_at(record.stays, start.after), closed)

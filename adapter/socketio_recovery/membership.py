@@ -114,20 +114,22 @@ def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, l
     return Replay(events, window.last, True, False)
 
 
-def forward(window: Window, namespace: str, sid: str, rooms: Rooms, after: int) -> bool:
+def forward(window: Window, namespace: str, sid: str, rooms: Rooms, after: int) -> list[Room] | None:
     """Moves ``rooms`` from number ``after`` to the end of the window.
 
-    :returns: whether the application disconnected the session meanwhile.
+    :returns: which of them were closed; ``None`` if the application disconnected the session meanwhile.
 
     As :func:`replay`, without the events: only what concerns the session itself, and closings.
     """
     for entry in window.between(namespace, sid, after, window.last):
         if entry.kind == DISCONNECT:
-            return True
+            return None
         move(rooms, entry)
+    closed: list[Room] = []
     for room, entered in list(rooms.items()):
         for entry in window.between(namespace, room, max(after, entered), window.last):
             if entry.kind == CLOSE:
                 rooms.pop(room, None)
+                closed.append(room)
                 break
-    return False
+    return closed

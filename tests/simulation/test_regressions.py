@@ -681,3 +681,67 @@ def test_a_client_whose_last_event_was_a_local_one(make: Callable[..., Simulatio
     cluster.emit(a, to="red")
     cluster.until(lambda: client.connected and len(client.sessions[0].got) == 2, 5, "it is back and has caught up")
     assert client.refusals == []
+
+
+def test_a_room_that_is_closed_between_the_claim_and_the_recovery(make: Callable[..., Simulation]) -> None:
+    """The record learns of it by a heartbeat, before the closing is forgotten."""
+    cluster = make()
+    a, b, c = cluster.nodes
+    client, sid = opened(cluster, a)
+    cluster.do(a, lambda: a.sio.enter_room(sid, "red"))
+    cluster.run(0.2)
+    claim = b.parts.sessions.claim
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        record = await claim(*arguments, **options)
+        await a.sio.close_room("red")
+        await asyncio.sleep(0.1)  # the closing is dispatched before the connection is added
+        return record
+
+    b.parts.sessions.claim = slowly  # type: ignore[method-assign]
+    client.drop(False, b, 0.2)
+    cluster.run(1)
+    b.parts.sessions.claim = claim  # type: ignore[method-assign]
+    for node in (b, c):
+        cluster.until(lambda: client.connected, 5, "it is back")
+        assert "red" not in node.sio.rooms(sid)
+        cluster.run(40)  # closings are forgotten meanwhile
+        client.drop(False, c, 0.2)
+        cluster.run(1)
+    assert client.refusals == []
+
+
+def test_a_node_is_healthy_again_though_nobody_emits(make: Callable[..., Simulation]) -> None:
+    """An emit failed in an outage, and was withdrawn. A load balancer sends no client before the node is healthy."""
+    cluster = make(1, publish_timeout=10)
+    a = cluster.nodes[0]
+    opened(cluster, a)
+    cluster.store.reachable = False
+    cluster.store.cut()
+    cluster.run(15)
+    cluster.emit(a)
+    cluster.run(15)
+    assert cluster.emitted == {0: "withdrawn"}
+    cluster.store.reachable = True
+    cluster.until(cluster.healthy, 15, "it is healthy again")
+
+
+def test_closings_of_an_epoch_that_is_gone_say_nothing_of_the_next(make: Callable[..., Simulation]) -> None:
+    """Somebody deletes the log's meta; the closings are still there."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    client, _ = opened(cluster, a)
+    for _ in range(50):
+        cluster.emit(a)
+    cluster.do(a, lambda: a.sio.close_room("red"))
+    cluster.run(0.3)
+    cluster.store.do_del(b"{m}:meta")
+    cluster.until(lambda: client.connected and len(client.sessions) == 2, 15, "it starts fresh")
+    sid = client.sessions[1].sid
+    cluster.do(a, lambda: a.sio.enter_room(sid, "red"))
+    cluster.run(0.3)
+    client.drop(False, b, 0.3)
+    cluster.run(0.1)
+    cluster.emit(a, to="red")
+    cluster.until(lambda: client.connected and len(client.sessions[1].got) == 1, 5, "it has what it missed")
+    assert [why for why, _ in client.refusals] == ["epoch"]

@@ -27,7 +27,13 @@ JSON_CODECS = [JsonCodec(), JsonCodec(Spaced)]
 PACK = MsgpackCodec(MsgPackPacket)
 ALL: list[Codec] = [*JSON_CODECS, PACK]
 
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+)
 values = st.recursive(
     scalars | st.binary(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),

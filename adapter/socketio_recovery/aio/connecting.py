@@ -204,7 +204,7 @@ class Connecting:
         resumption = resume(start, record, self.partition.window, connection.namespace, connection.sid)
         if isinstance(resumption, Outcome):
             return resumption
-        connection.rooms, connection.rooms_then = resumption
+        connection.rooms, connection.rooms_then, connection.closed_rooms = resumption
         connection.after, connection.sent = start.after, start.seen
         connection.epoch = record.last.epoch
         connection.socket.session[connection.namespace] = record.data

@@ -319,15 +319,19 @@ class Log:
                 append.future.set_exception(self._unsupported())
 
     async def _wait_for_work(self, link: RedisLink) -> None:
-        """Waits until something is queued. Looks now and then whether the connection still leads to Redis."""
+        """Waits until something is queued. Looks now and then whether the connection still leads to Redis.
+
+        Where it did not, it looks whether there is one that does: nobody may append before the node is healthy again.
+        """
         assert self._wake is not None
         self._wake.clear()
         timer = asyncio.get_running_loop().call_later(PROBE, self._wake.set)
         await self._wake.wait()
         timer.cancel()
-        if not self._queue and link.connected:
+        if not self._queue and (link.connected or not self.appends):
             with suppress(Exception):  # if there is no answer, the next append opens another connection
                 await link.call("TIME")
+                self.appends = True
 
     async def _prepare(self, link: RedisLink) -> None:
         """Opens a connection if there is none. What is sent over a new one must be meant for the log as it is there."""

@@ -48,6 +48,7 @@ class LookBack:
         self._audiences = Audiences()
         self._waiting: dict[Connection, asyncio.Future[None]] = {}
         self._worker: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def bring(self, connection: Connection) -> None:
         """Sends a client what the stream holds of what it missed.
@@ -56,7 +57,10 @@ class LookBack:
         use in going on. While Redis does not answer, it waits.
 
         :raises LookupError: if the log was trimmed past the client.
+        :raises RedisUnavailable: once this is closed.
         """
+        if self._closed:
+            raise RedisUnavailable("this manager is closed")
         self._waiting[connection] = future = asyncio.get_running_loop().create_future()
         self._audiences.add(connection)
         if self._worker is None:
@@ -132,6 +136,7 @@ class LookBack:
 
     async def close(self) -> None:
         """Ends the reading; who waits is told."""
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)

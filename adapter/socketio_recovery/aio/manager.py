@@ -77,7 +77,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         :func:`can_recover`: JavaScript clients, and clients that ask for it. The environ also has what a client asks
         for in its auth data, as ``socketio_recovery.asks`` (``bool`` or ``None``).
     :param max_length: how many entries the log keeps at most, roughly. A client that missed more can't recover
-        (``"trimmed"``). The default is 0: only time limits the log.
+        (``"trimmed"``), and one ``connect`` handler must not write as many. The default is 0: only time limits the log.
     :param window_bytes: memory for the recent log, in bytes, roughly. What it does not hold is read from Redis for
         clients that missed it. The default is 64 MiB.
     :param max_queue: how many packets may wait for one client. A client further behind is disconnected, and recovers

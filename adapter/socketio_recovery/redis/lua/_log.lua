@@ -33,7 +33,9 @@ local function open(key, meta)
   end
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
   if last[1] then
-    log.ms = math.max(now, tonumber(string.match(last[1][1], '^%d+')) + 1)
+    local ms, n = string.match(last[1][1], '^(%d+)-(%d+)$')
+    log.ms = math.max(now, tonumber(ms) + 1)
+    log.n = tonumber(n)  -- so that what else is left, and names entries by their numbers, stays older than what comes
   end
   log.epoch = integer(log.ms)
   add(log, 'head', '["epoch"]')
