@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count, islice
 
 from socketio_recovery import AsyncRedisStreamsManager, PublishTimeout
 
@@ -18,8 +20,7 @@ ROOMS = 100
 TEXT = "x" * 80
 
 
-async def emit(managers: list[AsyncRedisStreamsManager], count: int) -> None:
-    numbers = iter(range(count))
+async def emit(managers: list[AsyncRedisStreamsManager], numbers: Iterator[int]) -> None:
 
     async def work(manager: AsyncRedisStreamsManager) -> None:
         for i in numbers:
@@ -31,9 +32,10 @@ async def emit(managers: list[AsyncRedisStreamsManager], count: int) -> None:
 
 async def main(url: str, channel: str) -> None:
     managers = [AsyncRedisStreamsManager(url, channel, write_only=True) for _ in range(2)]
+    numbers = count()  # no two events are the same, not even in different rounds
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        await emit(managers, int(line))
+        await emit(managers, islice(numbers, int(line)))
         print("done", flush=True)
 
 
