@@ -34,7 +34,7 @@ async def state(sid):
 class Workers:
     """Two workers of one program behind one port.
 
-    :param program: ``"uvicorn"`` or ``"gunicorn"``.
+    :param program: ``"uvicorn"`` or ``"gunicorn"``, and options beside those of the page.
     :param redis: URL of the Redis server.
     :param channel: the name of the cluster.
     :param folder: for the files.
@@ -49,8 +49,10 @@ class Workers:
         text = replaced(text, {'"redis://localhost:6379/0"': manager, "app = ": HANDLERS + "\n\napp = "})
         (folder / "main.py").write_text(text)
         (commands,) = blocks(SECTION, "console")
+        program, *options = program.split()
         line = next(line for line in commands.splitlines() if line.startswith(program + " "))
-        self.command = shlex.split(replaced(line, {"8000": str(self.port), "--workers 4": "--workers 2"}))
+        line = replaced(line, {"8000": str(self.port), "--workers 4": "--workers 2"})
+        self.command = [*shlex.split(line), *options]
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> Workers:
