@@ -228,8 +228,7 @@ async def _flood(world: World, emitters: Emitters, number: int, held: set[str]) 
         await ten()
         return not await emitters.held(held)
 
-    # One that stopped while it was still catching up is not sent more than a slice: it is let go when it misses pings.
-    await until(let_go, "clients that don't read are let go", 3 * PATIENCE)
+    await until(let_go, "clients that don't read are let go", PATIENCE)
     for _ in range(3):
         await ten()
 
@@ -396,7 +395,7 @@ async def slow_link(world: World, emitters: Emitters) -> None:
                 world.thaw(node)
             await world.healthy()
             # Their nodes have caught up. Without that, more would come than the link can ever take.
-            await until(lambda: world.connected() == len(world.everybody), "all are back", 3 * PATIENCE)
+            await until(lambda: world.connected() == len(world.everybody), "all are back", PATIENCE)
         await world.pause(0.3, 1.0)
 
 
