@@ -9,12 +9,8 @@ from .redis.format import Formats
 class RedisUnavailable(ConnectionError):
     """Redis can't be reached or can't serve just now (loading, failing over, read-only).
 
-    :param sent: whether Redis may have received what it was asked to do.
+    It may have received what it was asked to do.
     """
-
-    def __init__(self, text: str, sent: bool = True) -> None:
-        super().__init__(text)
-        self.sent = sent
 
 
 class ReplyTooLarge(RedisUnavailable):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -268,18 +269,26 @@ class World:
         """
         await self.healthy()
         await until(lambda: self.connected() == len(self.everybody), self._absent, PATIENCE)
+        id = await self.caught_up("end", emit)
+        await until(lambda: any(entry.id == id for entry in self.record.entries[::-1]), "the end in the log", PATIENCE)
+        return id
+
+    async def caught_up(self, name: str, emit: Callable[[str], Awaitable[Any]]) -> str:
+        """Emits events to everybody until every client has received one of them, or too much time has passed.
+
+        :param name: what the ids of these events begin with.
+        :param emit: emits an event with this id.
+        :returns: the id of the last one.
+        """
         end = time.time() + PATIENCE
-        turn = 0
-        while True:
-            id = f"end.{turn}"
+        for turn in itertools.count():
+            id = f"{name}.{turn}"
             await emit(id)
             with suppress(AssertionError):
                 await until(partial(self._all_received, id), patience=PATIENCE / 12)
                 break
             if time.time() > end:
                 break
-            turn += 1
-        await until(lambda: any(entry.id == id for entry in self.record.entries[::-1]), "the end in the log", PATIENCE)
         return id
 
     def _absent(self) -> str:

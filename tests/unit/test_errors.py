@@ -35,11 +35,8 @@ def test_an_entry_that_is_given_up_is_a_timeout_whose_fate_is_unknown() -> None:
     assert "not sent again" in str(error)
 
 
-def test_an_unavailable_redis_may_have_received_what_was_sent_unless_it_is_said() -> None:
-    error = RedisUnavailable("gone")
-    assert isinstance(error, ConnectionError)
-    assert (str(error), error.sent) == ("gone", True)
-    assert not RedisUnavailable("no connection", sent=False).sent
+def test_an_unavailable_redis_is_a_connection_error() -> None:
+    assert isinstance(RedisUnavailable("gone"), ConnectionError)
     assert isinstance(ReplyTooLarge("too large"), RedisUnavailable)
 
 

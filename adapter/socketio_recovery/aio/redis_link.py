@@ -104,7 +104,6 @@ class RedisLink:
         return replies
 
     async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float, limit: int = 0) -> list[Any]:
-        sent = False
         try:
             if self._connection is None:
                 async with asyncio.timeout(timeout):
@@ -113,7 +112,6 @@ class RedisLink:
             if not commands:
                 return []
             packed = _packed(self._connection, commands)
-            sent = True
             if self._fast is not None:
                 replies = await self._fast.exchange(packed, len(commands), timeout, limit)
                 self.received = self._fast.received
@@ -123,11 +121,11 @@ class RedisLink:
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
-                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s", sent) from error
+                raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
             if isinstance(error, RedisUnavailable):
                 raise
             if isinstance(error, OSError) or _is_library(error):
-                raise RedisUnavailable(f"{type(error).__name__}: {error}", sent) from error
+                raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
             raise
         for reply in replies:
             gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
