@@ -13,6 +13,7 @@ from .errors import (
 )
 from .metrics import Metrics
 from .reasons import NODE_LOST, Fate, Outcome
+from .threads.manager import RedisStreamsManager
 
 __all__ = [
     "NODE_LOST",
@@ -23,6 +24,7 @@ __all__ = [
     "Outcome",
     "PublishAbandoned",
     "PublishTimeout",
+    "RedisStreamsManager",
     "RedisUnavailable",
     "SessionGone",
     "UnsupportedFormat",

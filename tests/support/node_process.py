@@ -33,6 +33,11 @@ class NodeProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = {"node": name, "port": self.port, "redis": redis, **config}
+        if "server_kind" not in config and os.environ.get("SERVER_KIND"):
+            self.config["server_kind"] = os.environ["SERVER_KIND"]
+        self.program = "tests.support.node_program"
+        if self.config.get("server_kind") in ("threading", "gevent"):
+            self.program = "tests.support.thread_node_program"
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = Path(os.environ.get("TMPDIR", "/tmp")) / f"socketio-recovery-{os.getpid()}-{self.port}.log"
 
@@ -40,7 +45,7 @@ class NodeProcess:
         """Starts the process, also after :meth:`kill`, and waits until it answers."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.node_program", json.dumps(self.config)],
+                [sys.executable, "-m", self.program, json.dumps(self.config)],
                 cwd=ROOT,
                 preexec_fn=die_with_parent,
                 stdout=log,

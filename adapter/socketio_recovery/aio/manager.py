@@ -42,6 +42,7 @@ from .membership_log import MembershipLog, not_its_own
 from .node import Node
 from .redis_client import client_for
 from .redis_link import RedisLink
+from .upstream.engineio_transport import Transports
 from .upstream.admin_ui import Timestamps, is_admin_ui
 
 #: How long :meth:`AsyncRedisStreamsManager.close` tries to remove a key that expires by itself, in seconds.
@@ -157,6 +158,9 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
         url = self._url
         return client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
 
+    #: Makes what looks after the transports of a server.
+    _transports: Callable[..., Transports] = Transports
+
     def _link(self, timeout: float) -> RedisLink:
         return RedisLink(self._client, timeout)
 
@@ -192,6 +196,7 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
             self.settings,
             self.metrics,
             self._get_logger(),
+            self._transports,
         )
 
     def initialize(self) -> None:

@@ -75,6 +75,7 @@ class Node:
     :param server: a :class:`socketio.AsyncServer`.
     :param link: makes a dedicated connection to Redis; called with its default timeout in seconds.
     :param codecs: the serialisations that entries may have, that of the server's clients first.
+    :param transports: makes what looks after the transports of the Engine.IO server.
     :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
     """
 
@@ -88,6 +89,7 @@ class Node:
         settings: Settings,
         metrics: Metrics,
         logger: logging.Logger,
+        transports: Callable[[Any, Connections, KeyedQueue], Transports] = Transports,
     ) -> None:
         self.settings = settings
         self.logger = logger
@@ -99,7 +101,7 @@ class Node:
         self.partition = Partition(Window(durations.retention, settings.window_bytes), logger)
         self.connections = Connections(self.partition)
         self.tasks = KeyedQueue(logger)
-        self.transports = Transports(eio, self.connections, self.tasks)
+        self.transports = transports(eio, self.connections, self.tasks)
         self.log = Log(
             keys,
             link,

@@ -47,6 +47,10 @@ class Transports:
         """The Engine.IO socket of a transport; ``None`` if it is gone."""
         return self.server.sockets.get(transport)
 
+    def watches(self, socket: Any) -> bool:
+        """Whether an Engine.IO socket is as :meth:`watch` has left it."""
+        return isinstance(socket.queue, SendQueue) and "schedule_ping" in vars(socket)
+
     def close(self, socket: Any) -> None:
         """Closes an Engine.IO socket so that its client comes back, at once and on either transport."""
 

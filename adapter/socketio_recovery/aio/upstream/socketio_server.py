@@ -20,7 +20,6 @@ from ...errors import HooksReplaced
 from ...packets import Message
 from .. import scope
 from ..scope import Scope
-from ..send_queue import SendQueue
 from .engineio_transport import Transports
 from .redaction import redact
 from .table import HOOKS, verify
@@ -140,10 +139,8 @@ class Hooks:
         ]
         if scope_here is None or scope_here.request is None:
             lost.append("_handle_connect")
-        if socket is not None and not isinstance(socket.queue, SendQueue):
-            lost.append("create_queue")
-        if socket is not None and "schedule_ping" not in vars(socket):
-            lost.append("the Engine.IO handler of 'connect'")
+        if socket is not None and not self.transports.watches(socket):
+            lost.append("create_queue, or the Engine.IO handler of 'connect'")
         if lost:
             raise HooksReplaced(
                 f"recovery can't work: {', '.join(dict.fromkeys(lost))} of the Socket.IO server was replaced after the "
@@ -235,17 +232,23 @@ class Hooks:
     async def handle_eio_message(self, transport: str, data: str | bytes) -> None:
         """A message from a client. python-socketio keeps any number of attachments until a packet is complete."""
         await self.original["_handle_eio_message"](transport, data)
+        if self.exceeds(transport, data):
+            self.transports.close_transport(transport)
+
+    def exceeds(self, transport: str, data: str | bytes) -> bool:
+        """Whether the binary packet that a message belongs to has just become too large."""
         packet = self.server._binary_packet.get(transport)
         if packet is None:
-            return
+            return False
         limit = MESSAGES_PER_PACKET * self.server.eio.max_http_buffer_size
-        before = getattr(packet, "size", 0)
+        before: int = getattr(packet, "size", 0)
         packet.size = before + len(data) + 100  # 100: what an empty attachment costs, roughly
-        if packet.size > limit:
-            packet.attachments.clear()  # and those that come until the transport is closed
-            if before <= limit:
-                self.logger.warning("a client sends a packet with too many attachments; closing its transport")
-                self.transports.close_transport(transport)
+        if packet.size <= limit:
+            return False
+        packet.attachments.clear()  # and those that come until the transport is closed
+        if before <= limit:
+            self.logger.warning("a client sends a packet with too many attachments; closing its transport")
+        return before <= limit
 
     async def handle_eio_disconnect(self, transport: str, reason: str) -> None:
         self.transports.lost(transport)
@@ -257,16 +260,21 @@ class Hooks:
     # -- the rest -----------------------------------------------------------------------------------
 
     async def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
-        """An event from a client: a list that begins with its name, which is none of python-socketio's own.
+        """An event from a client."""
+        if self.is_event(data):
+            await self.original["_handle_event"](transport, namespace, id, data)
+
+    def is_event(self, data: Any) -> bool:
+        """Whether it is a list that begins with the event's name, which is none of python-socketio's own.
 
         By those names python-socketio would run the ``connect`` handler with an ``environ`` that the client made, or
         the ``disconnect`` handler of a client that stays.
         """
         name = data[0] if isinstance(data, list) and data else None
-        if not isinstance(name, (str, int)) or name in self.server.reserved_events:
-            self.logger.info("a client sends what is no event, or one that only the server may cause: left out")
-            return
-        await self.original["_handle_event"](transport, namespace, id, data)
+        if isinstance(name, (str, int)) and name not in self.server.reserved_events:
+            return True
+        self.logger.info("a client sends what is no event, or one that only the server may cause: left out")
+        return False
 
     async def get_session(self, sid: str, namespace: str | None = None) -> Any:
         """See ``AsyncServer.get_session``."""

@@ -1,0 +1,281 @@
+"""The bridge: coroutines of the asyncio core that are called from threads, and functions of threads that it calls.
+
+The core runs on one event loop, in a thread of its own. A thread of the application that calls the core waits for the
+answer, and meanwhile it serves: what the core calls of python-socketio on behalf of this thread (an event handler, say)
+runs in this thread. So a handler runs where python-socketio would have run it, with the thread's own context, and no
+thread is started for it. What the core begins by itself runs in a background task of the server.
+
+``contextvars`` go along in both directions, so that a handler, and what it calls of the core in turn, know for which
+connection they work (``aio/scope.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import logging
+import os
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .modes import Lock, Mode, Signal
+
+T = TypeVar("T")
+
+#: How long a process that exits waits for the core to stop, in seconds.
+FAREWELL = 3.0
+
+
+class _Job:
+    """A function that the core wants to have run in a thread."""
+
+    __slots__ = ("context", "done", "work")
+
+    def __init__(self, work: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.done = done
+        self.context = contextvars.copy_context()
+
+    def run(self) -> None:
+        """Runs it, in the thread that calls this."""
+        loop = self.done.get_loop()
+        try:
+            result = self.context.run(self.work)
+        except Exception as error:
+            outcome: tuple[Any, BaseException | None] = (None, error)
+        except BaseException as error:  # gevent.Timeout, SystemExit: the thread's own
+            _tell(loop, self._end, None, RuntimeError(f"a handler ended by {error!r}"))
+            raise
+        else:
+            outcome = (result, None)
+        _tell(loop, self._end, *outcome)
+
+    def _end(self, result: Any, error: BaseException | None) -> None:
+        if self.done.done():
+            return
+        if isinstance(error, StopIteration):  # a future can't take it
+            error = RuntimeError(f"a handler raised {error!r}")
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(result)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:  # the event loop has ended: nobody waits for it
+        pass
+
+
+class _Call:
+    """A thread that waits for a coroutine."""
+
+    __slots__ = ("context", "error", "job", "over", "result", "signal", "task", "work")
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, Any]], signal: Signal) -> None:
+        self.work = work
+        self.signal = signal
+        self.context = contextvars.copy_context()
+        self.task: asyncio.Task[None] | None = None
+        self.job: _Job | None = None
+        self.over = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        if not self.over:
+            self.result, self.error, self.over = result, error, True
+            self.signal.set()
+
+
+class Bridge:
+    """An event loop in a thread of its own. It starts when it is first used, and after a fork anew.
+
+    :param mode: how the server's threads wait.
+    """
+
+    def __init__(self, mode: Mode, logger: Callable[[], logging.Logger]) -> None:
+        self.mode = mode
+        self._logger = logger
+        self._lock = mode.lock()
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._ended: Signal | None = None
+        #: Why it does not run any more.
+        self.error: str | None = None
+        self._calls: dict[asyncio.Task[None], _Call] = {}
+        self._waiting: set[_Call] = set()
+        _bridges.add(self)
+
+    def forked(self) -> None:
+        """This process was forked from the one in which the event loop runs: here nothing has begun."""
+        self.__init__(self.mode, self._logger)  # type: ignore[misc]
+
+    @property
+    def running(self) -> bool:
+        """Whether the event loop runs."""
+        return self._loop is not None and self.error is None
+
+    # -- from threads -------------------------------------------------------------------------------
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any, **options: Any) -> T:
+        """Runs a coroutine on the event loop, and waits for what it returns, or raises.
+
+        :raises RuntimeError: on the event loop itself, which would wait for itself; or if it has ended.
+        """
+        call = _Call(lambda: function(*arguments, **options), self.mode.signal())
+        loop = self._started()
+        if asyncio._get_running_loop() is loop:
+            raise RuntimeError("the event loop of the client manager can't wait for itself")
+        try:
+            loop.call_soon_threadsafe(self._begin, call)
+        except RuntimeError:
+            raise self._over() from None
+        try:
+            while True:
+                call.signal.wait()
+                if call.over:
+                    break
+                job, call.job = call.job, None
+                if job is not None:
+                    job.run()
+        except BaseException:
+            _tell(loop, self._abandon, call)
+            raise
+        if call.error is not None:
+            try:
+                raise call.error
+            finally:
+                del call  # it would keep this frame
+        return call.result  # type: ignore[no-any-return]
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls a function on the event loop, and waits for what it returns, or raises."""
+
+        async def call() -> T:
+            return function(*arguments)
+
+        return self.run(call)
+
+    def soon(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Calls a function on the event loop, and does not wait; not at all if there is no event loop."""
+        if self._loop is not None:
+            _tell(self._loop, function, *arguments)
+
+    # -- on the event loop --------------------------------------------------------------------------
+
+    async def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Runs a function in the thread that waits for this task, or as a background task if none does."""
+        job = _Job(lambda: function(*arguments, **options), asyncio.get_running_loop().create_future())
+        task = asyncio.current_task()
+        call = self._calls.get(task) if task is not None else None
+        if call is not None and not call.over:
+            call.job = job
+            call.signal.set()
+        else:
+            self.mode.spawn(job.run)
+        return await job.done  # type: ignore[no-any-return]
+
+    def awaitable(self, function: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
+        """A function of threads as the core can await it."""
+
+        async def call(*arguments: Any, **options: Any) -> T:
+            return await self.call(function, *arguments, **options)
+
+        return call
+
+    def _begin(self, call: _Call) -> None:
+        self._waiting.add(call)
+        call.task = asyncio.get_running_loop().create_task(self._run(call), context=call.context)
+        self._calls[call.task] = call
+
+    async def _run(self, call: _Call) -> None:
+        try:
+            result = await call.work()
+        except Exception as error:
+            call.end(None, error)
+        except BaseException:  # the event loop ends, or its thread does
+            call.end(None, self._over())
+            raise
+        else:
+            call.end(result, None)
+        finally:
+            self._waiting.discard(call)
+            if call.task is not None:
+                self._calls.pop(call.task, None)
+
+    def _abandon(self, call: _Call) -> None:
+        call.over = True
+        if call.task is not None:
+            call.task.cancel()
+
+    # -- starting and stopping ----------------------------------------------------------------------
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is not None and self.error is None:
+            return self._loop
+        with self._lock:  # greenlets, too, stand still for the moment that a thread takes to start
+            if self.error is not None:
+                raise self._over()
+            if self._loop is None:
+                self._pid = os.getpid()
+                self._ended = self.mode.signal()
+                started = self.mode.lock()
+                started.acquire()
+                self.mode.start(lambda: self._main(started))
+                started.acquire()
+            assert self._loop is not None
+            return self._loop
+
+    def _over(self) -> RuntimeError:
+        return RuntimeError(f"the client manager does not run any more: {self.error or 'it is closed'}")
+
+    def _main(self, started: Lock) -> None:
+        """The thread of the event loop."""
+        error = "it is closed"
+        try:
+            with asyncio.Runner() as runner:
+                self._loop, self._stop = runner.get_loop(), asyncio.Event()
+                started.release()
+                runner.run(self._stop.wait())
+        except BaseException as failure:
+            error = f"its thread ended by {failure!r}"
+            self._logger().critical("the thread of the client manager ended", exc_info=True)
+        finally:
+            self.error = error
+            for call in list(self._waiting):
+                call.end(None, self._over())
+            assert self._ended is not None
+            self._ended.set()
+
+    def stop(self, timeout: float) -> None:
+        """Ends the event loop and its thread. Calls that wait get an error.
+
+        :param timeout: how long to wait for it, in seconds.
+        """
+        if self._loop is None or self._stop is None or self._ended is None or self._pid != os.getpid():
+            self.error = self.error or "it is closed"
+            return
+        _tell(self._loop, self._stop.set)
+        self._ended.wait(timeout)
+
+
+_bridges: weakref.WeakSet[Bridge] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for bridge in list(_bridges):
+        bridge.forked()
+
+
+def _exit() -> None:
+    for bridge in list(_bridges):
+        bridge.stop(FAREWELL)
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(_exit)

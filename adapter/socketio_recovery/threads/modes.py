@@ -1,0 +1,150 @@
+"""The two ways in which a synchronous server waits: threads of the operating system, and greenlets of gevent.
+
+The event loop of the bridge has a *native* thread in either: under gevent, too, so that it does not share a thread with
+greenlets, whose code would then find a running event loop that is not its own. What waits for the event loop waits as
+the server does. Under gevent that is a greenlet, and others go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Signal(Protocol):
+    """One waits, another one lets it go on. It can be used again and again, by turns."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for :meth:`set`.
+
+        :param timeout: for how long at most, in seconds.
+        :returns: false if that was too short.
+        """
+
+    def set(self) -> None:
+        """Lets the one that waits go on, or the next one that will. It can be called from any thread."""
+
+
+class Lock(Protocol):
+    """For a few lines in which nobody waits."""
+
+    def acquire(self) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class Mode(Protocol):
+    """How a server waits."""
+
+    def signal(self) -> Signal:
+        """Makes a signal for whoever calls this, to wait for."""
+
+    def lock(self) -> Lock:
+        """Makes a lock between native threads."""
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Runs ``work`` in a native thread that does not keep the process alive."""
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        """Runs ``work`` as a background task of the server."""
+
+
+class _LockSignal:
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+
+    def set(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is set already
+            pass
+
+
+class Threading:
+    """Threads of the operating system."""
+
+    def signal(self) -> Signal:
+        return _LockSignal()
+
+    def lock(self) -> Lock:
+        return threading.Lock()
+
+    def start(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name="socketio_recovery", daemon=True).start()
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name="socketio_recovery handler", daemon=True).start()
+
+
+class _GeventSignal:
+    __slots__ = ("_event", "_mode")
+
+    def __init__(self, mode: Gevent, event: Any) -> None:
+        self._mode = mode
+        self._event = event
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._mode.waiting():
+            done: bool = self._event.wait(None if timeout is None else max(timeout, 0))
+        self._event.clear()
+        return done
+
+    def set(self) -> None:
+        self._mode.hub_loop.run_callback_threadsafe(self._event.set)
+
+
+class Gevent:
+    """Greenlets of one thread: the one that makes this object.
+
+    It works whether or not the standard library was patched (``gevent.monkey``).
+    """
+
+    def __init__(self) -> None:
+        import gevent
+        import gevent.event
+        from gevent.monkey import get_original
+
+        self._spawn = gevent.spawn
+        self._new_event = gevent.event.Event
+        self.hub_loop = gevent.get_hub().loop
+        self._waiting = 0
+        self._alive = self.hub_loop.async_()
+        self._start: Callable[..., Any] = get_original("_thread", "start_new_thread")
+        self._lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
+
+    def signal(self) -> Signal:
+        return _GeventSignal(self, self._new_event())
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a greenlet waits for the native thread: gevent would else say that it waits for nothing, for ever."""
+        self._waiting += 1
+        if self._waiting == 1:
+            self._alive.start(lambda: None)
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._alive.stop()
+
+    def lock(self) -> Lock:
+        return self._lock()
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._start(work, ())
+
+    def spawn(self, work: Callable[[], None]) -> None:
+        self.hub_loop.run_callback_threadsafe(self._spawn, work)

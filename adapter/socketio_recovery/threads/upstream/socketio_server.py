@@ -1,0 +1,174 @@
+"""python-socketio's synchronous server: as the asyncio core sees it, and the hooks that are set in it.
+
+The core is written for :class:`socketio.AsyncServer`. :class:`Facade` looks like one: what the core awaits of it runs
+in the threads of the real server (:mod:`..bridge`). The core sets its hooks in the facade. :class:`ThreadHooks` sets
+functions in the real server that call those on the event loop, or do at once what needs no event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import socketio
+from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
+
+from ...aio import scope
+from ...aio.node import Node
+from ...aio.upstream.table import HOOKS
+from ...errors import HooksReplaced
+from ..bridge import Bridge
+
+_ENGINEIO_EVENTS = {
+    "connect": "_handle_eio_connect",
+    "message": "_handle_eio_message",
+    "disconnect": "_handle_eio_disconnect",
+}
+
+
+class EngineIOFacade:
+    """An :class:`engineio.Server` as the core sees it: handlers that are set here are the core's."""
+
+    def __init__(self, server: Any) -> None:
+        self.real = server
+        self.handlers: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def on(self, event: str, handler: Any) -> None:
+        self.handlers[event] = handler
+
+
+class Facade:
+    """A :class:`socketio.Server` as the core sees it.
+
+    :param server: the server, before hooks are set in it.
+    """
+
+    def __init__(self, server: socketio.Server, bridge: Bridge) -> None:
+        self.real = server
+        self.eio = EngineIOFacade(server.eio)
+        #: The server's own methods.
+        self.original = {hook.name: getattr(server, hook.name) for hook in HOOKS}
+        for name, method in self.original.items():
+            setattr(self, name, bridge.awaitable(method))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class ThreadHooks:
+    """What is called in place of the real server's own methods, in its threads.
+
+    :param core: the node and the facade that it has set its hooks in, as they are in this process.
+    """
+
+    def __init__(
+        self, server: socketio.Server, original: dict[str, Any], bridge: Bridge, core: Callable[[], tuple[Node, Facade]]
+    ) -> None:
+        self.server = server
+        self.original = original
+        self.bridge = bridge
+        self.core = core
+        self._checked = False
+
+    def install(self) -> None:
+        """Sets the hooks."""
+        for hook in HOOKS:
+            name = hook.name.removeprefix("_")
+            setattr(self.server, hook.name, getattr(self, name, None) or self._on_the_loop(hook.name))
+        for event, name in _ENGINEIO_EVENTS.items():
+            self.server.eio.on(event, getattr(self.server, name))
+
+    def _on_the_loop(self, name: str) -> Callable[..., Any]:
+        def hook(*arguments: Any, **options: Any) -> Any:
+            return self.bridge.run(getattr(self.core()[1], name), *arguments, **options)
+
+        return hook
+
+    def check(self) -> None:
+        """Looks, when the first client connects, whether the hooks are still in place.
+
+        :raises HooksReplaced: names those that are not.
+        """
+        if self._checked:
+            return
+        lost = [name for name, original in self.original.items() if getattr(self.server, name, None) in (None, original)]
+        lost += [
+            f"the Engine.IO handler of {event!r}"
+            for event, name in _ENGINEIO_EVENTS.items()
+            if self.server.eio.handlers.get(event) in (None, self.original[name])
+        ]
+        if lost:
+            raise HooksReplaced(
+                f"recovery can't work: {', '.join(lost)} of the Socket.IO server was replaced after the client manager "
+                "was set. Wrap what is there and call it, or wrap before the server is made"
+            )
+        self._checked = True
+
+    # -- what needs no event loop ---------------------------------------------------------------------
+
+    def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
+        """An event from a client; see :meth:`Hooks.is_event`."""
+        if self.core()[0].hooks.is_event(data):
+            self.original["_handle_event"](transport, namespace, id, data)
+
+    def handle_eio_message(self, transport: str, data: str | bytes) -> None:
+        """A message from a client; see :meth:`Hooks.bounds`."""
+        self.original["_handle_eio_message"](transport, data)
+        hooks = self.core()[0].hooks
+        if hooks.exceeds(transport, data):
+            self.bridge.soon(hooks.transports.close_transport, transport)
+
+    def trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
+        """Runs an event handler. Those of connecting and leaving are the core's to run."""
+        if event in ("connect", "disconnect"):
+            return self.bridge.run(self.core()[1]._trigger_event, event, namespace, *arguments)
+        return self.original["_trigger_event"](event, namespace, *arguments)
+
+    def send_packet(self, transport: str, packet: Any) -> None:
+        """Sends a packet to a client. Some change what the core knows of it."""
+        kind = packet.packet_type
+        if kind in (ACK, BINARY_ACK):
+            connection = self.core()[0].connections.by_transport(transport).get(packet.namespace or "/")
+            waits = connection is not None and connection.catching_up is not None
+        else:
+            waits = kind in (CONNECT, DISCONNECT)
+        if waits:
+            self.bridge.run(self.core()[1]._send_packet, transport, packet)
+        else:
+            self.original["_send_packet"](transport, packet)
+
+    def get_session(self, sid: str, namespace: str | None = None) -> Any:
+        """See :meth:`socketio.Server.get_session`."""
+        node = self.core()[0]
+        connection = scope.find(node.connections, namespace or "/", sid)
+        if connection is not None:
+            return node.hooks.session_data.get(connection)
+        return self.original["get_session"](sid, namespace=namespace)
+
+    def emit(
+        self,
+        event: str,
+        data: Any = None,
+        to: Any = None,
+        room: Any = None,
+        skip_sid: Any = None,
+        namespace: str | None = None,
+        callback: Any = None,
+        ignore_queue: bool = False,
+        volatile: bool = False,
+    ) -> None:
+        """``Server.emit``, with ``volatile``: an event that need not be replayed to clients that missed it."""
+        if not volatile:
+            self.original["emit"](event, data, to, room, skip_sid, namespace, callback, ignore_queue)
+            return
+        self.server.manager.emit(
+            *(event, data, namespace or "/"),
+            room=to or room,
+            skip_sid=skip_sid,
+            callback=callback,
+            ignore_queue=ignore_queue,
+            volatile=True,
+        )
