@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How long a process that exits waits for the core to stop, in seconds.
 FAREWELL = 3.0
+#: Why a bridge that was stopped does not run.
+CLOSED = "it is closed"
 
 
 class _Job:
@@ -101,7 +103,6 @@ class Bridge:
         self.mode = mode
         self._logger = logger
         self._lock = mode.lock()
-        self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._ended: Signal | None = None
@@ -222,7 +223,6 @@ class Bridge:
             if self.error is not None:
                 raise self._over()
             if self._loop is None:
-                self._pid = os.getpid()
                 self._ended = self.mode.signal()
                 started = self.mode.lock()
                 started.acquire()
@@ -232,21 +232,22 @@ class Bridge:
             return self._loop
 
     def _over(self) -> RuntimeError:
-        return RuntimeError(f"the client manager does not run any more: {self.error or 'it is closed'}")
+        return RuntimeError(f"the client manager does not run any more: {self.error or CLOSED}")
 
     def _main(self, started: Lock) -> None:
         """The thread of the event loop."""
-        error = "it is closed"
         try:
             with asyncio.Runner() as runner:
                 self._loop, self._stop = runner.get_loop(), asyncio.Event()
                 started.release()
-                runner.run(self._stop.wait())
-        except BaseException as failure:
-            error = f"its thread ended by {failure!r}"
-            self._logger().critical("the thread of the client manager ended", exc_info=True)
+                try:
+                    runner.run(self._stop.wait())
+                    self.error = CLOSED
+                except BaseException as failure:
+                    self.error = f"its thread ended by {failure!r}"
+                    self._logger().critical("the thread of the client manager ended", exc_info=True)
         finally:
-            self.error = error
+            self.error = self.error or "its thread ended"
             for call in list(self._waiting):
                 call.end(None, self._over())
             assert self._ended is not None
@@ -257,8 +258,8 @@ class Bridge:
 
         :param timeout: how long to wait for it, in seconds.
         """
-        if self._loop is None or self._stop is None or self._ended is None or self._pid != os.getpid():
-            self.error = self.error or "it is closed"
+        if self._loop is None or self._stop is None or self._ended is None or self.error is not None:
+            self.error = self.error or CLOSED
             return
         _tell(self._loop, self._stop.set)
         self._ended.wait(timeout)
