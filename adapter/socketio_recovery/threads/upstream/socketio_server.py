@@ -15,9 +15,9 @@ from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from ...aio import scope
 from ...aio.node import Node
-from ...aio.upstream.table import HOOKS
 from ...errors import HooksReplaced
 from ..bridge import Bridge
+from .table import HOOKS, verify
 
 _ENGINEIO_EVENTS = {
     "connect": "_handle_eio_connect",
@@ -44,9 +44,11 @@ class Facade:
     """A :class:`socketio.Server` as the core sees it.
 
     :param original: the server's own methods, if hooks are set in it already.
+    :raises UnsupportedVersion: if the installed packages lack what this library relies on.
     """
 
     def __init__(self, server: socketio.Server, bridge: Bridge, original: dict[str, Any] | None = None) -> None:
+        verify()
         self.real = server
         self.eio = EngineIOFacade(server.eio)
         #: The server's own methods.
