@@ -149,6 +149,7 @@ class Connection:
         "pinged",
         "rooms",
         "rooms_then",
+        "seen_off",
         "sending",
         "sent",
         "sid",
@@ -198,6 +199,8 @@ class Connection:
         self.catching_up: Any = None
         #: Events for it that the window does not hold, dispatched while it was behind.
         self.held: list[Entry] = []
+        #: Whether somebody sees it off.
+        self.seen_off = False
         #: What the batch that is being dispatched has for it.
         self.sending: list[Message] = []
 
@@ -225,6 +228,14 @@ class Connection:
     def recovered(self) -> bool:
         """Whether its session is one that the client had before."""
         return self.outcome is Outcome.RECOVERED
+
+    def see_off(self) -> bool:
+        """Whether the caller is the one who sees it off: has its ``disconnect`` handler run, and ends it.
+
+        The state says so only when python-socketio calls back (``leaves``), and threads may get in between.
+        """
+        first, self.seen_off = not self.seen_off, True
+        return first
 
     def end(self, ending: Ending) -> None:
         """Notes how the connection ends, unless that is known."""
