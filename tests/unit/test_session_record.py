@@ -197,6 +197,12 @@ def test_an_orphan_is_read() -> None:
     assert read_orphan("s1", RECORD) == Orphan("s1", "/chat", {"a": 1}, {"red": 12})
 
 
+def test_what_else_the_server_keeps_is_read() -> None:
+    orphan = read_orphan("s1", [*RECORD, b"extra", "ä".encode()])
+    assert orphan == Orphan("s1", "/chat", {"a": 1}, {"red": 12}, "ä")
+    assert read_orphan("s1", [*RECORD, b"extra", b"\xff"]) == Orphan("s1", "/chat", {}, {})
+
+
 def test_a_session_that_nobody_adopts_is_none() -> None:
     assert read_orphan("s1", []) is None
 
