@@ -19,6 +19,7 @@ from ..reasons import Outcome
 from .bridge import Bridge
 from .modes import Gevent, Mode, Threading
 from .upstream.engineio_transport import ThreadTransports
+from .upstream.flask_socketio import FlaskSessions
 from .upstream.socketio_server import Facade, ThreadHooks
 
 #: The modes of python-socketio that are supported.
@@ -82,7 +83,8 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         """Called by the server that this manager is given to."""
         super().set_server(server)
         self._bridge.mode = MODES[server.eio.async_mode]()
-        self._facade = Facade(server, self._bridge)
+        flask = FlaskSessions(server, self._bridge, lambda: self._parts()[0], self._get_logger)
+        self._facade = Facade(server, self._bridge, flask.around)
         self._core.set_server(self._facade)
         self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts)
         self._hooks.install()

@@ -44,15 +44,20 @@ class Facade:
     """A :class:`socketio.Server` as the core sees it.
 
     :param server: the server, before hooks are set in it.
+    :param around: makes of what runs an event handler what is to run it.
     """
 
-    def __init__(self, server: socketio.Server, bridge: Bridge) -> None:
+    def __init__(
+        self, server: socketio.Server, bridge: Bridge, around: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
         self.real = server
         self.eio = EngineIOFacade(server.eio)
         #: The server's own methods.
         self.original = {hook.name: getattr(server, hook.name) for hook in HOOKS}
         for name, method in self.original.items():
             setattr(self, name, bridge.awaitable(method))
+        self.run_handler = around(self.original["_trigger_event"])
+        self._trigger_event = bridge.awaitable(self.run_handler)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -125,7 +130,7 @@ class ThreadHooks:
         """Runs an event handler. Those of connecting and leaving are the core's to run."""
         if event in ("connect", "disconnect"):
             return self.bridge.run(self.core()[1]._trigger_event, event, namespace, *arguments)
-        return self.original["_trigger_event"](event, namespace, *arguments)
+        return self.core()[1].run_handler(event, namespace, *arguments)
 
     def send_packet(self, transport: str, packet: Any) -> None:
         """Sends a packet to a client. Some change what the core knows of it."""
