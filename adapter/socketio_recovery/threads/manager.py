@@ -86,7 +86,7 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         flask = FlaskSessions(server, self._bridge, lambda: self._parts()[0], self._get_logger)
         self._facade = Facade(server, self._bridge, flask.around)
         self._core.set_server(self._facade)
-        self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts)
+        self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts, flask.opened)
         self._hooks.install()
 
     def _parts(self) -> tuple[Node, Facade]:

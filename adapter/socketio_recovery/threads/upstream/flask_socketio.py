@@ -28,6 +28,7 @@ from ...connections import Connection, State
 from ...errors import SessionGone
 from ..bridge import Bridge
 from ..modes import Lock
+from ..send_queue import ThreadSendQueue
 
 #: Where Flask-SocketIO keeps its copy of Flask's session, and the application.
 SESSION, APP = "saved_session", "flask.app"
@@ -98,6 +99,12 @@ class FlaskSessions:
             return result
 
         return trigger
+
+    def opened(self, transport: str) -> None:
+        """A transport is about to open. One of Flask-SocketIO's ``test_client()`` gets a socket, which it lacks."""
+        package = sys.modules.get("flask_socketio")
+        if package is not None and transport in package.SocketIOTestClient.clients:
+            self.server.eio.sockets[transport] = _TestSocket(transport, self.server, self.bridge)
 
     # -- before a handler -----------------------------------------------------------------------------
 
@@ -206,6 +213,49 @@ class FlaskSessions:
                 except SessionGone:
                     self.logger().info("session %s is not this node's any more: not stored", connection.sid)
             kept.stored = number
+
+
+class _TestQueue(ThreadSendQueue):
+    """Hands packets to Flask-SocketIO's ``test_client()`` at once."""
+
+    def __init__(self, transport: str, server: Any, bridge: Bridge) -> None:
+        super().__init__(bridge.mode, server.eio.get_queue_empty_exception(), bridge.soon)
+        self._deliver = lambda packet: server._send_eio_packet(transport, packet)
+
+    def _put(self, item: Any) -> None:
+        if item is not None:
+            self._deliver(item)
+
+
+class _TestSocket:
+    """Stands for the Engine.IO socket of a client of Flask-SocketIO's ``test_client()``, which has none."""
+
+    closed = closing = upgraded = False
+    last_ping = None
+
+    def __init__(self, transport: str, server: Any, bridge: Bridge) -> None:
+        self.sid = transport
+        self.session: dict[str, Any] = {}
+        self.queue = _TestQueue(transport, server, bridge)
+        self._server = server
+
+    def send(self, packet: Any) -> None:
+        self.queue.put(packet)
+
+    def schedule_ping(self) -> None:
+        """It needs none."""
+
+    def check_ping_timeout(self) -> bool:
+        return True
+
+    def _websocket_handler(self, websocket: Any) -> None:
+        """It never has one."""
+
+    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+        if not self.closed:
+            self.closed = True
+            self._server.eio.sockets.pop(self.sid, None)
+            self._server._handle_eio_disconnect(self.sid, reason)
 
 
 def _serializer(app: Any) -> Any:

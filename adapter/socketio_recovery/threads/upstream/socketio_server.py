@@ -67,15 +67,22 @@ class ThreadHooks:
     """What is called in place of the real server's own methods, in its threads.
 
     :param core: the node and the facade that it has set its hooks in, as they are in this process.
+    :param before_transport: is told of each new transport first.
     """
 
     def __init__(
-        self, server: socketio.Server, original: dict[str, Any], bridge: Bridge, core: Callable[[], tuple[Node, Facade]]
+        self,
+        server: socketio.Server,
+        original: dict[str, Any],
+        bridge: Bridge,
+        core: Callable[[], tuple[Node, Facade]],
+        before_transport: Callable[[str], None],
     ) -> None:
         self.server = server
         self.original = original
         self.bridge = bridge
         self.core = core
+        self.before_transport = before_transport
         self._checked = False
 
     def install(self) -> None:
@@ -111,6 +118,11 @@ class ThreadHooks:
                 "was set. Wrap what is there and call it, or wrap before the server is made"
             )
         self._checked = True
+
+    def handle_eio_connect(self, transport: str, environ: dict[str, Any]) -> Any:
+        """A client opened a transport."""
+        self.before_transport(transport)
+        return self.bridge.run(self.core()[1]._handle_eio_connect, transport, environ)
 
     # -- what needs no event loop ---------------------------------------------------------------------
 
