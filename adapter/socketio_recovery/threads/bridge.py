@@ -20,12 +20,15 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ..aio.life import keep
 from .modes import Lock, Mode, Signal
 
 T = TypeVar("T")
 
 #: How long a process that exits waits for the core to stop, in seconds.
 FAREWELL = 3.0
+#: Why a bridge that was stopped does not run.
+CLOSED = "it is closed"
 
 
 class _Job:
@@ -95,13 +98,16 @@ class Bridge:
     """An event loop in a thread of its own. It starts when it is first used, and after a fork anew.
 
     :param mode: how the server's threads wait.
+    :param begin_anew: is called in a process that was forked from one in which the event loop had begun.
     """
 
-    def __init__(self, mode: Mode, logger: Callable[[], logging.Logger]) -> None:
+    def __init__(
+        self, mode: Mode, logger: Callable[[], logging.Logger], begin_anew: Callable[[], None] = lambda: None
+    ) -> None:
         self.mode = mode
         self._logger = logger
+        self._begin_anew = begin_anew
         self._lock = mode.lock()
-        self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._ended: Signal | None = None
@@ -112,8 +118,12 @@ class Bridge:
         _bridges.add(self)
 
     def forked(self) -> None:
-        """This process was forked from the one in which the event loop runs: here nothing has begun."""
-        self.__init__(self.mode, self._logger)  # type: ignore[misc]
+        """This process was forked from one in which the event loop may run: here nothing has begun."""
+        begun = self._loop is not None
+        keep(vars(self).copy())
+        self.__init__(self.mode, self._logger, self._begin_anew)  # type: ignore[misc]
+        if begun:
+            self._begin_anew()
 
     @property
     def running(self) -> bool:
@@ -222,7 +232,6 @@ class Bridge:
             if self.error is not None:
                 raise self._over()
             if self._loop is None:
-                self._pid = os.getpid()
                 self._ended = self.mode.signal()
                 started = self.mode.lock()
                 started.acquire()
@@ -232,21 +241,22 @@ class Bridge:
             return self._loop
 
     def _over(self) -> RuntimeError:
-        return RuntimeError(f"the client manager does not run any more: {self.error or 'it is closed'}")
+        return RuntimeError(f"the client manager does not run any more: {self.error or CLOSED}")
 
     def _main(self, started: Lock) -> None:
         """The thread of the event loop."""
-        error = "it is closed"
         try:
             with asyncio.Runner() as runner:
                 self._loop, self._stop = runner.get_loop(), asyncio.Event()
                 started.release()
-                runner.run(self._stop.wait())
-        except BaseException as failure:
-            error = f"its thread ended by {failure!r}"
-            self._logger().critical("the thread of the client manager ended", exc_info=True)
+                try:
+                    runner.run(self._stop.wait())
+                    self.error = CLOSED
+                except BaseException as failure:
+                    self.error = f"its thread ended by {failure!r}"
+                    self._logger().critical("the thread of the client manager ended", exc_info=True)
         finally:
-            self.error = error
+            self.error = self.error or "its thread ended"
             for call in list(self._waiting):
                 call.end(None, self._over())
             assert self._ended is not None
@@ -257,8 +267,8 @@ class Bridge:
 
         :param timeout: how long to wait for it, in seconds.
         """
-        if self._loop is None or self._stop is None or self._ended is None or self._pid != os.getpid():
-            self.error = self.error or "it is closed"
+        if self._loop is None or self._stop is None or self._ended is None or self.error is not None:
+            self.error = self.error or CLOSED
             return
         _tell(self._loop, self._stop.set)
         self._ended.wait(timeout)

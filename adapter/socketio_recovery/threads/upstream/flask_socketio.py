@@ -74,9 +74,20 @@ class FlaskSessions:
         self.logger = logger
         self._get_environ = server.get_environ
         self._app: Any = None
-        server.get_environ = self.get_environ
 
-    def around(self, trigger_event: Callable[..., Any]) -> Callable[..., Any]:
+    def install(self) -> None:
+        """Wraps methods of the server, before the hooks wrap them in turn."""
+        self.server.get_environ = self.get_environ
+        self.server._trigger_event = self._around(self.server._trigger_event)
+        handle_eio_connect = self.server._handle_eio_connect
+
+        def opens(transport: str, environ: dict[str, Any]) -> Any:
+            self._opens(transport)
+            return handle_eio_connect(transport, environ)
+
+        self.server._handle_eio_connect = opens
+
+    def _around(self, trigger_event: Callable[..., Any]) -> Callable[..., Any]:
         """Runs a handler, and stores Flask's session if the handler has changed it.
 
         A client is told that its event was handled after that. What Redis can't be given is as if the handler had
@@ -100,7 +111,7 @@ class FlaskSessions:
 
         return trigger
 
-    def opened(self, transport: str) -> None:
+    def _opens(self, transport: str) -> None:
         """A transport is about to open. One of Flask-SocketIO's ``test_client()`` gets a socket, which it lacks."""
         package = sys.modules.get("flask_socketio")
         if package is not None and transport in package.SocketIOTestClient.clients:

@@ -15,9 +15,9 @@ from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from ...aio import scope
 from ...aio.node import Node
-from ...aio.upstream.table import HOOKS
 from ...errors import HooksReplaced
 from ..bridge import Bridge
+from .table import HOOKS, verify
 
 _ENGINEIO_EVENTS = {
     "connect": "_handle_eio_connect",
@@ -43,21 +43,18 @@ class EngineIOFacade:
 class Facade:
     """A :class:`socketio.Server` as the core sees it.
 
-    :param server: the server, before hooks are set in it.
-    :param around: makes of what runs an event handler what is to run it.
+    :param original: the server's own methods, if hooks are set in it already.
+    :raises UnsupportedVersion: if the installed packages lack what this library relies on.
     """
 
-    def __init__(
-        self, server: socketio.Server, bridge: Bridge, around: Callable[[Callable[..., Any]], Callable[..., Any]]
-    ) -> None:
+    def __init__(self, server: socketio.Server, bridge: Bridge, original: dict[str, Any] | None = None) -> None:
+        verify()
         self.real = server
         self.eio = EngineIOFacade(server.eio)
         #: The server's own methods.
-        self.original = {hook.name: getattr(server, hook.name) for hook in HOOKS}
+        self.original = original or {hook.name: getattr(server, hook.name) for hook in HOOKS}
         for name, method in self.original.items():
             setattr(self, name, bridge.awaitable(method))
-        self.run_handler = around(self.original["_trigger_event"])
-        self._trigger_event = bridge.awaitable(self.run_handler)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -67,22 +64,15 @@ class ThreadHooks:
     """What is called in place of the real server's own methods, in its threads.
 
     :param core: the node and the facade that it has set its hooks in, as they are in this process.
-    :param before_transport: is told of each new transport first.
     """
 
     def __init__(
-        self,
-        server: socketio.Server,
-        original: dict[str, Any],
-        bridge: Bridge,
-        core: Callable[[], tuple[Node, Facade]],
-        before_transport: Callable[[str], None],
+        self, server: socketio.Server, original: dict[str, Any], bridge: Bridge, core: Callable[[], tuple[Node, Facade]]
     ) -> None:
         self.server = server
         self.original = original
         self.bridge = bridge
         self.core = core
-        self.before_transport = before_transport
         self._checked = False
 
     def install(self) -> None:
@@ -106,7 +96,9 @@ class ThreadHooks:
         """
         if self._checked:
             return
-        lost = [name for name, original in self.original.items() if getattr(self.server, name, None) in (None, original)]
+        lost = [
+            name for name, original in self.original.items() if getattr(self.server, name, None) in (None, original)
+        ]
         lost += [
             f"the Engine.IO handler of {event!r}"
             for event, name in _ENGINEIO_EVENTS.items()
@@ -118,11 +110,6 @@ class ThreadHooks:
                 "was set. Wrap what is there and call it, or wrap before the server is made"
             )
         self._checked = True
-
-    def handle_eio_connect(self, transport: str, environ: dict[str, Any]) -> Any:
-        """A client opened a transport."""
-        self.before_transport(transport)
-        return self.bridge.run(self.core()[1]._handle_eio_connect, transport, environ)
 
     # -- what needs no event loop ---------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class ThreadHooks:
         """Runs an event handler. Those of connecting and leaving are the core's to run."""
         if event in ("connect", "disconnect"):
             return self.bridge.run(self.core()[1]._trigger_event, event, namespace, *arguments)
-        return self.core()[1].run_handler(event, namespace, *arguments)
+        return self.original["_trigger_event"](event, namespace, *arguments)
 
     def send_packet(self, transport: str, packet: Any) -> None:
         """Sends a packet to a client. Some change what the core knows of it."""
