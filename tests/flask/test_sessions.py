@@ -1,14 +1,18 @@
-"""Flask-SocketIO: Flask's session goes on where its client goes on, and is there in the handler of a dead node's client."""
+"""Flask-SocketIO: Flask's session goes on where its client does, and handlers run for the clients of dead nodes."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
+from local.redis_server import RedisServer
 from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
-from tests.support.node_process import NodeProcess, StartNode
+from tests.support.node_process import NodePair, NodeProcess, StartNode
 from tests.support.waiting import until
 
 KINDS = ("flask-threading", "flask-gevent")
@@ -20,7 +24,24 @@ PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
 @pytest.fixture
 def start(start_node: StartNode) -> StartNode:
     """Starts nodes with threads."""
-    return partial(start_node, server_kind="flask-threading")
+    return partial(start_node, server_kind=KINDS[0])
+
+
+@pytest.fixture(scope="module")
+def shared_nodes(redis_server: RedisServer) -> Iterator[list[NodeProcess]]:
+    """Two nodes with threads, for ``pair``."""
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12]}
+    nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=KINDS[0]) for name in "ab"]
+
+    async def start() -> None:
+        await asyncio.gather(*(node.start() for node in nodes))
+
+    try:
+        asyncio.run(start())
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
 
 
 async def seen(what: str, *nodes: NodeProcess) -> list[dict[str, Any]]:
@@ -49,19 +70,34 @@ async def test_session_rooms_and_missed_events_after_a_kill(
     assert "Traceback" not in b.log(), b.log()
 
 
-async def test_what_is_taken_out_stays_out(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start() for _ in "ab"]
+async def test_what_is_taken_out_stays_out(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
     await client.call("set", "user", "ann")
     await client.call("pop", "user")
     await client.move(b)
-    a.kill()
+    await client.run("cut")
     assert (await client.connected(2))["recovered"]
     assert (await client.state())["session"] == {}
 
 
-async def test_from_node_to_node(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start() for _ in "ab"]
+async def test_what_a_disconnect_handler_tidies_up_is_there_when_the_client_comes_back(
+    pair: NodePair, clients: JsClients
+) -> None:
+    a, b = pair
+    client = await clients.open(a, options=WEBSOCKET, auth={"session": {"user": "ann"}})
+    sid = client.connects()[0]["sid"]
+    await client.move(b)
+    await client.run("away")
+    [entry] = await until(lambda: of("disconnect", sid, a), a.log)
+    assert entry["session"] == {"user": "ann", "left": True}
+    await client.run("back")
+    assert (await client.connected(2))["recovered"]
+    assert (await client.state())["session"] == {"user": "ann"}
+
+
+async def test_from_node_to_node(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
     for turn, node in enumerate([b, a, b], 1):
         await client.call("set", "turn", turn)
@@ -71,27 +107,27 @@ async def test_from_node_to_node(start: StartNode, clients: JsClients) -> None:
         assert (await client.state())["session"]["turn"] == turn
 
 
-async def test_the_namespaces_of_a_client_share_a_session(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start() for _ in "ab"]
+async def test_the_namespaces_of_a_client_share_a_session(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET, namespaces=["/", "/other", "/class"])
     await client.run("emit", event="set", args=["by class", 0], nsp="/class")
     await client.call("set", "by main", 1)
     await client.call("set", "by other", 2, nsp="/other")
     expected = {"by class": 0, "by main": 1, "by other": 2}
     await client.move(b)
-    a.kill()
+    await client.run("cut")
     for nsp in ("/", "/other"):
         assert (await client.connected(2, nsp))["recovered"]
         assert (await client.state(nsp))["session"] == expected
 
 
-async def test_a_handler_that_fails_has_changed_the_session(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start() for _ in "ab"]
+async def test_a_handler_that_fails_has_changed_the_session(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
     await client.run("emit", event="fail", args=["user", "ann"])
     await until(lambda: has_session(client, {"user": "ann"}), a.log)
     await client.move(b)
-    a.kill()
+    await client.run("cut")
     assert (await client.connected(2))["recovered"]
     assert (await client.state())["session"] == {"user": "ann"}
 
@@ -128,7 +164,10 @@ async def test_the_handler_of_a_dead_nodes_client_has_the_session(
     expected = {"session": {"user": "ann", "left": True}, "reason": "node lost"}
     assert by_namespace["/"] == {
         **expected,
-        **{"what": "disconnect", "namespace": "/", "sid": sid, "rooms": sorted([sid, "red"])},
+        "what": "disconnect",
+        "namespace": "/",
+        "sid": sid,
+        "rooms": sorted([sid, "red"]),
     }
     assert by_namespace["/class"]["session"]["user"] == "ann"
     assert "Traceback" not in b.log(), b.log()
@@ -138,34 +177,32 @@ async def _two(node: NodeProcess) -> bool:
     return len(await seen("disconnect", node)) == 2
 
 
-@pytest.mark.parametrize("manage_session", [True, False])
-async def test_the_handler_of_a_client_that_left_while_it_connected(
-    start: StartNode, clients: JsClients, manage_session: bool
-) -> None:
+async def test_the_handler_of_a_client_that_left_while_it_connected(pair: NodePair, clients: JsClients) -> None:
     """Its transport, and python-socketio's environ with it, is gone when the handler runs."""
-    a, b = [await start(socketio={"manage_session": manage_session}) for _ in "ab"]
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET, auth={"session": {"user": "ann"}, "slow": 1})
+    sid = client.connects()[0]["sid"]
     await client.move(b)
     await client.run("cut")
-    await until(lambda: _any(b, "connect"), b.log)
-    await client.run("cut")
-    await until(lambda: _any(b, "disconnect"), b.log)
-    if manage_session:
-        assert (await seen("disconnect", b))[0]["session"]["user"] == "ann"
+    await until(lambda: of("connect", sid, b), b.log)
+    await client.run("away")
+    [entry] = await until(lambda: of("disconnect", sid, b), b.log)
+    assert entry["session"] == {"user": "ann", "left": True}
 
 
-async def _any(node: NodeProcess, what: str) -> bool:
-    return bool(await seen(what, node))
+async def of(what: str, sid: str, node: NodeProcess) -> list[dict[str, Any]]:
+    return [entry for entry in await seen(what, node) if entry["sid"] == sid]
 
 
-async def test_what_can_not_be_stored_is_logged_and_the_rest_is_stored(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start() for _ in "ab"]
+async def test_what_can_not_be_stored_is_logged_and_the_rest_is_stored(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
     assert await client.call("odd") == "done"
     await client.call("odd_state")
-    assert a.log().count("can't be stored for recovery: flask.session['object'] is or contains a dict") == 1
+    fault = "can't be stored for recovery: flask.session['object'] is or contains a dict"
+    assert a.log().count(fault) == 1, "it is logged once, though a handler has run since"
     await client.move(b)
-    a.kill()
+    await client.run("cut")
     assert (await client.connected(2))["recovered"]
     assert await client.call("odd_state") == [
         "('_flashes', [('message', 'a message')])",
@@ -175,7 +212,8 @@ async def test_what_can_not_be_stored_is_logged_and_the_rest_is_stored(start: St
 
 
 async def test_without_managed_sessions_flask_reads_the_cookie(start: StartNode, clients: JsClients) -> None:
-    a, b = [await start(socketio={"manage_session": False}) for _ in "ab"]
+    a, b = [await start(manager=SHORT, socketio={"manage_session": False, **PINGS}) for _ in "ab"]
+    gone = await clients.open(a, options={**WEBSOCKET, "reconnection": False})
     headers = {"extraHeaders": {"Cookie": "name=ann"}}
     client = await clients.open(a, options={**WEBSOCKET, **headers})
     await client.call("set", "user", "ann")
@@ -184,4 +222,6 @@ async def test_without_managed_sessions_flask_reads_the_cookie(start: StartNode,
     assert (await client.connected(2))["recovered"]
     assert (await client.state())["session"] == {}
     assert await client.call("cookie") == "ann"
+    [entry] = await until(lambda: of("disconnect", gone.connects()[0]["sid"], b), b.log)
+    assert (entry["reason"], entry["session"]) == ("node lost", {"left": True})
     assert "Traceback" not in a.log() + b.log()

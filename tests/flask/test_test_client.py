@@ -56,9 +56,7 @@ def application(manager: RedisStreamsManager) -> tuple[flask.Flask, Any]:
     return app, socketio
 
 
-def test_it_emits_joins_and_reads_the_session(
-    manager: RedisStreamsManager, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_emits_joins_and_reads_the_session(manager: RedisStreamsManager, caplog: pytest.LogCaptureFixture) -> None:
     app, socketio = application(manager)
     http = app.test_client()
     http.post("/login/ann")

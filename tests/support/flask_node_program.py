@@ -2,7 +2,8 @@
 
     python -m tests.support.flask_node_program '{"server_kind": "flask-threading", ...}'
 
-``"server_kind"`` is ``"flask-threading"`` or ``"flask-gevent"``; ``"socketio"`` has options of ``flask_socketio.SocketIO``.
+``"server_kind"`` is ``"flask-threading"`` or ``"flask-gevent"``, and ``"socketio"`` has options of
+``flask_socketio.SocketIO``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import json
 import sys
 
-MODE = json.loads(sys.argv[1])["server_kind"].removeprefix("flask-")
-if MODE == "gevent":
+if json.loads(sys.argv[1])["server_kind"] == "flask-gevent":
     from gevent import monkey
 
     monkey.patch_all()
@@ -28,6 +28,7 @@ import flask
 import flask_socketio
 from socketio_recovery import RedisStreamsManager
 
+MODE = json.loads(sys.argv[1])["server_kind"].removeprefix("flask-")
 NAMESPACES = ("/", "/other")
 
 
@@ -50,12 +51,9 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     manager = RedisStreamsManager(config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {}))
     app = flask.Flask(__name__)
-    app.config["SECRET_KEY"] = "of tests"  # noqa: S105
+    app.config["SECRET_KEY"] = "of tests"
     options = {"client_manager": manager, "async_mode": MODE, "cors_allowed_origins": "*", **config.get("socketio", {})}
-    if config.get("factory"):
-        socketio = flask_socketio.SocketIO()
-    else:
-        socketio = flask_socketio.SocketIO(app, **options)
+    socketio = flask_socketio.SocketIO() if config.get("factory") else flask_socketio.SocketIO(app, **options)
 
     def handlers(namespace: str) -> None:
         def entry(what: str, **more: Any) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def main() -> None:
 
         def odd() -> str:
             flask.flash("a message")  # a tuple
-            flask.session["when"] = datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)
+            flask.session["when"] = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
             flask.session["bytes"] = b"\xff"
             flask.session["object"] = {"deep": [object()]}
             return "done"
@@ -140,6 +138,11 @@ def main() -> None:
     @app.get("/look")
     def look() -> Any:
         return flask.jsonify(seen=SEEN, outcomes=manager.outcomes, healthy=manager.healthy)
+
+    @app.post("/reset")
+    def reset() -> str:
+        SEEN.clear()
+        return ""
 
     def stop() -> None:
         manager.drain()

@@ -4,10 +4,10 @@ Everything that relies on private parts of Flask-SocketIO is here. Nothing is im
 application has not imported.
 
 Flask-SocketIO runs each handler in a request context, which it makes of the ``environ`` that python-socketio keeps for
-the client's transport. With ``manage_session``, which is its default, ``environ["saved_session"]`` has a copy of Flask's
-session, which is made when the first handler runs and is then changed by handlers alone. That copy is stored in the
-session's record when a handler has changed it, and put into the environ of the transport that the client comes back on,
-before a handler asks for it. One transport can have connections to several namespaces, and has one copy for all.
+the client's transport. With ``manage_session``, which is its default, ``environ["saved_session"]`` has a copy of
+Flask's session, which is made when the first handler runs and is then changed by handlers alone. That copy is stored in
+the session's record when a handler has changed it, and put into the environ of the transport that the client comes back
+on, before a handler asks for it. One transport can have connections to several namespaces, and has one copy for all.
 
 Where python-socketio has no ``environ`` (any more), Flask-SocketIO leaves a handler out. A ``disconnect`` handler must
 not be left out: it gets the environ of the lost transport, or one without a request if that was a dead node's.
@@ -91,15 +91,18 @@ class FlaskSessions:
         """Runs a handler, and stores Flask's session if the handler has changed it.
 
         A client is told that its event was handled after that. What Redis can't be given is as if the handler had
-        raised it; what can't be stored at all is logged.
+        raised it; what can't be stored at all is logged. A ``connect`` handler that refuses its client leaves the
+        session as it was, and so does a ``disconnect`` handler: what it tidies up is what its client comes back to.
         """
 
         def trigger(event: str, namespace: str, *arguments: Any) -> Any:
-            connection = scope.find(self.node().connections, namespace, arguments[0]) if arguments else None
+            connection = None
+            if arguments and event != "disconnect":
+                connection = scope.find(self.node().connections, namespace, arguments[0])
             try:
                 result = trigger_event(event, namespace, *arguments)
             except Exception:
-                if connection is not None and event != "connect":  # else it is refused, and its session as it was
+                if connection is not None and event != "connect":
                     try:
                         self._store(connection)
                     except Exception as error:
