@@ -117,7 +117,7 @@ class FlaskSessions:
     def _opens(self, transport: str) -> None:
         """A transport is about to open. One of Flask-SocketIO's ``test_client()`` gets a socket, which it lacks."""
         package = sys.modules.get("flask_socketio")
-        if package is not None and transport in package.SocketIOTestClient.clients:
+        if transport in getattr(getattr(package, "SocketIOTestClient", None), "clients", ()):
             self.server.eio.sockets[transport] = _TestSocket(transport, self.server, self.bridge)
 
     # -- before a handler -----------------------------------------------------------------------------
