@@ -199,7 +199,7 @@ async def test_what_can_not_be_stored_is_logged_and_the_rest_is_stored(pair: Nod
     client = await clients.open(a, options=WEBSOCKET)
     assert await client.call("odd") == "done"
     await client.call("odd_state")
-    fault = "can't be stored for recovery: flask.session['object'] is or contains a dict"
+    fault = "for recovery. flask.session['object']: a value of the type dict would"
     assert a.log().count(fault) == 1, "it is logged once, though a handler has run since"
     await client.move(b)
     await client.run("cut")

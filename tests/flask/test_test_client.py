@@ -32,7 +32,7 @@ def application(manager: RedisStreamsManager) -> tuple[flask.Flask, Any]:
 
     @socketio.event
     def connect(auth: Any) -> bool:
-        return auth != "no"
+        return bool(auth != "no")
 
     @socketio.event
     def say(text: str) -> str:

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio_recovery.session_record import Orphan, Pid, encode_data, read_orphan
 
+from .comparing import same
+
 
 def test_a_pid_is_read_back() -> None:
     for sid in ("abc", "a.b.c", "x" * 128, "sid-with_~!"):
@@ -145,15 +147,6 @@ def test_data_that_is_nested_too_deep_is_named() -> None:
         deep = [deep]
     with pytest.raises(TypeError, match=r"session\['deep'\] .* nested too deep"):
         encode_data({"ok": 1, "deep": deep})
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal and of the same types, all the way down."""
-    if type(a) is not type(b) or a != b:
-        return False
-    if isinstance(a, dict):
-        return list(map(type, a)) == list(map(type, b)) and all(same(a[key], b[key]) for key in a)
-    return not isinstance(a, (list, tuple)) or all(map(same, a, b))
 
 
 #: What applications save, and what Python takes for it.

@@ -210,7 +210,7 @@ class FlaskSessions:
             return kept.text
         kept.whole, kept.text = whole, text
         for fault in set(faults.values()) - kept.faults:
-            self.logger().error("a part of the Flask session of %s can't be stored for recovery: %s", sid, fault)
+            self.logger().error("can't store a part of the Flask session of %s for recovery. %s", sid, fault)
         kept.faults = frozenset(faults.values())
         return text
 
@@ -234,11 +234,12 @@ class _TestQueue(ThreadSendQueue):
 
     def __init__(self, transport: str, server: Any, bridge: Bridge) -> None:
         super().__init__(bridge.mode, server.eio.get_queue_empty_exception(), bridge.soon)
-        self._deliver = lambda packet: server._send_eio_packet(transport, packet)
+        self._transport = transport
+        self._server = server
 
     def _put(self, item: Any) -> None:
         if item is not None:
-            self._deliver(item)
+            self._server._send_eio_packet(self._transport, item)
 
 
 class _TestSocket:
@@ -307,18 +308,21 @@ def _fault(serializer: Any, key: Any, value: Any) -> str | None:
             return None
         place, what = changed
     else:
-        what = f"a {type(value).__name__}"
+        what = _type(value)
     return (
-        f"{place} is or contains {what}, which would come back changed, or not at all. These come back as they are: "
-        "dict with str as keys, list, tuple, str, int, float, bool, None, bytes, Markup, UUID, and datetime in UTC "
-        "without microseconds"
+        f"{place}: {what} would come back changed, or not at all. These come back as they are: dict with str as keys, "
+        "list, tuple, str, int, float, bool, None, bytes, Markup, UUID, and datetime in UTC without microseconds"
     )
+
+
+def _type(value: Any) -> str:
+    return f"a value of the type {type(value).__name__}"
 
 
 def _changed(value: Any, back: Any, place: str) -> tuple[str, str] | None:
     """The first place in a value that differs from what came back, and what is there."""
     if type(value) is not type(back):
-        return place, f"a {type(value).__name__}"
+        return place, _type(value)
     if isinstance(value, dict):
         for key, item in value.items():
             if type(key) is not str or key not in back:
@@ -328,7 +332,7 @@ def _changed(value: Any, back: Any, place: str) -> tuple[str, str] | None:
         return None
     if isinstance(value, (list, tuple)):
         if len(value) != len(back):
-            return place, f"a {type(value).__name__}"
+            return place, _type(value)
         pairs = enumerate(zip(value, back, strict=True))
         return next((found for i, (a, b) in pairs if (found := _changed(a, b, f"{place}[{i}]"))), None)
-    return None if value == back else (place, f"a {type(value).__name__}")
+    return None if value == back else (place, _type(value))
