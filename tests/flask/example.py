@@ -91,8 +91,8 @@ class ExampleNode:
                 os.kill(pid, signal.SIGKILL)
             self.process.wait()
 
-    async def terminate(self) -> None:
-        """Asks it to end in order, by SIGTERM, and waits until it has."""
+    async def end(self, how: signal.Signals) -> None:
+        """Asks it to end, by a signal, and waits until it has."""
         assert self.process is not None
-        self.process.terminate()
+        self.process.send_signal(how)
         await until(lambda: self.process is None or self.process.poll() is not None, self.log)

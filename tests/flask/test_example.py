@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,21 @@ async def test_nodes_are_killed_and_stopped(start: StartExample, clients: JsClie
     c = await start(program)
     for client in (ann, bob):
         await client.move(c)  # type: ignore[arg-type]
-    await b.terminate()
+    await b.end(signal.SIGTERM)
     for client, times in ((ann, 3), (bob, 2)):
         assert (await welcomed(client, times))["recovered"]
     await bob.call("say", "still here")
     await all_received([*expected, ("bob", "still here", 2)], ann, bob)
     assert "Traceback" not in b.log() + c.log(), b.log() + c.log()
+
+
+async def test_in_development(start: StartExample, clients: JsClients) -> None:
+    """``socketio.run()``, ended by Ctrl+C."""
+    a, b = await start("python app.py"), await start("python app.py")
+    client = await clients.open(a, options=WEBSOCKET)  # type: ignore[arg-type]
+    await client.call("login", "ann")
+    await client.move(b)  # type: ignore[arg-type]
+    await a.end(signal.SIGINT)
+    state = await welcomed(client, 2)
+    assert (state["recovered"], state["session"]) == (True, {"user": "ann", "said": 0})
+    assert "Traceback" not in a.log(), a.log()
