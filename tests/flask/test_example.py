@@ -12,9 +12,10 @@ import pytest
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.support.js_clients import WEBSOCKET, JsClient, JsClients
+from tests.support.paths import ROOT
 from tests.support.waiting import until
 
-from .example import ExampleNode
+from .example import EXAMPLE, ExampleNode
 
 StartExample = Callable[[str], Awaitable[ExampleNode]]
 
@@ -106,3 +107,15 @@ async def test_in_development(start: StartExample, clients: JsClients) -> None:
     state = await welcomed(client, 2)
     assert (state["recovered"], state["session"]) == (True, {"user": "ann", "said": 0})
     assert "Traceback" not in a.log(), a.log()
+
+
+def test_the_page_about_it_has_its_settings_of_gunicorn() -> None:
+    page, settings = (ROOT / "docs" / "flask.md").read_text(), (EXAMPLE / "gunicorn.conf.py").read_text()
+    _, hooks = settings.split("\n\n\n", 1)
+    assert hooks.startswith("def post_worker_init(worker):")
+    for hook in (
+        hooks.replace('    """A worker is ready to begin."""\n', "")
+        .replace('    """A worker is about to end."""\n', "")
+        .split("\n\n\n")
+    ):
+        assert hook in page
