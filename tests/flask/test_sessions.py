@@ -161,7 +161,7 @@ async def test_the_handler_of_a_dead_nodes_client_has_the_session(
     a.kill()
     await until(lambda: _two(b), b.log)
     by_namespace = {entry["namespace"]: entry for entry in await seen("disconnect", b)}
-    expected = {"session": {"user": "ann", "left": True}, "reason": "node lost"}
+    expected = {"session": {"user": "ann", "left": True}, "reason": "node lost", "cookie": None}
     assert by_namespace["/"] == {
         **expected,
         "what": "disconnect",
@@ -180,14 +180,15 @@ async def _two(node: NodeProcess) -> bool:
 async def test_the_handler_of_a_client_that_left_while_it_connected(pair: NodePair, clients: JsClients) -> None:
     """Its transport, and python-socketio's environ with it, is gone when the handler runs."""
     a, b = pair
-    client = await clients.open(a, options=WEBSOCKET, auth={"session": {"user": "ann"}, "slow": 1})
+    options = {**WEBSOCKET, "extraHeaders": {"Cookie": "name=ann"}}
+    client = await clients.open(a, options=options, auth={"session": {"user": "ann"}, "slow": 1})
     sid = client.connects()[0]["sid"]
     await client.move(b)
     await client.run("cut")
     await until(lambda: of("connect", sid, b), b.log)
     await client.run("away")
     [entry] = await until(lambda: of("disconnect", sid, b), b.log)
-    assert entry["session"] == {"user": "ann", "left": True}
+    assert (entry["session"], entry["cookie"]) == ({"user": "ann", "left": True}, "ann")
 
 
 async def of(what: str, sid: str, node: NodeProcess) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def main() -> None:
 
         def disconnect(reason: str) -> None:
             flask.session["left"] = True
-            SEEN.append(entry("disconnect", reason=reason))
+            SEEN.append(entry("disconnect", reason=reason, cookie=cookie()))
 
         def state() -> dict[str, Any]:
             return entry("state", node=config["node"], recovered=recovered())
