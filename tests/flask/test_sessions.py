@@ -226,3 +226,16 @@ async def test_without_managed_sessions_flask_reads_the_cookie(start: StartNode,
     [entry] = await until(lambda: of("disconnect", gone.connects()[0]["sid"], b), b.log)
     assert (entry["reason"], entry["session"]) == ("node lost", {"left": True})
     assert "Traceback" not in a.log() + b.log()
+
+
+async def test_an_asyncio_node_keeps_the_session_for_the_next_one(start_node: StartNode, clients: JsClients) -> None:
+    a, b = await start_node(server_kind=KINDS[0]), await start_node()
+    client = await clients.open(a, options=WEBSOCKET, auth={"session": {"user": "ann"}})
+    await client.move(b)
+    await client.run("cut")
+    assert (await client.connected(2))["recovered"]
+    assert (await client.state())["session"] == {}, "python-socketio's session, which is another"
+    await client.move(a)
+    await client.run("cut")
+    assert (await client.connected(3))["recovered"]
+    assert (await client.state())["session"] == {"user": "ann"}
