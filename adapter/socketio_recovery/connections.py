@@ -137,7 +137,9 @@ class Connection:
         "closed_rooms",
         "confirmed",
         "ending",
+        "environ",
         "epoch",
+        "extra",
         "flow",
         "held",
         "hold",
@@ -175,6 +177,10 @@ class Connection:
         self.ending: Ending | None = None
         self.outcome: Outcome | None = None
         self.epoch = 0
+        #: What the record keeps as ``extra``, as far as this node knows it.
+        self.extra: str | None = None
+        #: The WSGI environ, once a server needs it: python-socketio forgets it while handlers are still to run.
+        self.environ: dict[str, Any] | None = None
         #: The rooms at the end of the window.
         self.rooms: Rooms = {}
         #: Until it is live: everything up to this number is accounted for; the rooms at that number.

@@ -181,6 +181,7 @@ class Leaving:
         """Runs the ``disconnect`` handler for a session whose node died, and forgets the session."""
         socket: Any = SimpleNamespace(session={orphan.namespace: orphan.data})
         connection = Connection.of_orphan(orphan.sid, orphan.namespace, socket, token, orphan.rooms)
+        connection.extra = orphan.extra
         try:
             with Scope(connection):
                 await self.server.trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)

@@ -41,14 +41,19 @@ class _Job:
         self.done = done
         self.context = contextvars.copy_context()
 
-    def run(self) -> None:
-        """Runs it, in the thread that calls this."""
+    def run(self, interrupted: Callable[[], None] | None = None) -> None:
+        """Runs it, in the thread that calls this.
+
+        :param interrupted: is called first if the thread is told to end.
+        """
         loop = self.done.get_loop()
         try:
             result = self.context.run(self.work)
         except Exception as error:
             outcome: tuple[Any, BaseException | None] = (None, error)
         except BaseException as error:  # gevent.Timeout, SystemExit: the thread's own
+            if interrupted is not None:
+                interrupted()
             _tell(loop, self._end, None, RuntimeError(f"a handler ended by {error!r}"))
             raise
         else:
@@ -152,7 +157,8 @@ class Bridge:
                     break
                 job, call.job = call.job, None
                 if job is not None:
-                    job.run()
+                    # What waits for the job is cancelled then, before it can go on with an error.
+                    job.run(lambda: _tell(loop, self._abandon, call))
         except BaseException:
             _tell(loop, self._abandon, call)
             raise
@@ -219,6 +225,8 @@ class Bridge:
                 self._calls.pop(call.task, None)
 
     def _abandon(self, call: _Call) -> None:
+        if call.over:
+            return
         call.over = True
         if call.task is not None:
             call.task.cancel()

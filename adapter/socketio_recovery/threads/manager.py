@@ -20,6 +20,7 @@ from ..settings import Options
 from .bridge import Bridge
 from .modes import Threading, mode_of
 from .upstream.engineio_transport import ThreadTransports
+from .upstream.flask_socketio import FlaskSessions
 from .upstream.socketio_server import Facade, ThreadHooks
 
 #: How long :meth:`RedisStreamsManager.close` waits for the thread to end, in seconds.
@@ -122,6 +123,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             raise TypeError("RedisStreamsManager is for synchronous servers: use AsyncRedisStreamsManager in its place")
         self._bridge.mode = mode_of(server.eio.async_mode)
         super().set_server(server)
+        FlaskSessions(server, self._bridge, lambda: self._parts()[0], self._get_logger).install()
         self._facade = Facade(server, self._bridge)
         self._core.set_server(self._facade)
         self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts)
