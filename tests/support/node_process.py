@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import aiohttp
 
 from local.ports import free_port
-from local.processes import die_with_parent
 
-from .paths import ROOT
+from .forked import Forked
 from .waiting import PATIENCE, until
 
 
@@ -25,27 +23,31 @@ class NodeProcess:
 
     :param name: the node's name, which its log lines begin with.
     :param redis: URL of the Redis server.
-    :param config: further configuration of the program, for example ``manager`` and ``server`` options.
+    :param config: further configuration of the program, for example ``manager`` and ``server`` options, and
+        ``server_kind``.
     """
 
     def __init__(self, name: str, redis: str, **config: Any) -> None:
         self.name = name
         self.port = free_port()
+        #: Where its clients connect.
         self.url = f"http://127.0.0.1:{self.port}"
-        self.config = {"node": name, "port": self.port, "redis": redis, **config}
-        self.process: subprocess.Popen[bytes] | None = None
+        control = free_port()
+        #: Where tests control it.
+        self.control = f"http://127.0.0.1:{control}"
+        self.config = {
+            "node": name,
+            "port": self.port,
+            "control": control,
+            "redis": redis,
+            **config,
+        }
+        self.process: Forked | None = None
         self.log_file = Path(os.environ.get("TMPDIR", "/tmp")) / f"socketio-recovery-{os.getpid()}-{self.port}.log"
 
     async def start(self) -> NodeProcess:
         """Starts the process, also after :meth:`kill`, and waits until it answers."""
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.node_program", json.dumps(self.config)],
-                cwd=ROOT,
-                preexec_fn=die_with_parent,
-                stdout=log,
-                stderr=log,
-            )
+        self.process = Forked("tests.support.node_program", "run", self.config, log=self.log_file)
         await until(self._up, lambda: f"node {self.name} is up:\n{self.log()}")
         return self
 
@@ -55,8 +57,10 @@ class NodeProcess:
             raise AssertionError(f"node {self.name} ended:\n{self.log()}")
         try:
             await self.look()
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except (aiohttp.ClientError, OSError):
             return False
+        writer.close()
         return True
 
     def log(self) -> str:
@@ -90,13 +94,13 @@ class NodeProcess:
 
     async def look(self) -> dict[str, Any]:
         """Returns what this node's handlers have seen, its recovery outcomes, its health and its tasks."""
-        async with aiohttp.ClientSession() as http, http.get(self.url + "/look") as response:
+        async with aiohttp.ClientSession() as http, http.get(self.control + "/look") as response:
             found: dict[str, Any] = await response.json()
             return found
 
     async def reset(self) -> None:
         """Makes the node forget what its handlers have seen and which answers it got, for the next test."""
-        async with aiohttp.ClientSession() as http, http.post(self.url + "/reset") as response:
+        async with aiohttp.ClientSession() as http, http.post(self.control + "/reset") as response:
             response.raise_for_status()
 
     async def do(self, *calls: Sequence[Any], on: str = "sio") -> list[Any]:
@@ -109,7 +113,7 @@ class NodeProcess:
         """
         full = [[c[0], c[1] if len(c) > 1 else [], c[2] if len(c) > 2 else {}] for c in calls]
         async with aiohttp.ClientSession() as http:
-            async with http.post(self.url + "/do", json={"on": on, "calls": full}) as response:
+            async with http.post(self.control + "/do", json={"on": on, "calls": full}) as response:
                 results = await response.json()
         for result in results:
             if "error" in result:
