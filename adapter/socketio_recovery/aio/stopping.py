@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .manager import AsyncRedisStreamsManager
+
+logger = logging.getLogger("socketio_recovery")
 
 
 def drain_on_sigterm(manager: AsyncRedisStreamsManager, over: float = 0, timeout: float = 30) -> None:
@@ -39,11 +42,13 @@ def drain_on_sigterm(manager: AsyncRedisStreamsManager, over: float = 0, timeout
         return
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGTERM)
-    draining: list[asyncio.Task[None]] = []  # the event loop itself does not keep tasks
+    tasks: set[asyncio.Task[None]] = set()  # the event loop itself does not keep them
 
     async def drain() -> None:
         try:
             await manager.drain(over, timeout)
+        except Exception:
+            logger.exception("draining failed; the node stops without it")
         finally:
             signal.raise_signal(signal.SIGTERM)
 
@@ -52,6 +57,6 @@ def drain_on_sigterm(manager: AsyncRedisStreamsManager, over: float = 0, timeout
         if loop.is_closed():
             signal.raise_signal(number)
         else:
-            loop.call_soon_threadsafe(lambda: draining.append(loop.create_task(drain())))
+            loop.call_soon_threadsafe(lambda: tasks.add(loop.create_task(drain())))
 
     signal.signal(signal.SIGTERM, terminate)
