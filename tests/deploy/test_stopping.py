@@ -36,7 +36,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "gunicorn": [WEBSOCKET] * 6,
     "fastapi": [WEBSOCKET, WEBSOCKET, POLLING, POLLING, {}, {}],
 }
-StartProgram = Callable[[str, str, float], Awaitable[Program]]
+StartProgram = Callable[[str, float], Awaitable[Program]]
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def start_program(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[StartProgram]:
-    """Starts what ``docs/deploying.md`` shows for a server, or ``examples/fastapi``: kind, name, ``over``."""
+    """Starts what ``docs/deploying.md`` shows for a server, or ``examples/fastapi``: kind, ``over``."""
     started: list[Program] = []
 
-    async def start(kind: str, name: str, over: float) -> Program:
+    async def start(kind: str, over: float) -> Program:
         for package in ("fastapi", "uvicorn") if kind == "fastapi" else (kind,):
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"no {package} here: pip install {package}")
-        folder = tmp_path / name
+        folder = tmp_path / str(len(started))
         folder.mkdir()
         if kind != "fastapi":
             example = Example(kind, own_redis.url, "socketio", folder, over, polling=POLLING in OPTIONS[kind])
@@ -75,15 +75,15 @@ async def start_program(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-async def emitting(start_node: StartNode, own_redis: RedisServer) -> NodeProcess:
-    """A node that emits, and serves no client of the test."""
+async def other(start_node: StartNode, own_redis: RedisServer) -> NodeProcess:
+    """The other node of the cluster, to which clients go."""
     return await start_node(redis=own_redis.url, manager={"channel": "socketio"})
 
 
-async def open_all(clients: JsClients, kind: str, old: Program, new: Program) -> list[JsClient]:
-    """Opens clients of ``old``. When they lose it they go to ``new``, or to ``old`` in turn."""
+async def open_all(clients: JsClients, kind: str, old: Program, other: NodeProcess) -> list[JsClient]:
+    """Opens clients of ``old``. When they lose it they try the other node, and ``old``, in turn."""
     return [
-        await open_client(clients, old, options=options, urls=[old.url, new.url], auth={"name": str(number)})
+        await open_client(clients, old, options=options, urls=[old.url, other.url], auth={"name": str(number)})
         for number, options in enumerate(OPTIONS[kind])
     ]
 
@@ -105,42 +105,43 @@ def left(opened: list[JsClient]) -> list[JsClient]:
 
 @pytest.mark.parametrize("kind", OPTIONS)
 async def test_clients_leave_one_by_one(
-    emitting: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
+    other: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
 ) -> None:
     """While most of them are still connected the node is not ready. One that is killed then loses nothing, either."""
-    old, new = await start_program(kind, "old", LONG), await start_program(kind, "new", 0)
-    opened = await open_all(clients, kind, old, new)
-    async with Emitter(emitting, None) as emitter:
+    old = await start_program(kind, LONG)
+    opened = await open_all(clients, kind, old, other)
+    async with Emitter(other, None) as emitter:
         old.signal(signal.SIGTERM)
         await until(lambda: any(len(client.connects()) == 2 for client in opened), old.log)
         await opened[-1].received(emitter.sent + 10)
         if kind == "fastapi":
             assert await old.status("/readyz") == 503
-            assert await old.status("/healthz") == await new.status("/readyz") == 200
+            assert await old.status("/healthz") == 200
         assert len(left(opened)) == 1 or (kind == "gunicorn" and len(left(opened)) == 2)  # one of each worker
         old.stop()
         for client in opened:
             await client.connected(2)
-    await all_recovered(emitting, opened, emitter.sent)
+    await all_recovered(other, opened, emitter.sent)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 async def test_it_ends_when_all_have_left(
-    emitting: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
+    other: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
 ) -> None:
     """It was not the server who closed their connections; each ``disconnect`` handler has run, once."""
-    old, new = await start_program(kind, "old", 0.3), await start_program(kind, "new", 0)
-    opened = await open_all(clients, kind, old, new)
-    witness = await open_client(clients, new, options=WEBSOCKET, auth={"name": "witness"})
-    async with Emitter(emitting, None) as emitter:
+    old = await start_program(kind, 0.3)
+    opened = await open_all(clients, kind, old, other)
+    witness = await clients.open(other, options=WEBSOCKET)
+    await witness.call("join", "lobby")
+    async with Emitter(other, None) as emitter:
         await old.terminate()
         for client in opened:
             await client.connected(2)
-    await all_recovered(emitting, opened, emitter.sent)
+    await all_recovered(other, opened, emitter.sent)
     closed = [client.of("disconnect")[0] for client in opened]
     assert CLOSED_BY_SERVER not in [report.get("code") for report in closed], closed
     if kind == "fastapi":
-        events = await settle(emitting, witness)
+        events = await settle(other, witness)
         ran = Counter(event[1] for event in events if event[0] == "away")
         assert ran == Counter(str(number) for number in range(len(opened)))
     else:
@@ -150,26 +151,26 @@ async def test_it_ends_when_all_have_left(
 
 @pytest.mark.parametrize("kind", ["uvicorn", "fastapi"])
 async def test_a_second_signal_ends_it_at_once(
-    emitting: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
+    other: NodeProcess, start_program: StartProgram, clients: JsClients, kind: str
 ) -> None:
-    old, new = await start_program(kind, "old", LONG), await start_program(kind, "new", 0)
-    opened = await open_all(clients, kind, old, new)
-    async with Emitter(emitting, None) as emitter:
+    old = await start_program(kind, LONG)
+    opened = await open_all(clients, kind, old, other)
+    async with Emitter(other, None) as emitter:
         old.signal(signal.SIGTERM)
         await until(lambda: left(opened), old.log)
         await old.terminate()
         for client in opened:
             await client.connected(2)
-    await all_recovered(emitting, opened, emitter.sent)
+    await all_recovered(other, opened, emitter.sent)
 
 
 async def test_the_example_is_a_chat(start_program: StartProgram, clients: JsClients) -> None:
-    one, two = [await start_program("fastapi", name, 0) for name in ("one", "two")]
+    one, two = [await start_program("fastapi", 0) for _ in range(2)]
     ann = await open_client(clients, one, auth={"name": "Ann"})
     bob = await open_client(clients, two, auth={"name": "Bob"})
     await ann.run("emit", event="say", args=["hello"])
     assert (await bob.received(2))[1] == ("said", {"name": "Ann", "text": "hello"})
-    assert await one.status("/") == 200
+    assert await one.status("/") == await one.status("/readyz") == 200
     await ann.run("cut")
     assert (await ann.connected(2))["recovered"] is True
     await ann.run("emit", event="say", args=["again"])

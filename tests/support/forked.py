@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ class Forked:
 
 
 def _run(module: str, function: str, arguments: tuple[Any, ...], log: str) -> None:
-    die_with_parent()  # the fork server ends with the process that uses it
+    # The fork server ends when nobody has its end of this pipe any more. That shall be when the process ends that uses
+    # it, however that ends; and this one ends with the fork server.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    die_with_parent()
     os.chdir(ROOT)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for output in (1, 2):

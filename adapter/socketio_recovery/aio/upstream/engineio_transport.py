@@ -61,6 +61,7 @@ class Transports:
             socket.queue.put_nowait(None)  # ends the WebSocket's writer: the client need not wait for handlers
             await socket.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
             socket.queue.put_nowait(None)  # ends a poll that waits
+            self.server.sockets.pop(socket.sid, None)  # a POST that is on its way would be an error of the server
 
         self.tasks.start(("transport", socket.sid), close)
 
