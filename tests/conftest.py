@@ -16,6 +16,6 @@ settings.load_profile("tests")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--servers",
-        default="aiohttp,uvicorn",
-        help="what serves the nodes of tests/cluster, one after the other: names of tests/support/node_servers.py",
+        default="",
+        help="what serves the nodes of tests/cluster: names of tests/support/node_servers.py, with commas between them",
     )
