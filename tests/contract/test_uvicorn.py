@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import socket
+import struct
 import sys
 import warnings
 from asyncio import selector_events, sslproto
@@ -122,7 +124,7 @@ class Served:
     async def open(self, headers: bytes = b"") -> Served:
         """The client's handshake; returns when the server has answered it."""
         self.protocol.data_received(HANDSHAKE + headers + b"\r\n")
-        await until(lambda: b"101 Switching Protocols" in b"".join(self.tcp.written), "an answer")
+        await until(lambda: b"HTTP/1.1 101" in b"".join(self.tcp.written), "an answer")
         for _ in range(10):
             await asyncio.sleep(0)
         self.tcp.written.clear()
@@ -270,7 +272,7 @@ async def test_it_is_open_when_the_handshake_is_over_and_not_before(serve: Serve
     write = served.tcp.write
 
     def note(data: Any) -> None:
-        answered = b"101 Switching Protocols" in b"".join(served.tcp.written)
+        answered = b"HTTP/1.1 101" in b"".join(served.tcp.written)
         seen.append((answered, served.wire is not None and served.wire.is_open()))
         write(data)
 
@@ -301,6 +303,7 @@ async def client_sends_too_much(served: Served) -> None:
 
 
 async def connection_is_lost(served: Served) -> None:
+    served.tcp.closing = True  # as asyncio and uvloop do; see below
     served.protocol.connection_lost(ConnectionResetError())
     served.protocol.connection_lost = lambda exc: None
 
@@ -445,6 +448,33 @@ def test_the_transports_of_asyncio_and_uvloop_have_the_methods(module: Any, name
         module = pytest.importorskip(module)
     if transport := getattr(module, name, None):
         assert [method for method in TRANSPORT_METHODS if not callable(getattr(transport, method, None))] == []
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_transport_is_closing_once_its_connection_is_lost(loop: str) -> None:
+    """Also when the client has reset it, or has closed its side."""
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(self.transport.is_closing())
+
+    lost: list[bool] = []
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Protocol, "127.0.0.1", 0)
+        for reset in (struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)):
+            with socket.create_connection(server.sockets[0].getsockname()) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        await until(lambda: len(lost) == 2, "the end of both")
+        server.close()
+
+    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(run())
+    assert lost == [True, True]
 
 
 def test_a_server_that_is_not_loaded_is_not_looked_for() -> None:

@@ -150,7 +150,7 @@ ASGI_PROTOCOLS: Final = (
         "WebSocketsSansIOProtocol",
         send="send",
         state="conn.state",
-        busy="disconnected",
+        busy="close_sent",
         extensions="conn.extensions",
     ),
     AsgiProtocol(
@@ -166,7 +166,7 @@ ASGI_PROTOCOLS: Final = (
         "WSProtocol",
         send="send",
         state="conn.state",
-        busy="disconnected",
+        busy="close_sent",
         extensions="conn.connection._proto.extensions",
     ),
 )
