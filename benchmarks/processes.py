@@ -14,13 +14,16 @@ from local.node_js import find_node_js
 from local.ports import free_port
 from local.processes import die_with_parent
 
-#: The contestants: this library, python-socketio's ``AsyncRedisManager``, Node.js with its adapter, and a bare server.
-Kind = Literal["recovery", "redis", "node", "bare"]
+#: The contestants: this library and python-socketio's ``AsyncRedisManager``, both on aiohttp and on uvicorn; Node.js
+#: with its adapter; and a bare server.
+Kind = Literal["recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare"]
 
 #: What the report calls the contestants.
 TITLES: dict[Kind, str] = {
     "recovery": "this library",
+    "uvicorn": "this library on uvicorn",
     "redis": "AsyncRedisManager",
+    "redis-uvicorn": "AsyncRedisManager on uvicorn",
     "node": "Node's adapter",
     "bare": "bare aiohttp",
 }

@@ -26,7 +26,8 @@ from urllib.parse import parse_qs
 import socketio
 from socketio_recovery import RedisStreamsManager
 
-from .node_program import NAMESPACES, _bytes, _plain, shift_clock
+from .node_application import NAMESPACES
+from .node_control import from_json, shift_clock, to_json
 
 
 def main() -> None:
@@ -145,14 +146,14 @@ def main() -> None:
         target = sio if body.get("on", "sio") == "sio" else manager
         results = []
         for method, args, kwargs in body["calls"]:
-            args = [_bytes(a) for a in args]
+            args = [from_json(a) for a in args]
             if kwargs.get("callback") == "record":
                 kwargs["callback"] = lambda *answer: answers.append(list(answer))
             try:
                 result = getattr(target, method)
                 if callable(result):
                     result = result(*args, **kwargs)
-                results.append({"result": _plain(result)})
+                results.append({"result": to_json(result)})
             except Exception as error:
                 results.append({"error": f"{type(error).__name__}: {error}", "fate": getattr(error, "fate", None)})
         return results
