@@ -15,6 +15,7 @@ if json.loads(sys.argv[1])["server_kind"] == "gevent":
 
     monkey.patch_all()
 
+import gc
 import logging
 import signal
 import threading
@@ -28,6 +29,16 @@ from socketio_recovery import RedisStreamsManager
 
 from .node_application import NAMESPACES
 from .node_control import from_json, shift_clock, to_json
+
+
+def background_tasks(server_kind: str) -> list[str]:
+    """The names of the functions that threads, or greenlets, run."""
+    if server_kind != "gevent":
+        return [thread.name.partition("(")[2].rstrip(")") for thread in threading.enumerate()]
+    from gevent import Greenlet
+
+    greenlets = [thing for thing in gc.get_objects() if isinstance(thing, Greenlet) and not thing.dead]
+    return [getattr(greenlet._run, "__name__", "") for greenlet in greenlets]
 
 
 def main() -> None:
@@ -169,7 +180,7 @@ def main() -> None:
                 "answers": answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
-                "tasks": [thread.name.partition("(")[2].rstrip(")") for thread in threading.enumerate()],
+                "tasks": background_tasks(config["server_kind"]),
             }
         elif path == "/readyz":
             status = "200 OK" if manager.healthy else "503 Service Unavailable"
