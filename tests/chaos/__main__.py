@@ -58,7 +58,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--clients", type=_number(int, 1), default=30, help="clients, beside two witnesses (default: 30)"
     )
     parser.add_argument("--nodes", type=_number(int, 1), default=3, help="nodes, beside the witnesses' (default: 3)")
-    parser.add_argument("--server", choices=SERVERS, default="aiohttp", help="what serves nodes (default: aiohttp)")
+    parser.add_argument(
+        "--server",
+        choices=[*SERVERS, "threading", "gevent"],
+        default="aiohttp",
+        help="what serves nodes (default: aiohttp)",
+    )
     parser.add_argument(
         "--report", type=Path, default=Path("chaos-report"), metavar="DIR", help="default: chaos-report"
     )

@@ -14,7 +14,12 @@ from .scenarios import SCENARIOS
 
 @pytest.mark.parametrize(
     ("name", "server"),
-    [*((name, "aiohttp") for name in SCENARIOS), ("rolling-restart", "uvicorn"), ("slow-clients", "uvicorn")],
+    [
+        *((name, "aiohttp") for name in SCENARIOS),
+        ("rolling-restart", "uvicorn"),
+        ("slow-clients", "uvicorn"),
+        ("kill-nine", "threading"),
+    ],
 )
 async def test_scenario(name: str, server: str) -> None:
     result = await run(SCENARIOS[name], seed=1, duration=0, clients=9, nodes=2, server=server, say=print)
