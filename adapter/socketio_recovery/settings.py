@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
+
+
+class Options(TypedDict, total=False):
+    """The options of a manager, as :class:`AsyncRedisStreamsManager` documents them."""
+
+    max_disconnection_duration: float
+    skip_connect_handler: bool
+    can_recover: Callable[[Mapping[str, Any]], bool]
+    max_length: int
+    window_bytes: int
+    max_queue: int
+    max_queue_bytes: int
+    heartbeat_interval: float
+    publish_timeout: float
+    handshake_timeout: float
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def main() -> None:
         return results
 
     def control(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path, status, found = environ["PATH_INFO"], "200 OK", None
+        path, status = environ["PATH_INFO"], "200 OK"
+        found: Any = None
         if path == "/do":
             found = do(json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))))
         elif path == "/look":

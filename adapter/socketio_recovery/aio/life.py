@@ -79,6 +79,6 @@ class Life:
 _of_parents: list[object] = []
 
 
-def keep(life: Life, *more: object) -> None:
+def keep(*what: object) -> None:
     """Keeps what belongs to the process that this one was forked from."""
-    _of_parents.append((life, more))
+    _of_parents.append(what)

@@ -42,14 +42,14 @@ from .membership_log import MembershipLog, not_its_own
 from .node import Node
 from .redis_client import client_for
 from .redis_link import RedisLink
+from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
 from .upstream.engineio_transport import Transports
-from .upstream.admin_ui import Timestamps, is_admin_ui
 
 #: How long :meth:`AsyncRedisStreamsManager.close` tries to remove a key that expires by itself, in seconds.
 FORGET = 1.0
 
 
-class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
+class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[misc]
     """A client manager for :class:`socketio.AsyncServer` that lets clients recover, on any node.
 
     Use it in place of :class:`socketio.AsyncRedisManager`::
@@ -650,12 +650,3 @@ class AsyncRedisStreamsManager(AsyncManager):  # type: ignore[misc]
     @rooms.setter
     def rooms(self, value: object) -> None:
         """The base class sets its own, which is not used here."""
-
-    @property
-    def _timestamps(self) -> Timestamps:
-        """When clients connected, as ``sio.instrument()`` keeps it."""
-        return self._timestamps_of_admin_ui
-
-    @_timestamps.setter
-    def _timestamps(self, value: dict[str, float]) -> None:
-        self._timestamps_of_admin_ui = Timestamps(value)

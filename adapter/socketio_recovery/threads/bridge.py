@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ..aio.life import keep
 from .modes import Lock, Mode, Signal
 
 T = TypeVar("T")
@@ -97,11 +98,15 @@ class Bridge:
     """An event loop in a thread of its own. It starts when it is first used, and after a fork anew.
 
     :param mode: how the server's threads wait.
+    :param begin_anew: is called in a process that was forked from one in which the event loop had begun.
     """
 
-    def __init__(self, mode: Mode, logger: Callable[[], logging.Logger]) -> None:
+    def __init__(
+        self, mode: Mode, logger: Callable[[], logging.Logger], begin_anew: Callable[[], None] = lambda: None
+    ) -> None:
         self.mode = mode
         self._logger = logger
+        self._begin_anew = begin_anew
         self._lock = mode.lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -113,8 +118,12 @@ class Bridge:
         _bridges.add(self)
 
     def forked(self) -> None:
-        """This process was forked from the one in which the event loop runs: here nothing has begun."""
-        self.__init__(self.mode, self._logger)  # type: ignore[misc]
+        """This process was forked from one in which the event loop may run: here nothing has begun."""
+        begun = self._loop is not None
+        keep(vars(self).copy())
+        self.__init__(self.mode, self._logger, self._begin_anew)  # type: ignore[misc]
+        if begun:
+            self._begin_anew()
 
     @property
     def running(self) -> bool:

@@ -5,83 +5,123 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import socketio
 
+from ..aio.life import keep
 from ..aio.manager import AsyncRedisStreamsManager
 from ..aio.node import Node
-from ..connections import Connections, State
-from ..continuity import can_recover
+from ..aio.upstream.admin_ui import KeepsTimestamps
 from ..entries import Room
 from ..metrics import Metrics
 from ..reasons import Outcome
+from ..settings import Options
 from .bridge import Bridge
-from .modes import Gevent, Mode, Threading
+from .modes import Threading, mode_of
 from .upstream.engineio_transport import ThreadTransports
 from .upstream.socketio_server import Facade, ThreadHooks
 
-#: The modes of python-socketio that are supported.
-MODES: dict[str, Callable[[], Mode]] = {"threading": Threading, "gevent": Gevent}
+#: How long :meth:`RedisStreamsManager.close` waits for the thread to end, in seconds.
+ENDS = 5.0
 
 
 class _Core(AsyncRedisStreamsManager):
-    """The asyncio manager behind a synchronous one."""
+    """The asyncio manager behind a synchronous one.
 
-    def __init__(self, bridge: Bridge, *arguments: Any, **options: Any) -> None:
-        self.bridge = bridge
-        self._transports = partial(ThreadTransports, bridge=bridge)
+    :param outer: the synchronous one. ``sio.instrument()`` wraps its methods, to be told of changes of rooms.
+    """
+
+    name = "redisstreams"
+
+    def __init__(self, outer: Any, bridge: Bridge, *arguments: Any, **options: Any) -> None:
+        self._outer = outer
+        self._bridge = bridge
+        self._transports: Any = partial(ThreadTransports, bridge=bridge)
         super().__init__(*arguments, **options)
 
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        self._tell("basic_enter_room", sid, namespace, room, eio_sid)
 
-class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        self._tell("basic_leave_room", sid, namespace, room)
+
+    def _tell(self, name: str, sid: str, *arguments: Any) -> None:
+        observer = vars(self._outer).get(name)
+        if observer is not None and self.node is not None:  # in a thread, in order for each client
+            self.node.tasks.start(("rooms", sid), partial(self._bridge.call, observer, sid, *arguments))
+
+
+class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[misc]
     """A client manager for :class:`socketio.Server` that lets clients recover, on any node.
 
-    Use it in place of :class:`socketio.RedisManager`, with ``async_mode="threading"`` or ``"gevent"``, and with
+    Use it in place of :class:`socketio.RedisManager`, in the modes ``threading`` and ``gevent``, and with
     Flask-SocketIO::
 
         manager = RedisStreamsManager("redis://localhost:6379/0", max_disconnection_duration=120)
         sio = socketio.Server(async_mode="threading", client_manager=manager)
         socketio_ = flask_socketio.SocketIO(app, client_manager=manager)
 
-    It takes the same arguments as :class:`AsyncRedisStreamsManager`, and has the same methods, which are not awaited.
-    Synchronous and asyncio nodes can be in one cluster. One thread with an event loop does the work for all threads of
-    the application. It starts with the first use, and in a process that was forked anew.
+    Or in a process without a server, from any of its threads::
+
+        RedisStreamsManager("redis://localhost:6379/0", write_only=True).emit("news", "text", room="lobby")
+
+    The parameters are those of :class:`AsyncRedisStreamsManager`, and so are the methods, but they are not awaited:
+    each returns, or raises, when that of the asyncio manager would. Handlers run in the threads in which
+    python-socketio runs them. Synchronous and asyncio nodes can be in one cluster.
+
+    One more thread, with an event loop, does the work for all threads of the application. It starts with the first use,
+    and in each process that is forked from this one anew.
+
+    :raises ValueError: for a URL that can't be used, or a number that can't be.
+    :raises TypeError: if ``url`` is not a URL.
+    :raises RuntimeError: if the package that the URL needs is not installed.
     """
 
     name = "redisstreams"
 
     def __init__(
         self,
-        url: Any = "redis://localhost:6379/0",
+        url: str = "redis://localhost:6379/0",
         channel: str = "socketio",
         write_only: bool = False,
         logger: logging.Logger | None = None,
         json: Any = None,
         redis_options: dict[str, Any] | None = None,
         *,
-        can_recover: Callable[[Mapping[str, Any]], bool] = can_recover,
         metrics: Metrics | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
+        if not isinstance(url, str):
+            raise TypeError(f"RedisStreamsManager takes a URL of Redis, not {type(url).__name__}")
         self.logger = logger
         self.write_only = write_only
-        self._bridge = Bridge(Threading(), self._get_logger)
-        options |= {"can_recover": can_recover, "metrics": metrics}
-        self._new_core = lambda: _Core(
-            self._bridge, url, channel, write_only, logger, json, redis_options, **options
-        )
+        self._bridge = Bridge(Threading(), self._get_logger, self._begin_anew)
+        arguments = (url, channel, write_only, logger, json, redis_options)
+        self._new_core: Callable[[], _Core] = lambda: _Core(self, self._bridge, *arguments, metrics=metrics, **options)
         self._core = self._new_core()  # what is wrong with the arguments is an error here, not later
         self._facade: Facade | None = None
         self._hooks: ThreadHooks | None = None
 
+    @property
+    def host_id(self) -> str:
+        """This process's name in the cluster. A process that was forked from this one has another."""
+        return self._core.host_id
+
     # -- starting and stopping ----------------------------------------------------------------------
 
     def set_server(self, server: Any) -> None:
-        """Called by the server that this manager is given to."""
+        """Called by the server that this manager is given to.
+
+        :raises TypeError: if the server is an asyncio one.
+        :raises ValueError: for a mode other than ``threading`` and ``gevent``, and as the asyncio manager does.
+        :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
+        """
+        if not isinstance(server, socketio.Server):
+            raise TypeError("RedisStreamsManager is for synchronous servers: use AsyncRedisStreamsManager in its place")
+        self._bridge.mode = mode_of(server.eio.async_mode)
         super().set_server(server)
-        self._bridge.mode = MODES[server.eio.async_mode]()
         self._facade = Facade(server, self._bridge)
         self._core.set_server(self._facade)
         self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts)
@@ -92,39 +132,70 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         assert self._facade is not None
         return self._core.node, self._facade
 
+    def _begin_anew(self) -> None:
+        """This process was forked from one in which the core had begun: it needs a core of its own."""
+        keep(self._core, self._facade)
+        self._core = self._new_core()
+        if self._facade is not None:
+            self._facade = Facade(self._facade.real, self._bridge, self._facade.original)
+            self._core.set_server(self._facade)
+
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""
-        self._bridge.do(self._core.initialize)
+        self._bridge.do(lambda: self._core.initialize())
 
     def start(self) -> None:
-        """See :meth:`AsyncRedisStreamsManager.start`."""
+        """Starts to follow the log, and waits until this node does: :meth:`AsyncRedisStreamsManager.start`."""
         self._bridge.run(self._core.start)
 
+    def raise_format(self) -> None:
+        """Raises the log in Redis to the newest format: :meth:`AsyncRedisStreamsManager.raise_format`."""
+        self._bridge.run(self._core.raise_format)
+
     def drain(self, over: float = 0, timeout: float = 30) -> None:
-        """See :meth:`AsyncRedisStreamsManager.drain`."""
+        """Sends this node's clients elsewhere before it stops: :meth:`AsyncRedisStreamsManager.drain`."""
         self._bridge.run(self._core.drain, over, timeout)
 
     def close(self) -> None:
-        """See :meth:`AsyncRedisStreamsManager.close`."""
+        """Stores what is still to be stored, closes the connections to Redis, and ends the thread.
+
+        See :meth:`AsyncRedisStreamsManager.close`. A second call does nothing.
+        """
         if self._bridge.running:
             self._bridge.run(self._core.close)
-        self._bridge.stop(5)
+        self._bridge.stop(ENDS)
+
+    def __enter__(self) -> RedisStreamsManager:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     @property
     def healthy(self) -> bool:
-        """See :attr:`AsyncRedisStreamsManager.healthy`."""
-        return self._bridge.do(lambda: self._core.healthy)
+        """Whether this node follows the log now and takes clients: :attr:`AsyncRedisStreamsManager.healthy`.
+
+        Asked before anything else, it starts the node. It raises nothing.
+        """
+        try:
+            return self._bridge.do(lambda: self._core.healthy)
+        except RuntimeError:  # closed, or the thread has died, which is logged
+            return False
 
     # -- recovery -----------------------------------------------------------------------------------
 
     def recovered(self, sid: str, namespace: str | None = None) -> bool:
+        """Whether the client came back to the session it had: :meth:`AsyncRedisStreamsManager.recovered`."""
         return self._core.recovered(sid, namespace)
 
     def recovery_reason(self, sid: str, namespace: str | None = None) -> Outcome | None:
+        """Why the client has a new session: :meth:`AsyncRedisStreamsManager.recovery_reason`."""
         return self._core.recovery_reason(sid, namespace)
 
     @property
     def outcomes(self) -> dict[str, int]:
+        """How often clients connected with which outcome: :attr:`AsyncRedisStreamsManager.outcomes`."""
         return self._core.outcomes
 
     # -- events and rooms ---------------------------------------------------------------------------
@@ -141,22 +212,35 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         volatile: bool = False,
         **kwargs: Any,
     ) -> None:
-        """See :meth:`AsyncRedisStreamsManager.emit`."""
+        """Emits an event to one client, to rooms, or to everybody: :meth:`AsyncRedisStreamsManager.emit`.
+
+        A callback runs in a thread of the application.
+        """
         if callable(callback):
             callback = self._bridge.awaitable(callback)
         self._bridge.run(self._core.emit, event, data, namespace, room, skip_sid, callback, to, volatile, **kwargs)
 
     def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
+        """A client acknowledged an event; the emitter, on whatever node, is told."""
         self._bridge.run(self._core.trigger_callback, sid, id, data)
 
     def enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Adds a client to a room, whatever node it is on: :meth:`AsyncRedisStreamsManager.enter_room`."""
         self._bridge.run(self._core.enter_room, sid, namespace, room, eio_sid)
 
     def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Removes a client from a room, whatever node it is on: :meth:`AsyncRedisStreamsManager.leave_room`."""
         self._bridge.run(self._core.leave_room, sid, namespace, room)
 
     def close_room(self, room: Any, namespace: str | None = None) -> None:
+        """Removes all clients from a room, on all nodes: :meth:`AsyncRedisStreamsManager.close_room`."""
         self._bridge.run(self._core.close_room, room, namespace)
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """Called when a client of this node has entered a room, if somebody has wrapped it."""
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Called when a client of this node has left a room, if somebody has wrapped it."""
 
     # -- what python-socketio asks ------------------------------------------------------------------
 
@@ -181,6 +265,7 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         return self._bridge.do(self._core.pre_disconnect, sid, namespace)
 
     def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
+        """Ends a client's session, whatever node it is on, or between two connections."""
         self._bridge.run(self._core.disconnect, sid, namespace, **kwargs)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
@@ -190,12 +275,15 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
         return self._core.eio_sid_from_sid(sid, namespace)
 
     def get_namespaces(self) -> Iterable[str]:
+        """The namespaces that have clients on this node."""
         return self._core.get_namespaces()
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        """The clients of this node in a room, or in any of a list of rooms: ``(sid, eio_sid)``."""
         yield from self._bridge.do(lambda: list(self._core.get_participants(namespace, room)))
 
     def get_rooms(self, sid: str, namespace: str) -> list[Room]:
+        """The rooms of a client of this node: :meth:`AsyncRedisStreamsManager.get_rooms`."""
         return self._bridge.do(self._core.get_rooms, sid, namespace)
 
     def is_sid_room(self, namespace: str, room: Any) -> bool:
@@ -203,7 +291,15 @@ class RedisStreamsManager(socketio.Manager):  # type: ignore[misc]
 
     @property
     def rooms(self) -> Mapping[str, Mapping[Room, Mapping[str, str]]]:
-        return self._core.rooms
+        """``rooms[namespace][room][sid] = eio_sid`` for this node's clients, as it is now: a copy."""
+        if not hasattr(self, "_core") or self._core.node is None:
+            return {}
+        view = self._core.rooms
+        return self._bridge.do(
+            lambda: {
+                namespace: {room: dict(members) for room, members in rooms.items()} for namespace, rooms in view.items()
+            }
+        )
 
     @rooms.setter
     def rooms(self, value: object) -> None:

@@ -36,7 +36,7 @@ class Lock(Protocol):
 
     def __enter__(self) -> Any: ...
 
-    def __exit__(self, *exc_info: object) -> None: ...
+    def __exit__(self, type: Any, value: Any, traceback: Any, /) -> Any: ...
 
 
 class Mode(Protocol):
@@ -53,6 +53,30 @@ class Mode(Protocol):
 
     def spawn(self, work: Callable[[], None]) -> None:
         """Runs ``work`` as a background task of the server."""
+
+
+#: Why other modes of python-socketio can't be used, and what can.
+_REFUSED = {
+    "eventlet": "eventlet is no longer maintained for this use, and python-socketio advises against it",
+    "gevent_uwsgi": "uWSGI has WebSockets of its own, which this library has not been tried with",
+}
+
+
+def mode_of(async_mode: str) -> Mode:
+    """The mode of a server.
+
+    :param async_mode: python-socketio's name of it.
+    :raises ValueError: for one that is not supported; says why, and what to use.
+    """
+    if async_mode == "threading":
+        return Threading()
+    if async_mode == "gevent":
+        return Gevent()
+    why = _REFUSED.get(async_mode, "this library does not know it")
+    raise ValueError(
+        f"async_mode={async_mode!r} is not supported: {why}. Use async_mode='threading' (with simple-websocket) or "
+        "async_mode='gevent'; for asyncio, use socketio.AsyncServer with AsyncRedisStreamsManager"
+    )
 
 
 class _LockSignal:

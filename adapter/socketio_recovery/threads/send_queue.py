@@ -54,8 +54,8 @@ class Rest:
 class ThreadSendQueue:
     """The queue of an Engine.IO socket of a synchronous server.
 
-    It has the methods of :class:`queue.Queue` that python-engineio uses, and those of :class:`..aio.send_queue.SendQueue`
-    that the core uses.
+    It has the methods of :class:`queue.Queue` that python-engineio uses, and those of ``aio/send_queue.py`` that the
+    core uses.
 
     :param empty: the exception that :meth:`get` raises when nothing came in time.
     :param soon: calls a function on the event loop.

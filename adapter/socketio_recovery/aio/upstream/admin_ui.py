@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from socketio.admin import InstrumentedServer
 from socketio.async_admin import InstrumentedAsyncServer
 
 
@@ -25,10 +26,22 @@ class Timestamps(dict[str, float]):
         self.pop(sid, None)
 
 
+class KeepsTimestamps:
+    """A manager in which ``sio.instrument()`` keeps when clients connected."""
+
+    @property
+    def _timestamps(self) -> Timestamps:
+        return self._timestamps_of_admin_ui
+
+    @_timestamps.setter
+    def _timestamps(self, value: dict[str, float]) -> None:
+        self._timestamps_of_admin_ui = Timestamps(value)
+
+
 def is_admin_ui(server: Any, namespace: str) -> bool:
     """Whether a namespace of a server is the Admin UI's.
 
-    :param server: a :class:`socketio.AsyncServer`, or ``None``.
+    :param server: a Socket.IO server, or ``None``.
     """
     handler = server.handlers.get(namespace, {}).get("connect") if server is not None else None
-    return isinstance(getattr(handler, "__self__", None), InstrumentedAsyncServer)
+    return isinstance(getattr(handler, "__self__", None), (InstrumentedAsyncServer, InstrumentedServer))

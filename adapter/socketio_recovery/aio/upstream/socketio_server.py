@@ -248,7 +248,7 @@ class Hooks:
         packet.attachments.clear()  # and those that come until the transport is closed
         if before <= limit:
             self.logger.warning("a client sends a packet with too many attachments; closing its transport")
-        return before <= limit
+        return bool(before <= limit)
 
     async def handle_eio_disconnect(self, transport: str, reason: str) -> None:
         self.transports.lost(transport)

@@ -147,8 +147,18 @@ def verify(server: Any) -> None:
     lacks += [f"socketio.AsyncServer().{name}" for name in ATTRIBUTES if not hasattr(server, name)]
     eio = getattr(server, "eio", None)
     lacks += [f"engineio.AsyncServer().{name}" for name in ENGINEIO_ATTRIBUTES if not hasattr(eio, name)]
+    refuse(lacks)
+
+
+def refuse(lacks: list[str], *more: str) -> None:
+    """Raises an error if something is lacking.
+
+    :param more: packages whose versions the error names, beside python-socketio and python-engineio.
+    :raises UnsupportedVersion: names what is missing and the versions that work.
+    """
     if lacks:
-        installed = ", ".join(f"{name} {metadata.version(name)}" for name in ("python-socketio", "python-engineio"))
+        packages = ("python-socketio", "python-engineio", *more)
+        installed = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
         raise UnsupportedVersion(
             f"socketio-recovery does not work with {installed}: it relies on {'; '.join(lacks)}. "
             f"Install versions that it is known to work with: {', '.join(supported())}."

@@ -44,9 +44,7 @@ class ThreadTransports:
 
         async def close() -> None:
             socket.queue.put(None)  # ends the WebSocket's writer: the client need not wait for handlers
-            await self.bridge.call(
-                socket.close, wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE
-            )
+            await self.bridge.call(socket.close, wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
             socket.queue.put(None)  # ends a poll that waits
 
         self.tasks.start(("transport", socket.sid), close)
@@ -72,7 +70,7 @@ class ThreadTransports:
     def watch(self, socket: Any) -> None:
         """Notes what was sent before each ping, and when its pong comes; opens the fast path for a WebSocket.
 
-        Called before the client is told of its transport. The functions that it sets are called in the client's threads.
+        Called before the client is told of its transport. What it sets is called in the client's threads.
         """
         send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
 

@@ -15,9 +15,9 @@ from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from ...aio import scope
 from ...aio.node import Node
-from ...aio.upstream.table import HOOKS
 from ...errors import HooksReplaced
 from ..bridge import Bridge
+from .table import HOOKS, verify
 
 _ENGINEIO_EVENTS = {
     "connect": "_handle_eio_connect",
@@ -43,14 +43,16 @@ class EngineIOFacade:
 class Facade:
     """A :class:`socketio.Server` as the core sees it.
 
-    :param server: the server, before hooks are set in it.
+    :param original: the server's own methods, if hooks are set in it already.
+    :raises UnsupportedVersion: if the installed packages lack what this library relies on.
     """
 
-    def __init__(self, server: socketio.Server, bridge: Bridge) -> None:
+    def __init__(self, server: socketio.Server, bridge: Bridge, original: dict[str, Any] | None = None) -> None:
+        verify()
         self.real = server
         self.eio = EngineIOFacade(server.eio)
         #: The server's own methods.
-        self.original = {hook.name: getattr(server, hook.name) for hook in HOOKS}
+        self.original = original or {hook.name: getattr(server, hook.name) for hook in HOOKS}
         for name, method in self.original.items():
             setattr(self, name, bridge.awaitable(method))
 
@@ -94,7 +96,9 @@ class ThreadHooks:
         """
         if self._checked:
             return
-        lost = [name for name, original in self.original.items() if getattr(self.server, name, None) in (None, original)]
+        lost = [
+            name for name, original in self.original.items() if getattr(self.server, name, None) in (None, original)
+        ]
         lost += [
             f"the Engine.IO handler of {event!r}"
             for event, name in _ENGINEIO_EVENTS.items()
