@@ -66,6 +66,8 @@ PROBE = 10.0
 READ_BLOCK = 2.0
 #: How long the reader leaves the reading to a busy writer, in seconds.
 REST = 0.1
+#: How long the reader leaves the reading to a writer that has nothing to write at the moment, in seconds.
+LINGER = 0.002
 
 
 class Follower(Protocol):
@@ -161,6 +163,7 @@ class Log:
         self.ended = False
         self._follower: Follower | None = None
         self._checked = 0  # the number of the connection on which the writer has looked back
+        self._pause = PROBE  # how long the writer last waited for work, in seconds
         #: The formats of a log that it knows.
         self.formats = SUPPORTED
         #: The log's format, if it is none of these. Nothing is read or written then.
@@ -271,7 +274,6 @@ class Log:
                     if not self._queue:
                         await asyncio.sleep(0)
                 while not self._queue and not batch:
-                    self._rests.set()
                     await self._wait_for_work(link)
                 try:
                     await self._prepare(link)
@@ -325,9 +327,19 @@ class Log:
         """
         assert self._wake is not None
         self._wake.clear()
-        timer = asyncio.get_running_loop().call_later(PROBE, self._wake.set)
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        timer = loop.call_later(PROBE, self._wake.set)
+        if self._pause < LINGER:
+            resume = loop.call_later(LINGER, self._rests.set)
+        else:
+            resume = None
+            self._rests.set()
         await self._wake.wait()
         timer.cancel()
+        if resume is not None:
+            resume.cancel()
+        self._pause = loop.time() - since
         if not self._queue and (link.connected or not self.appends):
             with suppress(Exception):  # if there is no answer, the next append opens another connection
                 await link.call("TIME")
