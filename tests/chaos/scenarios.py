@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -432,10 +433,10 @@ async def _node_fault(world: World, node: NodeProcess) -> None:
         if kind == "kill":
             node.kill()
             await world.pause(0.0, 0.5)
-            await node.start()
+            await _start(node)
         elif kind == "restart":
             await asyncio.to_thread(node.terminate)
-            await node.start()
+            await _start(node)
         elif kind == "freeze":
             world.freeze(node)
             await world.pause(0.2, 2.0)
@@ -444,6 +445,19 @@ async def _node_fault(world: World, node: NodeProcess) -> None:
             world.proxies[node.name].silence()
         else:
             await _cut_link(world, world.redis_proxies[node.name], kind.partition(" ")[0])
+
+
+async def _start(node: NodeProcess) -> None:
+    """Starts a node as often as it ends, as a supervisor does. It ends when it does not reach Redis in time."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await node.start()
+        except AssertionError:
+            if node.running or time.monotonic() > end:
+                raise
+        else:
+            return
 
 
 async def _redis_fault(world: World) -> None:

@@ -55,14 +55,18 @@ class NodeProcess:
         return self
 
     async def _up(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
+        if not self.running:
             raise AssertionError(f"node {self.name} ended:\n{self.log()}")
         try:
             await self.look()
         except (aiohttp.ClientError, OSError):
             return False
         return True
+
+    @property
+    def running(self) -> bool:
+        """Whether the process was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def log(self) -> str:
         """Returns everything that the process has logged so far."""

@@ -40,6 +40,7 @@ from .life import Background, Life, keep
 from .log import Append, Log
 from .membership_log import MembershipLog, not_its_own
 from .node import Node
+from .pubsub_watch import PubSubWatch
 from .redis_client import client_for
 from .redis_link import RedisLink
 from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
@@ -197,7 +198,13 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             self.metrics,
             self._get_logger(),
             self._transports,
+            self._pubsub_watch(),
         )
+
+    def _pubsub_watch(self) -> PubSubWatch | None:
+        if not isinstance(self._url, str):  # the connections of the application's own client are not used
+            return None
+        return PubSubWatch(self._client.pubsub, self.channel, self._get_logger())
 
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""

@@ -33,6 +33,7 @@ from .log import ATTEMPTS, READ_BLOCK, Log
 from .look_back import LookBack
 from .membership_log import MembershipLog
 from .orphans import Orphans
+from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
 from .session_data import SessionData
@@ -76,6 +77,7 @@ class Node:
     :param link: makes a dedicated connection to Redis; called with its default timeout in seconds.
     :param codecs: the serialisations that entries may have, that of the server's clients first.
     :param transports: makes what looks after the transports of the Engine.IO server.
+    :param pubsub_watch: looks for processes that were forgotten in the change to this library.
     :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
     """
 
@@ -90,6 +92,7 @@ class Node:
         metrics: Metrics,
         logger: logging.Logger,
         transports: Callable[[Any, Connections, KeyedQueue], Transports] = Transports,
+        pubsub_watch: PubSubWatch | None = None,
     ) -> None:
         self.settings = settings
         self.logger = logger
@@ -195,6 +198,7 @@ class Node:
             settings.skip_connect_handler,
             logger,
         )
+        self.pubsub_watch = pubsub_watch
         self.background = Background(metrics, logger)
         self.hooks.install()
 
@@ -212,7 +216,8 @@ class Node:
                 "watch for orphans": self.orphans.watch,
             }
         )
-
+        if self.pubsub_watch is not None:
+            self.background.start({"watch for publishers": self.pubsub_watch.run})
         self.background.once("look at Redis's memory", self._look_at_memory())
 
     async def _look_at_memory(self) -> None:

@@ -7,7 +7,7 @@ functions in the real server that call those on the event loop, or do at once wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import socketio
@@ -43,21 +43,34 @@ class EngineIOFacade:
 class Facade:
     """A :class:`socketio.Server` as the core sees it.
 
+    What the core sets in it are its hooks. What the core calls of it are the methods of the real server: as they were
+    at first, until hooks are set; then as they are, with all that others have put around them.
+
     :param original: the server's own methods, if hooks are set in it already.
     :raises UnsupportedVersion: if the installed packages lack what this library relies on.
     """
 
+    real: socketio.Server
+    eio: EngineIOFacade
+    #: The real server's own methods.
+    original: dict[str, Any]
+    #: The hooks that the core has set.
+    hooks: dict[str, Callable[..., Coroutine[Any, Any, Any]]]
+    _bridge: Bridge
+
     def __init__(self, server: socketio.Server, bridge: Bridge, original: dict[str, Any] | None = None) -> None:
         verify()
-        self.real = server
-        self.eio = EngineIOFacade(server.eio)
-        #: The server's own methods.
-        self.original = original or {hook.name: getattr(server, hook.name) for hook in HOOKS}
-        for name, method in self.original.items():
-            setattr(self, name, bridge.awaitable(method))
+        original = original or {hook.name: getattr(server, hook.name) for hook in HOOKS}
+        eio = EngineIOFacade(server.eio)
+        vars(self).update(real=server, eio=eio, original=original, hooks={}, _bridge=bridge)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.hooks[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
+        if name not in self.original:
+            return getattr(self.real, name)
+        return self._bridge.awaitable(getattr(self.real, name) if self.hooks else self.original[name])
 
 
 class ThreadHooks:
@@ -85,7 +98,7 @@ class ThreadHooks:
 
     def _on_the_loop(self, name: str) -> Callable[..., Any]:
         def hook(*arguments: Any, **options: Any) -> Any:
-            return self.bridge.run(getattr(self.core()[1], name), *arguments, **options)
+            return self.bridge.run(self.core()[1].hooks[name], *arguments, **options)
 
         return hook
 
@@ -128,7 +141,7 @@ class ThreadHooks:
     def trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
         """Runs an event handler. Those of connecting and leaving are the core's to run."""
         if event in ("connect", "disconnect"):
-            return self.bridge.run(self.core()[1]._trigger_event, event, namespace, *arguments)
+            return self.bridge.run(self.core()[1].hooks["_trigger_event"], event, namespace, *arguments)
         return self.original["_trigger_event"](event, namespace, *arguments)
 
     def send_packet(self, transport: str, packet: Any) -> None:
@@ -140,7 +153,7 @@ class ThreadHooks:
         else:
             waits = kind in (CONNECT, DISCONNECT)
         if waits:
-            self.bridge.run(self.core()[1]._send_packet, transport, packet)
+            self.bridge.run(self.core()[1].hooks["_send_packet"], transport, packet)
         else:
             self.original["_send_packet"](transport, packet)
 
