@@ -120,25 +120,24 @@ class BenchCluster:
         start = self.emitter.answer()["start"]
         return {"deliveries/s": count * len(self.receivers.all) / (end - start)}
 
-    def write(self, count: int, room: str = ROOM, name: str = "bench", in_flight: int = 64) -> None:
+    def write(self, count: int, room: str = ROOM, name: str = "bench") -> None:
         """Emits events, and waits until they are stored."""
         if count:
-            self.emitter.emit(count, room, in_flight, SIZE, name=name)
+            self.emitter.emit(count, room, 64, SIZE, name=name)
             self.emitter.answer()
 
-    def away(self, missed: int, other: int, in_flight: int = 64) -> None:
+    def away(self, missed: int, other: int) -> None:
         """Cuts off all clients and emits events while they are away.
 
         :param missed: how many of the events are for the clients.
         :param other: how many others are emitted between them, which are for nobody.
-        :param in_flight: how many emits to await at the same time.
         """
         for receiver in self.receivers.all:
             receiver.drop()
         self.pause()
-        self.write(missed // 2, in_flight=in_flight)
-        self.write(other, "nobody", OTHER, in_flight)
-        self.write(missed - missed // 2, in_flight=in_flight)
+        self.write(missed // 2)
+        self.write(other, "nobody", OTHER)
+        self.write(missed - missed // 2)
         self.pause()
         self.receivers.reset()
 

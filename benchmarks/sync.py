@@ -16,7 +16,9 @@ from .works import Work
 
 #: How servers serve, and what the report calls that.
 MODES = {"threads": "threading", "gevent": "gevent"}
-#: Threads that emit at the same time, in works where several do.
+#: Threads of a server that emit at the same time: as many as coroutines do in the other works.
+IN_FLIGHT = 64
+#: Threads of a script that emit at the same time.
 THREADS = 8
 
 
@@ -43,7 +45,7 @@ def back(missed: int) -> Callable[[BenchCluster], Measures]:
 
     def run(cluster: BenchCluster) -> Measures:
         peer = cluster.kind.endswith("-redis")
-        cluster.away(0 if peer else missed, 0, THREADS)
+        cluster.away(0 if peer else missed, 0)
         before = [node.usage.cpu for node in cluster.others]
         start = time.monotonic()
         if peer:
@@ -86,10 +88,12 @@ def works_of(bench: Bench) -> list[Work]:
             Work(
                 f"sync-{mode}-fanout-200",
                 f"{title}: fan-out, 200 receivers",
-                *(kinds, joined(200), fan_out(100, THREADS)),
+                *(kinds, joined(200), fan_out(100, IN_FLIGHT)),
             ),
             Work(
-                f"sync-{mode}-fanout-20", f"{title}: fan-out, 20 receivers", *(kinds, joined(20), fan_out(500, THREADS))
+                f"sync-{mode}-fanout-20",
+                f"{title}: fan-out, 20 receivers",
+                *(kinds, joined(20), fan_out(500, IN_FLIGHT)),
             ),
             Work(f"sync-{mode}-one", f"{title}: one receiver, one thread emits", *(kinds, joined(1), fan_out(500, 1))),
             Work(
