@@ -137,7 +137,9 @@ class Connection:
         "closed_rooms",
         "confirmed",
         "ending",
+        "environ",
         "epoch",
+        "extra",
         "flow",
         "held",
         "hold",
@@ -149,6 +151,7 @@ class Connection:
         "pinged",
         "rooms",
         "rooms_then",
+        "seen_off",
         "sending",
         "sent",
         "sid",
@@ -174,6 +177,10 @@ class Connection:
         self.ending: Ending | None = None
         self.outcome: Outcome | None = None
         self.epoch = 0
+        #: What the record keeps as ``extra``, as far as this node knows it.
+        self.extra: str | None = None
+        #: The WSGI environ, once a server needs it: python-socketio forgets it while handlers are still to run.
+        self.environ: dict[str, Any] | None = None
         #: The rooms at the end of the window.
         self.rooms: Rooms = {}
         #: Until it is live: everything up to this number is accounted for; the rooms at that number.
@@ -198,6 +205,8 @@ class Connection:
         self.catching_up: Any = None
         #: Events for it that the window does not hold, dispatched while it was behind.
         self.held: list[Entry] = []
+        #: Whether somebody sees it off.
+        self.seen_off = False
         #: What the batch that is being dispatched has for it.
         self.sending: list[Message] = []
 
@@ -225,6 +234,14 @@ class Connection:
     def recovered(self) -> bool:
         """Whether its session is one that the client had before."""
         return self.outcome is Outcome.RECOVERED
+
+    def see_off(self) -> bool:
+        """Whether the caller is the one who sees it off: has its ``disconnect`` handler run, and ends it.
+
+        The state says so only when python-socketio calls back (``leaves``), and threads may get in between.
+        """
+        first, self.seen_off = not self.seen_off, True
+        return first
 
     def end(self, ending: Ending) -> None:
         """Notes how the connection ends, unless that is known."""

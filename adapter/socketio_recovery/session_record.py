@@ -17,6 +17,8 @@ The record is a hash:
 ``adopted``        its node died, and another node runs its ``disconnect`` handler, or has run it
 ``damaged``        it disagrees with the log, and nobody can claim it any more
 ``data``           the session's data, JSON
+``extra``          what else the server keeps with the session, as a text of its own (Flask's session, for one); often
+                   absent
 ``r:.. g:..``      rooms, see ``redis/lua/_rooms.lua``
 =================  ===================================================================
 """
@@ -78,6 +80,7 @@ class Record(NamedTuple):
     sent: int
     data: dict[str, Any]
     stays: list[Stay]
+    extra: str | None = None
 
 
 class Refused(NamedTuple):
@@ -94,6 +97,7 @@ class Orphan(NamedTuple):
     namespace: str
     data: dict[str, Any]
     rooms: Rooms
+    extra: str | None = None
 
 
 class Heartbeat(NamedTuple):
@@ -125,6 +129,7 @@ def read_claim(reply: Sequence[Any]) -> Record | Refused:
             sent=int(fields[b"sent"]),
             data=_data(fields),
             stays=_stays(fields),
+            extra=_extra(fields),
         )
     except _DAMAGE as error:
         return Refused(Outcome.DAMAGED, f"{type(error).__name__}: {error}")
@@ -141,7 +146,7 @@ def read_orphan(sid: str, reply: Sequence[Any]) -> Orphan | None:
     namespace = fields[b"ns"].decode(errors="replace")
     try:
         rooms = {room: entered for room, entered, left in _stays(fields) if left is None}
-        return Orphan(sid, namespace, _data(fields), rooms)
+        return Orphan(sid, namespace, _data(fields), rooms, _extra(fields))
     except _DAMAGE:
         return Orphan(sid, namespace, {}, {})
 
@@ -162,6 +167,11 @@ def _data(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise TypeError("its data is no dict")
     return data
+
+
+def _extra(fields: Mapping[bytes, bytes]) -> str | None:
+    extra = fields.get(b"extra")
+    return None if extra is None else extra.decode()
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

@@ -47,7 +47,10 @@ async def test_nothing_is_lost_while_connections_to_redis_break(
             else:
                 proxy.open.clear()  # what is sent is swallowed
             emits = asyncio.gather(a.emit("lost", i), a.do(*[("emit", ["e", i * 10 + n]) for n in range(10)]))
-            await asyncio.sleep(0.05)  # some of it is under way
+            if i % 2:
+                await until(lambda: proxy.lose_reply_to is None)
+            else:
+                await asyncio.sleep(0.05)  # some of it is under way
             await proxy.cut()
             proxy.open.set()
             await proxy.cut()

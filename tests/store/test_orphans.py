@@ -61,6 +61,7 @@ async def test_an_orphan_is_adopted_as_it_was(store: RedisChannel) -> None:
     async with running(log.write()):
         pid, _ = await created(sessions, namespace="/chat")
         await sessions.save("s1", "t1", {"user": "Ann"})
+        await sessions.save_extra("s1", "t1", "kept")
         for kind, room in ((ENTER, "red"), (ENTER, 7), (ENTER, "left"), (LEAVE, "left"), (ENTER, "closed")):
             assert await log.append(moves(log, kind, "s1", room, "/chat")) is AppendResult.STORED
         await log.append(closes("closed", "/chat"))
@@ -71,6 +72,7 @@ async def test_an_orphan_is_adopted_as_it_was(store: RedisChannel) -> None:
     assert orphan is not None
     assert orphan[:3] == ("s1", "/chat", {"user": "Ann"})
     assert set(orphan.rooms) == {"red", 7}
+    assert orphan.extra == "kept"
     assert await living.adopt("s1", "t2") == orphan, "asked again with the same token"
     assert await refused(living, pid, namespace="/chat") == "expired"
     with pytest.raises(SessionGone):

@@ -195,6 +195,19 @@ async def test_a_former_owner_writes_nothing(store: RedisChannel) -> None:
     assert {**await store.record("s1"), b"open": before[b"open"]} == before
 
 
+async def test_what_else_the_server_keeps_comes_with_the_record(store: RedisChannel) -> None:
+    sessions = store.sessions()
+    pid, _ = await created(sessions)
+    assert b"extra" not in await store.record("s1"), "a node that has nothing to keep writes as before"
+    await sessions.save_extra("s1", "t1", '{"user":"Zoë"}')
+    record = await claimed(sessions, pid, "t2")
+    assert (record.extra, record.data) == ('{"user":"Zoë"}', {})
+    with pytest.raises(SessionGone):
+        await sessions.save_extra("s1", "t1", "of a former owner")
+    await sessions.detach("s1", "t2", failed=True)
+    assert (await claimed(sessions, pid, "t3")).extra == '{"user":"Zoë"}'
+
+
 async def test_a_detached_session_has_no_owner(store: RedisChannel) -> None:
     sessions = store.sessions()
     await created(sessions)

@@ -38,6 +38,8 @@ class NodeProcess:
         self.program = "tests.support.node_program"
         if self.config.get("server_kind") in ("threading", "gevent"):
             self.program = "tests.support.thread_node_program"
+        if str(self.config.get("server_kind")).startswith("flask-"):
+            self.program = "tests.support.flask_node_program"
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = Path(os.environ.get("TMPDIR", "/tmp")) / f"socketio-recovery-{os.getpid()}-{self.port}.log"
 

@@ -168,7 +168,7 @@ def main() -> None:
                 "answers": answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
-                "tasks": [thread.name for thread in threading.enumerate()],
+                "tasks": [thread.name.partition("(")[2].rstrip(")") for thread in threading.enumerate()],
             }
         elif path == "/readyz":
             status = "200 OK" if manager.healthy else "503 Service Unavailable"

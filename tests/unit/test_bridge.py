@@ -7,10 +7,12 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from socketio_recovery.threads import bridge as bridge_module
 from socketio_recovery.threads.bridge import Bridge
 from socketio_recovery.threads.modes import Threading
 
@@ -155,7 +157,23 @@ def test_a_thread_that_dies_is_noticed(bridge: Bridge, caplog: pytest.LogCapture
     assert "the thread of the client manager ended" in caplog.text
 
 
-def test_an_interrupted_thread_cancels_what_it_waits_for(bridge: Bridge) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_interrupted_thread_cancels_what_it_waits_for(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    tell = bridge_module._tell
+
+    def told(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
+        """The event loop acts upon it before the thread goes on."""
+        tell(loop, function, *arguments)
+        for _ in range(3):
+            turn = threading.Event()
+            loop.call_soon_threadsafe(turn.set)
+            turn.wait(PATIENCE)
+
+    if at_once:
+        monkeypatch.setattr(bridge_module, "_tell", told)
+
     class Timeout(BaseException):
         pass
 

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio_recovery.session_record import Orphan, Pid, encode_data, read_orphan
 
+from .comparing import same
+
 
 def test_a_pid_is_read_back() -> None:
     for sid in ("abc", "a.b.c", "x" * 128, "sid-with_~!"):
@@ -147,15 +149,6 @@ def test_data_that_is_nested_too_deep_is_named() -> None:
         encode_data({"ok": 1, "deep": deep})
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal and of the same types, all the way down."""
-    if type(a) is not type(b) or a != b:
-        return False
-    if isinstance(a, dict):
-        return list(map(type, a)) == list(map(type, b)) and all(same(a[key], b[key]) for key in a)
-    return not isinstance(a, (list, tuple)) or all(map(same, a, b))
-
-
 #: What applications save, and what Python takes for it.
 texts = st.text(st.characters(categories=None) | st.sampled_from("\ud83d\ude00"), max_size=4)
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
@@ -195,6 +188,12 @@ RECORD = [b"ns", b"/chat", b"data", b'{"a":1}', b'r:"red"', b"12", b"g:30:7", b"
 
 def test_an_orphan_is_read() -> None:
     assert read_orphan("s1", RECORD) == Orphan("s1", "/chat", {"a": 1}, {"red": 12})
+
+
+def test_what_else_the_server_keeps_is_read() -> None:
+    orphan = read_orphan("s1", [*RECORD, b"extra", "ä".encode()])
+    assert orphan == Orphan("s1", "/chat", {"a": 1}, {"red": 12}, "ä")
+    assert read_orphan("s1", [*RECORD, b"extra", b"\xff"]) == Orphan("s1", "/chat", {}, {})
 
 
 def test_a_session_that_nobody_adopts_is_none() -> None:

@@ -208,6 +208,7 @@ class Connecting:
         connection.after, connection.sent = start.after, start.seen
         connection.epoch = record.last.epoch
         connection.socket.session[connection.namespace] = record.data
+        connection.extra = record.extra
         self.connections.add(connection)
         return Outcome.RECOVERED
 

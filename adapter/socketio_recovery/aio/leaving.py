@@ -30,6 +30,7 @@ from .scope import Scope
 from .session_endings import SessionEndings
 from .sessions import Sessions
 from .tasks import KeyedQueue
+from .upstream.engineio_transport import is_open
 from .upstream.socketio_server import SocketIOServer
 
 
@@ -83,7 +84,9 @@ class Leaving:
             await self._run_handler(connection, reason)
 
     async def _run_handler(self, connection: Connection, reason: str | None) -> None:
-        """Has python-socketio run the ``disconnect`` handler, and :meth:`leave`."""
+        """Has python-socketio run the ``disconnect`` handler, and :meth:`leave`; unless somebody does already."""
+        if not connection.see_off():
+            return
         with Scope(connection):
             try:
                 await self.server.leave(connection.transport, connection.namespace, reason)
@@ -95,12 +98,25 @@ class Leaving:
         """The application disconnects a client, on whatever node it is, unless ``ignore_queue``."""
         connection = scope.find(self.connections, namespace, sid)
         left_before = connection is None or connection.state in (State.LEAVING, State.GONE)
+        if connection is not None and connection.state is State.CONNECTED and not connection.see_off():
+            if not ignore_queue:  # it is on its way out; that the session ends is news
+                await self.membership.disconnect(sid, namespace)
+            return
         with Scope(connection):
             try:
                 await self.server.disconnect(sid, namespace, ignore_queue)
             finally:
-                if connection is not None and not left_before and connection.state is State.LEAVING:
-                    await self.leave(connection)  # its disconnect handler raised
+                if connection is not None and not left_before:
+                    await self._after(connection)
+
+    async def _after(self, connection: Connection) -> None:
+        """The application has tried to disconnect a connection."""
+        if connection.state is State.LEAVING:  # its disconnect handler raised
+            await self.leave(connection)
+        elif connection.state is State.CONNECTED:  # it stays
+            connection.seen_off = False
+            if not is_open(connection.socket):
+                await self.connection_lost(connection, self.server.TRANSPORT_CLOSE)
 
     def start_disconnect(self, connection: Connection) -> None:
         """The application has disconnected the session, on any node. Nobody can claim it any more."""
@@ -117,6 +133,7 @@ class Leaving:
         """The ``disconnect`` handler of a connection is about to run, or the ``connect`` handler refused it."""
         if scope.connecting() is not connection:
             connection.end(Ending.DISCONNECTED)
+        connection.seen_off = True
         connection.note("leaves")
         self.connections.mute(connection)
         connection.socket.queue.wake()
@@ -164,6 +181,7 @@ class Leaving:
         """Runs the ``disconnect`` handler for a session whose node died, and forgets the session."""
         socket: Any = SimpleNamespace(session={orphan.namespace: orphan.data})
         connection = Connection.of_orphan(orphan.sid, orphan.namespace, socket, token, orphan.rooms)
+        connection.extra = orphan.extra
         try:
             with Scope(connection):
                 await self.server.trigger("disconnect", orphan.namespace, orphan.sid, NODE_LOST)

@@ -601,8 +601,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         return False
 
     def pre_disconnect(self, sid: str, namespace: str) -> str | None:
-        connection = self._find(sid, namespace)
-        if self.node is None or connection is None:
+        if self.node is None:
+            return None
+        connection = scope.meant(self.node.connections, namespace, sid)
+        if connection is None:
             return None
         self.node.leaving.about_to_leave(connection)
         return connection.transport
@@ -610,8 +612,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     async def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
         """Ends a client's session, whatever node it is on, or between two connections."""
         namespace = namespace or "/"
-        connection = self._find(sid, namespace)
         if kwargs.get("ignore_queue"):
+            connection = scope.meant(self.node.connections, namespace, sid) if self.node is not None else None
             if self.node is not None and connection is not None:
                 await self.node.leaving.leave(connection)
         elif self.is_connected(sid, namespace):

@@ -69,6 +69,18 @@ def own(namespace: str, sid: str | None) -> Connection | None:
     return None
 
 
+def meant(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+    """The connection that python-socketio means when it sees one off; ``None`` if that is gone.
+
+    Another connection may have the ``sid`` by then, which stays.
+    """
+    scope = current()
+    connection = scope.connection if scope is not None else None
+    if connection is not None and (connection.namespace, connection.sid) == (namespace, sid):
+        return connection if connection.state is not State.GONE else None
+    return connections.by_sid(namespace, sid)
+
+
 def moves_of_handler() -> list[Move] | None:
     """What the ``connect`` handler that runs in this task has queued."""
     scope = current()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from ..connections import Connection, Flow, Hold
@@ -27,11 +28,24 @@ class SessionData:
         :raises TypeError: for data that would come back changed; the message names the key. Nothing is stored.
         :raises SessionGone: if the session has another owner by now.
         """
-        if connection.hold is not Hold.FORGOTTEN:
-            try:
-                await self.sessions.save(connection.sid, connection.token, data)
-            except SessionGone:
-                if connection.flow is not Flow.MUTED:
-                    raise
-                self.logger.info("session %s has gone on elsewhere; its old data is not stored", connection.sid)
+        await self._store(connection, self.sessions.save(connection.sid, connection.token, data))
         connection.socket.session[connection.namespace] = data
+
+    async def save_extra(self, connection: Connection, extra: str) -> None:
+        """Stores what else the server keeps with the session.
+
+        :raises SessionGone: if the session has another owner by now.
+        """
+        await self._store(connection, self.sessions.save_extra(connection.sid, connection.token, extra))
+        connection.extra = extra
+
+    async def _store(self, connection: Connection, call: Coroutine[Any, Any, None]) -> None:
+        if connection.hold is Hold.FORGOTTEN:
+            call.close()
+            return
+        try:
+            await call
+        except SessionGone:
+            if connection.flow is not Flow.MUTED:
+                raise
+            self.logger.info("session %s has gone on elsewhere; its old data is not stored", connection.sid)

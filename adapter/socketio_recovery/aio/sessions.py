@@ -143,7 +143,17 @@ class Sessions:
         :raises TypeError: if it would come back changed; nothing is stored.
         :raises SessionGone: if ``token`` is not the owner's.
         """
-        if not await self._run(SAVE, [self.keys.session(sid)], token, "data", encode_data(data)):
+        await self._save(sid, token, "data", encode_data(data))
+
+    async def save_extra(self, sid: str, token: str, extra: str) -> None:
+        """Stores what else the server keeps with the session.
+
+        :raises SessionGone: if ``token`` is not the owner's.
+        """
+        await self._save(sid, token, "extra", extra)
+
+    async def _save(self, sid: str, token: str, field: str, value: str) -> None:
+        if not await self._run(SAVE, [self.keys.session(sid)], token, field, value):
             raise SessionGone(sid)
 
     async def damaged(self, sid: str, token: str) -> None:

@@ -44,14 +44,19 @@ class _Job:
         self.done = done
         self.context = contextvars.copy_context()
 
-    def run(self) -> None:
-        """Runs it, in the thread that calls this."""
+    def run(self, interrupted: Callable[[], None] | None = None) -> None:
+        """Runs it, in the thread that calls this.
+
+        :param interrupted: is called first if the thread is told to end.
+        """
         loop = self.done.get_loop()
         try:
             result = self.context.run(self.work)
         except Exception as error:
             outcome: tuple[Any, BaseException | None] = (None, error)
         except BaseException as error:  # gevent.Timeout, SystemExit: the thread's own
+            if interrupted is not None:
+                interrupted()
             _tell(loop, self._end, None, RuntimeError(f"a handler ended by {error!r}"))
             raise
         else:
@@ -113,6 +118,8 @@ class _Call:
 
     def abandon(self) -> None:
         """Nobody waits for it any more."""
+        if self.over:
+            return
         self.over = True
         self.bridge._waiting.discard(self)
         if self.task is not None:
@@ -227,7 +234,8 @@ class Bridge:
                     break
                 job, call.job = call.job, None
                 if job is not None:
-                    job.run()
+                    # What waits for the job is cancelled then, before it can go on with an error.
+                    job.run(lambda: _tell(loop, call.abandon))
         except BaseException:
             _tell(loop, call.abandon)
             raise

@@ -19,8 +19,9 @@ from ..metrics import Metrics
 from ..reasons import Outcome
 from ..settings import Options
 from .bridge import Bridge
-from .modes import Threading, mode_of
+from .modes import mode_of, mode_of_process
 from .upstream.engineio_transport import ThreadTransports
+from .upstream.flask_socketio import FlaskSessions
 from .upstream.socketio_server import Facade, ThreadHooks
 
 #: How long :meth:`RedisStreamsManager.close` waits for the thread to end, in seconds.
@@ -112,7 +113,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             raise TypeError(f"RedisStreamsManager takes a URL of Redis, not {type(url).__name__}")
         self.logger = logger
         self.write_only = write_only
-        self._bridge = Bridge(Threading(), self._get_logger, self._begin_anew)
+        self._bridge = Bridge(mode_of_process(), self._get_logger, self._begin_anew)
         arguments = (url, channel, write_only, logger, json, redis_options)
         self._new_core: Callable[[], _Core] = lambda: _Core(self, self._bridge, *arguments, metrics=metrics, **options)
         self._core = self._new_core()  # what is wrong with the arguments is an error here, not later
@@ -137,6 +138,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             raise TypeError("RedisStreamsManager is for synchronous servers: use AsyncRedisStreamsManager in its place")
         self._bridge.mode = mode_of(server.eio.async_mode)
         super().set_server(server)
+        FlaskSessions(server, self._bridge, lambda: self._parts()[0], self._get_logger).install()
         self._facade = Facade(server, self._bridge)
         self._core.set_server(self._facade)
         self._hooks = ThreadHooks(server, self._facade.original, self._bridge, self._parts)

@@ -7,6 +7,7 @@ the server does. Under gevent that is a greenlet, and others go on meanwhile.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -68,7 +69,7 @@ def mode_of(async_mode: str) -> Mode:
     :raises ValueError: for one that is not supported; says why, and what to use.
     """
     if async_mode == "threading":
-        return Threading()
+        return mode_of_process()
     if async_mode == "gevent":
         return Gevent()
     why = _REFUSED.get(async_mode, "this library does not know it")
@@ -76,6 +77,12 @@ def mode_of(async_mode: str) -> Mode:
         f"async_mode={async_mode!r} is not supported: {why}. Use async_mode='threading' (with simple-websocket) or "
         "async_mode='gevent'; for asyncio, use socketio.AsyncServer with AsyncRedisStreamsManager"
     )
+
+
+def mode_of_process() -> Mode:
+    """The mode of threads as this process has them: greenlets, if gevent has patched the standard library."""
+    monkey = sys.modules.get("gevent.monkey")
+    return Gevent() if monkey is not None and monkey.is_module_patched("threading") else Threading()
 
 
 class _LockSignal:

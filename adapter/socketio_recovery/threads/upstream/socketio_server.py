@@ -138,6 +138,14 @@ class ThreadHooks:
         if hooks.exceeds(transport, data):
             self.bridge.soon(hooks.transports.close_transport, transport)
 
+    def handle_eio_disconnect(self, transport: str, reason: str) -> None:
+        """A transport is lost. In a process whose core has ended, other nodes deal with that."""
+        try:
+            self.bridge.run(self.core()[1].hooks["_handle_eio_disconnect"], transport, reason)
+        except RuntimeError:
+            if self.bridge.error is None:
+                raise
+
     def trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
         """Runs an event handler. Those of connecting and leaving are the core's to run."""
         if event in ("connect", "disconnect"):
