@@ -324,16 +324,19 @@ class Log:
         """Waits until something is queued. Looks now and then whether the connection still leads to Redis.
 
         Where it did not, it looks whether there is one that does: nobody may append before the node is healthy again.
+
+        If the last wait was short, this one will be: a thread emits one event after the other. The reader then goes on
+        resting for a moment, since it would be woken for each entry beside the writer.
         """
         assert self._wake is not None
         self._wake.clear()
         loop = asyncio.get_running_loop()
         since = loop.time()
         timer = loop.call_later(PROBE, self._wake.set)
-        if self._pause < LINGER:
+        resume: asyncio.TimerHandle | None = None
+        if self._pause < LINGER and self.partition is not None:
             resume = loop.call_later(LINGER, self._rests.set)
         else:
-            resume = None
             self._rests.set()
         await self._wake.wait()
         timer.cancel()
