@@ -1,6 +1,7 @@
 """Synchronous servers and scripts, beside python-socketio's ``RedisManager`` in the same mode.
 
-``RedisManager`` can't recover clients. In the works about recovery it only accepts new connections.
+``RedisManager`` can't recover clients. In the work about recovery it only accepts new connections. What a script emits
+goes to one node of the same kind, which has no clients.
 """
 
 from __future__ import annotations
@@ -179,8 +180,6 @@ def scripts(bench: Bench) -> dict[str, Any]:
                 script.stop()
                 listener.stop()
                 bench.redis.flushall()
-        rates = {
-            n: {k: m.get("emits/s", [0])[-1] for k, m in found.items()} for n, found in result.items() if n != "first"
-        }
-        bench.say(f"  round {number + 1}: {rates}")
+        rates = [f"{kind} {result['one'][kind]['emits/s'][-1]:,.4g}" for kind in ("recovery", "redis")]
+        bench.say(f"  round {number + 1}: {', '.join(rates)}")
     return {f"{SCRIPT}-{name}": {"title": title, "result": result[name]} for name, title in titles.items()}
