@@ -7,7 +7,7 @@ PORT ?= 8080
 WORKERS ?= 3
 COVERAGE ?= 90
 
-.PHONY: help chat test unit simulation chaos compose-test pictures numbers bench chromium proxies style format types coverage flaky versions build clean
+.PHONY: help chat test unit simulation chaos servers compose-test pictures numbers bench chromium proxies style format types coverage flaky versions build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ simulation: .venv/ready  ## many more random programs in the simulation; PROGRAM
 
 chaos: .venv/ready tests/node_modules/ready  ## break a real cluster on purpose, check every event; ARGS="--help"
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+servers: .venv/ready tests/node_modules/ready  ## all of tests/cluster with other servers; SERVERS=hypercorn,tornado,threading,gevent
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/cluster --servers=$(or $(SERVERS),hypercorn,tornado,threading,gevent)
 
 compose-test: .venv/ready tests/node_modules/ready  ## docker compose, for real: build, up, talk, kill, recover, down
 	$(BIN)/python -m pytest tests/compose

@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from .processes import HERE, TITLES, Kind
 
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "performance.md"
+#: What uvicorn uses if it is installed.
+UVICORN_USES = ("uvloop", "httptools", "websockets", "wsproto")
 
 
 def main() -> None:
@@ -142,9 +145,11 @@ def machine(bench: Bench) -> str:
     server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("python-socketio", "python-engineio", "aiohttp"))
     redis_py = f"redis-py {version('redis')} with hiredis"
+    below = ", ".join(f"{name} {version(name)}" for name in UVICORN_USES if find_spec(name))
+    uvicorn = f"uvicorn {version('uvicorn')} with {below}"
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, "
-        f"{server}, {packages}, {redis_py}; {bench.rounds} rounds; {time.strftime('%Y-%m-%d')}"
+        f"{server}, {packages}, {uvicorn}, {redis_py}; {bench.rounds} rounds; {time.strftime('%Y-%m-%d')}"
     )
 
 

@@ -2,9 +2,13 @@
 
 python -m benchmarks.contestant '{"kind": "recovery", "redis": ..., "port": ..., ...}'
 
-``kind`` is ``recovery`` (this library), ``writer`` (this library's manager without a server, which only emits),
-``redis`` (python-socketio's ``AsyncRedisManager``) or ``bare`` (aiohttp WebSockets and nothing else).
-``contestant.mjs`` does the same with Node's Socket.IO.
+``kind`` is ``recovery`` (this library), ``redis`` (python-socketio's ``AsyncRedisManager``), ``uvicorn`` or
+``redis-uvicorn`` (the same two on uvicorn instead of aiohttp), ``writer`` (this library's manager without a server,
+which only emits) or ``bare`` (aiohttp WebSockets and nothing else). ``contestant.mjs`` does the same with Node's
+Socket.IO.
+
+uvicorn runs with what ``uvicorn[standard]`` installs for it. ``"uvicorn": {...}`` has further options of
+:class:`uvicorn.Config`, such as ``ws``.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import socketio
+import uvicorn
 from aiohttp import WSMsgType, web
 from socketio_recovery import AsyncRedisStreamsManager
 
@@ -32,21 +38,24 @@ class Contestant(Protocol):
 class SocketIO:
     """A Socket.IO server with this library or with ``AsyncRedisManager``. The application is the same."""
 
-    def __init__(self, config: dict[str, Any], app: web.Application) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         options = config.get("manager", {})
         self.manager: Any
-        if config["kind"] == "recovery":
+        if config["kind"] in ("recovery", "uvicorn"):
             self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], **options)
         else:
             self.manager = socketio.AsyncRedisManager(config["redis"], channel=config["channel"])
+        self.asgi = "uvicorn" in config["kind"]
         self.sio = socketio.AsyncServer(
-            async_mode="aiohttp", client_manager=self.manager, cors_allowed_origins="*", **config.get("server", {})
+            async_mode="asgi" if self.asgi else "aiohttp",
+            client_manager=self.manager,
+            cors_allowed_origins="*",
+            **config.get("server", {}),
         )
-        self.sio.attach(app)
 
         @self.sio.event  # type: ignore[untyped-decorator]
         async def connect(sid: str, environ: dict[str, Any], auth: Any = None) -> None:
-            if config["kind"] == "recovery" and self.manager.recovered(sid):
+            if isinstance(self.manager, AsyncRedisStreamsManager) and self.manager.recovered(sid):
                 return
             for room in (auth or {}).get("rooms", ()):
                 await self.sio.enter_room(sid, room)
@@ -139,8 +148,20 @@ async def emit(
     return {"start": start, "end": time.monotonic()}
 
 
-async def main() -> None:
-    config = json.loads(sys.argv[1])
+async def serve_uvicorn(app: Any, config: dict[str, Any]) -> None:
+    """Starts uvicorn in this event loop, and returns when it listens."""
+    options: dict[str, Any] = {"host": "127.0.0.1", "port": config["port"], "backlog": 4096}
+    # The receivers answer the pings of Engine.IO, and not those that uvicorn sends besides.
+    options |= {"lifespan": "off", "log_level": "warning", "ws_ping_interval": None}
+    server = uvicorn.Server(uvicorn.Config(app, **options, **config.get("uvicorn", {})))
+    serving = asyncio.create_task(server.serve())
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if serving.done():
+        raise RuntimeError(f"uvicorn ended: {serving.exception()!r}")
+
+
+async def main(config: dict[str, Any]) -> None:
     app = web.Application()
     contestant: Bare | Writer | SocketIO
     if config["kind"] == "bare":
@@ -148,10 +169,15 @@ async def main() -> None:
     elif config["kind"] == "writer":
         contestant = Writer(config)
     else:
-        contestant = SocketIO(config, app)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", config["port"], backlog=4096).start()
+        contestant = SocketIO(config)
+        if not contestant.asgi:
+            contestant.sio.attach(app)
+    if isinstance(contestant, SocketIO) and contestant.asgi:
+        await serve_uvicorn(socketio.ASGIApp(contestant.sio), config)
+    else:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", config["port"], backlog=4096).start()
     await contestant.prepare()
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
@@ -172,5 +198,14 @@ async def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
+def loop_factory(config: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop that uvicorn would choose for itself; asyncio's own for the other contestants."""
+    if "uvicorn" not in config["kind"]:
+        return None
+    return uvicorn.Config(None, **config.get("uvicorn", {})).get_loop_factory()  # type: ignore[arg-type]
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    config = json.loads(sys.argv[1])
+    with asyncio.Runner(loop_factory=loop_factory(config)) as runner:
+        runner.run(main(config))

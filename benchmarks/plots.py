@@ -9,7 +9,14 @@ from typing import Any
 from .processes import TITLES, Kind
 
 #: The colours of the contestants, and of the lines of a curve.
-COLOURS: dict[str, str] = {"recovery": "#2a78d6", "redis": "#b0483a", "node": "#4d8a3d", "bare": "#8a8a8a"}
+COLOURS: dict[Kind, str] = {
+    "recovery": "#2a78d6",
+    "uvicorn": "#6ba3e5",
+    "redis": "#b0483a",
+    "redis-uvicorn": "#cc7d72",
+    "node": "#4d8a3d",
+    "bare": "#8a8a8a",
+}
 LINES = ("#2a78d6", "#b0483a", "#4d8a3d")
 
 

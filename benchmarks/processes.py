@@ -16,13 +16,16 @@ from local.processes import die_with_parent
 
 #: Contestants without asyncio: see :mod:`benchmarks.thread_contestant`.
 SyncKind = Literal["threads", "threads-redis", "gevent", "gevent-redis", "script", "script-redis"]
-#: The contestants: this library, python-socketio's ``AsyncRedisManager``, Node.js with its adapter, and a bare server.
-Kind = Literal["recovery", "redis", "node", "bare"] | SyncKind
+#: The contestants: this library and python-socketio's ``AsyncRedisManager``, both on aiohttp and on uvicorn; Node.js
+#: with its adapter; and a bare server.
+Kind = Literal["recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare"] | SyncKind
 
 #: What the report calls the contestants.
 TITLES: dict[Kind, str] = {
     "recovery": "this library",
+    "uvicorn": "this library on uvicorn",
     "redis": "AsyncRedisManager",
+    "redis-uvicorn": "AsyncRedisManager on uvicorn",
     "node": "Node's adapter",
     "bare": "bare aiohttp",
 }

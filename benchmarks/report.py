@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .look_back import ratios as looked_back
-from .processes import TITLES
+from .processes import TITLES, Kind
 
 
 def number(value: float) -> str:
@@ -37,28 +37,38 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+#: The lines of the comparison: this library's contestant, what the line says of it, and whom it is compared with.
+COMPARED: dict[Kind, tuple[str, tuple[Kind, ...]]] = {
+    "recovery": ("", ("redis", "node", "bare")),
+    "uvicorn": (", on uvicorn", ("redis-uvicorn", "node", "bare")),
+}
+
+
 def comparison(results: dict[str, Any]) -> str:
     """The table of works: medians, and this library's ratios to the other contestants with their spread."""
     rows = []
     for work in results["works"].values():
-        ours = work["result"]["recovery"]
-        for measure in ours:
-            row = [f"{work['title']}: {measure}", spread(ours[measure])]
-            for kind in ("redis", "node", "bare"):
-                theirs = work["result"].get(kind, {}).get(measure)
-                if not theirs:
-                    row.append("")
-                    continue
-                found = ratios(ours[measure], theirs)
-                text = number(statistics.median(theirs))
-                if found:
-                    text += f"; **{statistics.median(found):.2f}**"
-                if len(found) > 1:
-                    text += f" ({min(found):.2f} to {max(found):.2f})"
-                row.append(text)
-            rows.append(row)
-    others = [f"{TITLES[kind]}; this ÷ that" for kind in ("redis", "node", "bare")]
-    return table(["work", "this library", *others], rows)
+        for kind, (where, others) in COMPARED.items():
+            ours = work["result"].get(kind, {})
+            for measure in ours:
+                row = [f"{work['title']}{where}: {measure}", spread(ours[measure])]
+                row += [_compared(ours[measure], work["result"].get(other, {}).get(measure)) for other in others]
+                rows.append(row)
+    columns = [f"{TITLES[kind]}; this ÷ that" for kind in COMPARED["recovery"][1]]
+    return table(["work", "this library", *columns], rows)
+
+
+def _compared(ours: Sequence[float], theirs: Sequence[float] | None) -> str:
+    """Formats what another contestant reached, with the ratio to it; nothing if it did not run."""
+    if not theirs:
+        return ""
+    found = ratios(ours, theirs)
+    text = number(statistics.median(theirs))
+    if found:
+        text += f"; **{statistics.median(found):.2f}**"
+    if len(found) > 1:
+        text += f" ({min(found):.2f} to {max(found):.2f})"
+    return text
 
 
 def costs(results: dict[str, Any]) -> str:

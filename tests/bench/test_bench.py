@@ -30,7 +30,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_small_load(tmp_path: Path) -> None:
-    against = ["redis", "bare", *(["node"] if (HERE / "node_modules").exists() else [])]
+    against = ["uvicorn", "redis", "redis-uvicorn", "bare", *(["node"] if (HERE / "node_modules").exists() else [])]
     only = [part for name in WORKS for part in ("--only", name)]
     done = run("--rounds", "1", "--scale", "0.01", *only, "--out", str(tmp_path), "--against", *against)
     assert done.returncode == 0, done.stderr
@@ -42,6 +42,7 @@ def test_a_small_load(tmp_path: Path) -> None:
             assert all(value >= 0 for values in measures.values() for value in values)
     assert set(results["works"]["fanout-20"]["result"]) == {"recovery", *against}
     assert "fan-out, 20 receivers" in done.stdout
+    assert "fan-out, 20 receivers, on uvicorn" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,16 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert report.ratios([100, 90], [10, 30]) == [10, 3]
     table = report.comparison(results())
     assert "| fan-out: deliveries/s | 95 (90 to 100) | 20; **6.50** (3.00 to 10.00) |" in table
+
+
+def test_on_uvicorn_it_is_compared_with_the_other_on_uvicorn() -> None:
+    found = results()
+    work = found["works"]["fan-out"]["result"]
+    assert "on uvicorn" not in report.comparison(found)
+    work |= {"uvicorn": {"deliveries/s": [80.0, 60.0]}, "node": {"deliveries/s": [40.0, 60.0]}}
+    work["redis-uvicorn"] = {"deliveries/s": [20.0, 20.0]}
+    line = "| 70 (60 to 80) | 20; **3.50** (3.00 to 4.00) | 50; **1.50** (1.00 to 2.00) |"
+    assert f"| fan-out, on uvicorn: deliveries/s {line}" in report.comparison(found)
 
 
 def test_the_page_gets_its_measured_parts() -> None:

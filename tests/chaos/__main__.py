@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.node_servers import SERVERS
 from tests.support.paths import ROOT
 
 from . import report
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--clients", type=_number(int, 1), default=30, help="clients, beside two witnesses (default: 30)"
     )
     parser.add_argument("--nodes", type=_number(int, 1), default=3, help="nodes, beside the witnesses' (default: 3)")
+    parser.add_argument("--server", choices=SERVERS, default="aiohttp", help="what serves nodes (default: aiohttp)")
     parser.add_argument(
         "--report", type=Path, default=Path("chaos-report"), metavar="DIR", help="default: chaos-report"
     )
@@ -88,6 +90,7 @@ async def _run(options: argparse.Namespace) -> int:
                 duration=options.duration,
                 clients=options.clients,
                 nodes=options.nodes,
+                server=options.server,
                 say=lambda line: print("  " + line, flush=True),
             )
         except AssertionError as error:

@@ -149,7 +149,7 @@ class Emitters:
     ) -> list[dict[str, Any]] | None:
         """Calls a method of a node's server; ``None`` if the node does not answer."""
         try:
-            async with self._http.post(node.url + "/do", json={"calls": [[method, args, kwargs]]}) as response:
+            async with self._http.post(node.control + "/do", json={"calls": [[method, args, kwargs]]}) as response:
                 results: list[dict[str, Any]] = await response.json()
                 return results
         except aiohttp.ClientConnectorError:
@@ -160,7 +160,7 @@ class Emitters:
     async def post(self, node: NodeProcess, path: str) -> None:
         """Sends a command to a node. It is no error if the node can't be reached."""
         with suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with self._http.post(node.url + path):
+            async with self._http.post(node.control + path):
                 pass
 
     async def held(self, sids: set[str]) -> set[str]:
@@ -168,7 +168,7 @@ class Emitters:
         held = set()
         for node in self.world.all_nodes:
             calls = [["is_connected", [sid, "/"], {}] for sid in sorted(sids)]
-            async with self._http.post(node.url + "/do", json={"on": "manager", "calls": calls}) as response:
+            async with self._http.post(node.control + "/do", json={"on": "manager", "calls": calls}) as response:
                 results = await response.json()
             held |= {sid for sid, found in zip(sorted(sids), results, strict=True) if found["result"]}
         return held

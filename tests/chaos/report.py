@@ -38,7 +38,7 @@ def command(result: Result) -> str:
     """
     return (
         f"python -m tests.chaos --scenario {result.scenario.name} --seed {result.seed} "
-        f"--duration {result.duration:g} --clients {result.clients} --nodes {result.nodes}"
+        f"--duration {result.duration:g} --clients {result.clients} --nodes {result.nodes} --server {result.server}"
     )
 
 
@@ -107,7 +107,7 @@ def write(folder: Path, results: Sequence[Result]) -> Path:
         text += [
             f"## {name}\n",
             f"{result.scenario.text} {result.duration:g} s of faults, {result.nodes} nodes and one without faults, "
-            f"{result.clients} clients and two witnesses. {summary(result)}.\n",
+            f"{result.clients} clients and two witnesses, on {result.server}. {summary(result)}.\n",
             f"![deliveries over time]({name}.svg)\n",
             f"`{command(result)}`\n",
         ]

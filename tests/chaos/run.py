@@ -28,6 +28,7 @@ class Result:
     duration: float
     clients: int
     nodes: int
+    server: str
     verdict: Verdict
     history: RunHistory
     marks: list[FaultMark]
@@ -44,6 +45,7 @@ async def run(
     duration: float,
     clients: int,
     nodes: int,
+    server: str = "aiohttp",
     rate: float = 15.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
@@ -52,11 +54,12 @@ async def run(
     :param duration: for how many seconds there are faults; there is at least one round of them.
     :param clients: how many clients there are, besides the two witnesses.
     :param nodes: how many nodes there are, besides the one without faults.
+    :param server: what serves the nodes: one of :data:`tests.support.node_servers.SERVERS`.
     :param rate: events per second of each emitter, roughly.
     :param say: is called with lines of progress.
     :raises AssertionError: if the cluster did not become healthy again.
     """
-    world = World(scenario.setup, seed, duration, clients, nodes)
+    world = World(scenario.setup, seed, duration, clients, nodes, server)
     start = time.time()
     async with world:
         try:
@@ -87,7 +90,7 @@ async def run(
     verdict = check(history)
     took = time.time() - start
     return Result(
-        *(scenario, seed, duration, clients, nodes, verdict, history, world.marks, world.began, took),
+        *(scenario, seed, duration, clients, nodes, server, verdict, history, world.marks, world.began, took),
         emitters.fates,
         logs,
     )

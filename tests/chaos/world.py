@@ -78,10 +78,14 @@ class World:
     :param duration: for how many seconds faults go on; there is at least one round of them.
     :param clients: how many clients there are, besides the witnesses.
     :param nodes: how many nodes there are, besides the one without faults that the witnesses are on.
+    :param server: what serves the nodes.
     """
 
-    def __init__(self, setup: Setup, seed: int, duration: float, clients: int, nodes: int) -> None:
+    def __init__(
+        self, setup: Setup, seed: int, duration: float, clients: int, nodes: int, server: str = "aiohttp"
+    ) -> None:
         self.setup = setup
+        self.server = server
         self.seed = seed
         self.duration = duration
         self.count = clients
@@ -114,7 +118,11 @@ class World:
 
     async def _start(self) -> None:
         self.record.start()
-        server = {**SERVER, **self.setup.server}
+        config: dict[str, Any] = {
+            "manager": self._manager(),
+            "server": {**SERVER, **self.setup.server},
+            "server_kind": self.server,
+        }
         clocks = dict(zip(self.names, self.setup.clocks, strict=False))
         for name in self.names:
             url = self.redis.url
@@ -123,8 +131,8 @@ class World:
                 proxy.bandwidth = self.setup.redis_bandwidth
                 url = proxy.url
             clock = {"clock": clocks[name]} if name in clocks else {}
-            self.nodes.append(NodeProcess(name, url, manager=self._manager(), server=server, **clock))
-        self.steady = NodeProcess("steady", self.redis.url, manager=self._manager(), server=server)
+            self.nodes.append(NodeProcess(name, url, **config, **clock))
+        self.steady = NodeProcess("steady", self.redis.url, **config)
         await asyncio.gather(*[node.start() for node in self.all_nodes], self.clients.start())
         for node in self.nodes:
             if self.setup.proxied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -23,9 +24,12 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.mark.parametrize("tail", [0, 5])
-async def test_a_client_that_saw_the_lost_tail_starts_fresh(server: RedisServer, clients: JsClients, tail: int) -> None:
+async def test_a_client_that_saw_the_lost_tail_starts_fresh(
+    server: RedisServer, clients: JsClients, server_kind: str, tail: int
+) -> None:
     """The log has grown past its offset again, with other events. One that saw no more than is left recovers."""
-    a, b = (NodeProcess(name, server.url, manager={"channel": "test"}) for name in "ab")
+    options: dict[str, Any] = {"manager": {"channel": "test"}, "server_kind": server_kind}
+    a, b = (NodeProcess(name, server.url, **options) for name in "ab")
     try:
         await a.start()
         client = await clients.open(a, options=WEBSOCKET)

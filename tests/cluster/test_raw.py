@@ -6,6 +6,7 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import pytest
 import redis.asyncio
 
@@ -111,6 +112,36 @@ async def test_two_that_show_the_same_pid(start_node: StartNode) -> None:
             assert await one.read() in ("<CLOSE>", "<CLOSED>", "<CLOSING>")
             await a.emit("e", 1, to=first["sid"])
             assert payload(await two.read(), "42")[:2] == ["e", 1]
+
+
+async def test_a_post_to_a_transport_that_was_closed(start_node: StartNode) -> None:
+    """It is refused as one to a transport that is not known. The client, which has gone on, is not even told."""
+    a = await start_node()
+    url = a.url + "/socket.io/?EIO=4&transport=polling"
+    async with aiohttp.ClientSession(headers={"User-Agent": "Mozilla/5.0 (raw)"}) as http:
+        async with http.get(url) as response:
+            url += "&sid=" + payload(await response.text(), "0")["sid"]
+        async with http.post(url, data="40") as response:
+            assert response.status == 200
+        async with http.get(url) as response:
+            mine = payload((await response.text()).partition("\x1e")[0], "40")
+        async with raw(a) as other:
+            await other.send("40" + json.dumps({"pid": mine["pid"]}))
+            assert payload(await other.read(), "40") == mine
+
+            async def status() -> int:
+                async with http.post(url, data="3") as response:
+                    return response.status
+
+            found: list[int] = []
+
+            async def closed() -> bool:
+                found.append(await status())
+                return found[-1] != 200
+
+            await until(closed)
+            assert found[-1] == 400
+    assert "Traceback" not in a.log()
 
 
 @pytest.mark.parametrize(

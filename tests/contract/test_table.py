@@ -20,10 +20,13 @@ import socketio
 from fakeredis import FakeAsyncRedis
 from socketio_recovery import AsyncRedisStreamsManager
 from socketio_recovery.aio.upstream.table import (
+    ASGI_ATTRIBUTES,
+    ASGI_PROTOCOLS,
     ATTRIBUTES,
     ENGINEIO_ATTRIBUTES,
     HOOKS,
     RELIED_ON,
+    AsgiProtocol,
     Target,
     missing,
     verify,
@@ -44,6 +47,11 @@ def line(target: Target) -> str:
     return f"{target.owner.__module__.split('.')[0]}.{target.owner.__qualname__}.{target.name}"
 
 
+def attributes(known: AsgiProtocol) -> tuple[str, ...]:
+    """What is used of one of uvicorn's implementations."""
+    return (known.send, known.state, known.busy, known.extensions, *ASGI_ATTRIBUTES)
+
+
 # -- the table ------------------------------------------------------------------------------------------
 
 
@@ -54,6 +62,7 @@ def test_each_line_of_the_table_has_a_contract_test_and_each_test_a_line() -> No
     lines = {line(target) for target in TARGETS}
     lines |= {f"socketio.AsyncServer().{name}" for name in ATTRIBUTES}
     lines |= {f"engineio.AsyncServer().{name}" for name in ENGINEIO_ATTRIBUTES}
+    lines |= {f"uvicorn.{known.name}.{attribute}" for known in ASGI_PROTOCOLS for attribute in attributes(known)}
     assert lines - COVERED == set()
     assert COVERED - lines == set()
 
@@ -80,6 +89,12 @@ def test_a_hook_is_called_with_no_other_parameters(target: Target) -> None:
 @pytest.mark.parametrize("name", [target.name for target in TARGETS] + [*ATTRIBUTES, *ENGINEIO_ATTRIBUTES])
 def test_the_page_about_it_names_each_line(name: str) -> None:
     assert re.search(rf"\b{name}\b", (ROOT / "docs" / "upstream.md").read_text())
+
+
+@pytest.mark.parametrize("known", ASGI_PROTOCOLS, ids=lambda known: known.name)
+def test_the_page_about_it_names_what_is_used_of_uvicorn(known: AsgiProtocol) -> None:
+    page = (ROOT / "docs" / "upstream.md").read_text()
+    assert [name for name in (known.name, *attributes(known)) if f"`{name}`" not in page] == []
 
 
 # -- verify ---------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""WebSocket clients of uvicorn's and gunicorn's workers, which share a port, recover from those killed and stopped."""
+"""Clients of uvicorn's and gunicorn's workers, which share a port, recover from those killed and stopped.
+
+They use WebSocket only: with HTTP long-polling, each request would come to another worker.
+"""
 
 from __future__ import annotations
 
@@ -16,38 +19,34 @@ from tests.support.emitter import Emitter
 from tests.support.js_clients import WEBSOCKET, JsClients, settle
 from tests.support.node_process import StartNode
 
-from .workers import Workers
+from .workers import Example
 
-StartWorkers = Callable[[str], Awaitable[Workers]]
+StartWorkers = Callable[[str], Awaitable[Example]]
 
 
 @pytest.fixture
 async def start_workers(redis_server: RedisServer, channel: str, tmp_path: Path) -> AsyncIterator[StartWorkers]:
-    started: list[Workers] = []
+    started: list[Example] = []
 
-    async def start(program: str) -> Workers:
+    async def start(program: str) -> Example:
         for package in ("uvicorn", program.split()[0]):
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"no {package} here: pip install uvicorn gunicorn")
-        started.append(Workers(program, redis_server.url, channel, tmp_path))
-        return await started[-1].start()
+        started.append(Example(program, redis_server.url, channel, tmp_path))
+        return await started[-1].run()
 
     yield start
     for workers in started:
         workers.stop()
 
 
-#: uvicorn does not pass on by what a Node.js client is known.
-ASKING = {**WEBSOCKET, "query": {"recovery": "1"}}
-
-
-@pytest.mark.parametrize("program", ["uvicorn", "gunicorn", "gunicorn --preload"])
+@pytest.mark.parametrize("program", ["uvicorn --workers", "gunicorn", "gunicorn --preload"])
 async def test_workers_die_and_stop(
     start_node: StartNode, start_workers: StartWorkers, clients: JsClients, program: str
 ) -> None:
     node = await start_node()  # it emits, and serves no client
     workers = await start_workers(program)
-    client = await open_client(clients, workers, options=ASKING)
+    client = await open_client(clients, workers, options=WEBSOCKET)
     sid = client.connects()[0]["sid"]
     worker = (await client.state())["process"]
     async with Emitter(node, sid) as emitter:

@@ -1,102 +1,76 @@
-"""Runs the example for uvicorn and gunicorn of ``docs/deploying.md``: several workers behind one port."""
+"""Runs the examples for uvicorn, gunicorn and hypercorn of ``docs/deploying.md``."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import aiohttp
-
-from local.ports import free_port
-from local.processes import die_with_parent, running_processes
-from tests.support.paths import ROOT
-from tests.support.waiting import until
-
 from .page import blocks, replaced
+from .program import Program
 
-SECTION = "uvicorn and gunicorn"
-#: What the example's handlers would be: the client asks which worker it is connected to.
+SECTION = "uvicorn, gunicorn and hypercorn"
+#: What the example's handlers would be: a client asks which worker it is connected to, and who left is in the log.
 HANDLERS = """
 import os
 
 @sio.event
 async def state(sid):
     return {"process": os.getpid(), "recovered": manager.recovered(sid)}
+
+
+@sio.event
+async def disconnect(sid, reason):
+    print("left", sid, reason, flush=True)
 """
+#: How the page's first command is told from the second.
+WORKERS = "--workers"
 
 
-class Workers:
-    """Two workers of one program behind one port.
+class Example(Program):
+    """The page's ``main.py``, run by one of its commands.
 
-    :param program: ``"uvicorn"`` or ``"gunicorn"``, and options beside those of the page.
+    :param program: ``"uvicorn"``, ``"gunicorn"`` or ``"hypercorn"``, and options beside those of the page. With
+        ``--workers``, the page's command that has it.
     :param redis: URL of the Redis server.
     :param channel: the name of the cluster.
     :param folder: for the files.
+    :param over: how long the node drains, in seconds.
+    :param polling: also allow HTTP long-polling.
     """
 
-    def __init__(self, program: str, redis: str, channel: str, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        (text,) = blocks(SECTION, "python")
+    def __init__(
+        self, program: str, redis: str, channel: str, folder: Path, over: float = 10, polling: bool = False
+    ) -> None:
+        super().__init__(folder, folder / "log")
+        name, *options = program.split()
+        texts = blocks(SECTION, "python")
+        main = texts[0]
         manager = f"{json.dumps(redis)}, channel={json.dumps(channel)}"
-        text = replaced(text, {'"redis://localhost:6379/0"': manager, "app = ": HANDLERS + "\n\napp = "})
-        (folder / "main.py").write_text(text)
-        (commands,) = blocks(SECTION, "console")
-        program, *options = program.split()
-        line = next(line for line in commands.splitlines() if line.startswith(program + " "))
-        line = replaced(line, {"8000": str(self.port), "--workers 4": "--workers 2"})
-        self.command = [*shlex.split(line), *options]
-        self.process: subprocess.Popen[bytes] | None = None
+        main = replaced(main, {'"redis://localhost:6379/0"': manager, "app = ": HANDLERS + "\n\napp = "})
+        if polling:
+            main = replaced(main, {', transports=["websocket"]': ""})
+        if name == "hypercorn":
+            self.command = ["main.py", *options]
+            main = replaced(main, {"    drain_on_sigterm(manager, over=10)": "    #"})
+            main += replaced(texts[1], {"127.0.0.1:8000": f"127.0.0.1:{self.port}"})
+        else:
+            self.command = ["-m", *self._command(name, [o for o in options if o != WORKERS], WORKERS in options)]
+        self.workers = 2 if WORKERS in options or name == "gunicorn" else 1
+        (folder / "main.py").write_text(replaced(main, {"over=10": f"over={over}"}))
 
-    async def start(self) -> Workers:
-        """Starts the process, and waits until a worker answers."""
-        paths = [str(ROOT / "adapter"), str(self.folder), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command],
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                stdin=subprocess.DEVNULL,
-                preexec_fn=die_with_parent,
-                stdout=log,
-                stderr=log,
-            )
-        await until(self._up, lambda: f"{self.command} is up:\n{self.log()}")
+    def _command(self, name: str, options: list[str], several: bool) -> list[str]:
+        (commands,) = blocks(SECTION, "console")
+        found = [line for line in commands.splitlines() if line.startswith(name + " ")]
+        line = next(line for line in found if name == "gunicorn" or (WORKERS in line) is several)
+        line = replaced(line, {"8000": str(self.port)} | ({"--workers 4": "--workers 2"} if WORKERS in line else {}))
+        return [*shlex.split(line), *options]
+
+    async def run(self) -> Example:
+        """Starts it, and waits until all workers serve clients."""
+        await self.start(self.command)
         return self
 
-    async def _up(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log()
-        if len(re.findall("Application startup complete", self.log())) < 2:
-            return False
-        try:
-            async with aiohttp.ClientSession() as http, http.get(self.url + "/socket.io/") as response:
-                return response.status == 400  # no WebSocket
-        except (aiohttp.ClientError, OSError):
-            return False
-
-    def log(self) -> str:
-        """Returns everything that the processes have logged so far."""
-        return (self.folder / "log").read_text(errors="replace")
-
-    async def terminate(self) -> None:
-        """Asks the processes to end in order, by SIGTERM, and waits until they have."""
-        assert self.process is not None
-        self.process.terminate()
-        await until(lambda: self.process is None or self.process.poll() is not None, self.log)
-        assert "Traceback" not in self.log(), self.log()
-
-    def stop(self) -> None:
-        """Kills all processes."""
-        if self.process is not None and self.process.poll() is None:
-            mine = {pid for pid, (parent, _) in running_processes() if parent == self.process.pid}
-            for pid in (self.process.pid, *mine):
-                os.kill(pid, signal.SIGKILL)
-            self.process.wait()
+    def all_started(self) -> bool:
+        return self.workers == 1 or len(re.findall("Application startup complete", self.log())) == self.workers

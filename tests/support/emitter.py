@@ -12,10 +12,10 @@ class Emitter:
     """Emits ``tick`` events with the numbers from ``first`` on, in an ``async with`` block, and ends with the block.
 
     :param node: the node that emits them.
-    :param to: the room or session that gets them.
+    :param to: the room or session that gets them; ``None`` for everybody.
     """
 
-    def __init__(self, node: NodeProcess, to: str, first: int = 0) -> None:
+    def __init__(self, node: NodeProcess, to: str | None, first: int = 0) -> None:
         self.node = node
         self.to = to
         #: The number of the next event.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -29,8 +30,17 @@ def channel() -> str:
     return "test-" + uuid.uuid4().hex[:12]
 
 
+@pytest.fixture(scope="module")
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """What serves the nodes: one of ``tests/support/node_servers.py``. Folders of tests may choose several."""
+    kind = str(getattr(request, "param", "aiohttp"))
+    if importlib.util.find_spec(kind) is None:
+        pytest.skip(f"no {kind} here: pip install {kind}")
+    return kind
+
+
 @pytest.fixture
-async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[StartNode]:
+async def start_node(redis_server: RedisServer, channel: str, server_kind: str) -> AsyncIterator[StartNode]:
     """Starts nodes of one cluster, and stops them after the test.
 
     ``manager`` has options of the manager; further arguments are configuration of the node's program.
@@ -42,7 +52,7 @@ async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[S
             name or "abcdefgh"[len(nodes)],
             str(config.pop("redis", redis_server.url)),
             manager={"channel": channel, **(manager or {})},
-            **config,
+            **{"server_kind": server_kind, **config},
         )
         nodes.append(node)
         return await node.start()
@@ -53,10 +63,10 @@ async def start_node(redis_server: RedisServer, channel: str) -> AsyncIterator[S
 
 
 @pytest.fixture(scope="module")
-def shared_nodes(redis_server: RedisServer) -> Iterator[list[NodeProcess]]:
+def shared_nodes(redis_server: RedisServer, server_kind: str) -> Iterator[list[NodeProcess]]:
     """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
     manager = {"channel": "test-" + uuid.uuid4().hex[:12]}
-    nodes = [NodeProcess(name, redis_server.url, manager=manager) for name in "ab"]
+    nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=server_kind) for name in "ab"]
 
     async def start() -> None:
         await asyncio.gather(*(node.start() for node in nodes))

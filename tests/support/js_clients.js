@@ -40,7 +40,7 @@ const operations = {
       const report = (what, more) => say({ name, nsp, what, at: Date.now(), ...more });
       const socket = (sockets[nsp] = manager.socket(nsp, { ...(auth ? { auth } : {}), ...socketOptions }));
       socket.on("connect", () => report("connect", { sid: socket.id, recovered: Boolean(socket.recovered), pid: socket._pid }));
-      socket.on("disconnect", (reason) => report("disconnect", { reason }));
+      socket.on("disconnect", (reason, details) => report("disconnect", { reason, code: details?.context?.code }));
       socket.on("connect_error", (error) => report("connect_error", { message: error.message, data: error.data }));
       socket.onAny((event, ...args) => {
         const ack = args.length && typeof args[args.length - 1] === "function" ? args[args.length - 1] : null;

@@ -156,6 +156,8 @@ class JsClients:
 
 async def settle(node: NodeProcess, client: JsClient) -> list[tuple[Any, ...]]:
     """Emits one more event to the client, waits until it has received it, and returns all events before that one."""
+    before = client.events().count(("settled",))
     await node.emit("settled", to=client.connects()[-1]["sid"])
-    await until(lambda: client.events() and client.events()[-1] == ("settled",), lambda: str(client.events()))
-    return client.events()[:-1]
+    await until(lambda: client.events().count(("settled",)) > before, lambda: str(client.events()))
+    events = client.events()
+    return events[: len(events) - 1 - events[::-1].index(("settled",))]

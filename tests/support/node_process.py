@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,8 +17,34 @@ import aiohttp
 from local.ports import free_port
 from local.processes import die_with_parent
 
+from .forked import Forked
 from .paths import ROOT
 from .waiting import PATIENCE, until
+
+#: The programs of synchronous nodes. Tests control them on the port of the clients.
+PROGRAMS = {
+    "threading": "tests.support.thread_node_program",
+    "gevent": "tests.support.thread_node_program",
+    "flask-threading": "tests.support.flask_node_program",
+    "flask-gevent": "tests.support.flask_node_program",
+}
+
+
+class Started(subprocess.Popen[bytes]):
+    """A process that runs a program from its beginning.
+
+    :param log: the file to which it writes its standard output and error.
+    """
+
+    def __init__(self, program: str, config: dict[str, Any], log: Path) -> None:
+        with log.open("ab") as output:
+            super().__init__(
+                [sys.executable, "-m", program, json.dumps(config)],
+                cwd=ROOT,
+                preexec_fn=die_with_parent,
+                stdout=output,
+                stderr=output,
+            )
 
 
 class NodeProcess:
@@ -25,34 +52,36 @@ class NodeProcess:
 
     :param name: the node's name, which its log lines begin with.
     :param redis: URL of the Redis server.
-    :param config: further configuration of the program, for example ``manager`` and ``server`` options.
+    :param config: further configuration of the program, for example ``manager`` and ``server`` options, and
+        ``server_kind``.
     """
 
     def __init__(self, name: str, redis: str, **config: Any) -> None:
         self.name = name
         self.port = free_port()
+        #: Where its clients connect.
         self.url = f"http://127.0.0.1:{self.port}"
-        self.config = {"node": name, "port": self.port, "redis": redis, **config}
-        if "server_kind" not in config and os.environ.get("SERVER_KIND"):
-            self.config["server_kind"] = os.environ["SERVER_KIND"]
-        self.program = "tests.support.node_program"
-        if self.config.get("server_kind") in ("threading", "gevent"):
-            self.program = "tests.support.thread_node_program"
-        if str(self.config.get("server_kind")).startswith("flask-"):
-            self.program = "tests.support.flask_node_program"
-        self.process: subprocess.Popen[bytes] | None = None
+        #: What runs it, if that is not forked: it patches the standard library, or has an application of its own.
+        self.program = PROGRAMS.get(str(config.get("server_kind")))
+        control = self.port if self.program else free_port()
+        #: Where tests control it.
+        self.control = f"http://127.0.0.1:{control}"
+        self.config = {
+            "node": name,
+            "port": self.port,
+            "control": control,
+            "redis": redis,
+            **config,
+        }
+        self.process: Forked | Started | None = None
         self.log_file = Path(os.environ.get("TMPDIR", "/tmp")) / f"socketio-recovery-{os.getpid()}-{self.port}.log"
 
     async def start(self) -> NodeProcess:
         """Starts the process, also after :meth:`kill`, and waits until it answers."""
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.program, json.dumps(self.config)],
-                cwd=ROOT,
-                preexec_fn=die_with_parent,
-                stdout=log,
-                stderr=log,
-            )
+        if self.program:
+            self.process = Started(self.program, self.config, log=self.log_file)
+        else:
+            self.process = Forked("tests.support.node_program", "run", self.config, log=self.log_file)
         await until(self._up, lambda: f"node {self.name} is up:\n{self.log()}")
         return self
 
@@ -61,8 +90,10 @@ class NodeProcess:
             raise AssertionError(f"node {self.name} ended:\n{self.log()}")
         try:
             await self.look()
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except (aiohttp.ClientError, OSError):
             return False
+        writer.close()
         return True
 
     @property
@@ -101,13 +132,13 @@ class NodeProcess:
 
     async def look(self) -> dict[str, Any]:
         """Returns what this node's handlers have seen, its recovery outcomes, its health and its tasks."""
-        async with aiohttp.ClientSession() as http, http.get(self.url + "/look") as response:
+        async with aiohttp.ClientSession() as http, http.get(self.control + "/look") as response:
             found: dict[str, Any] = await response.json()
             return found
 
     async def reset(self) -> None:
         """Makes the node forget what its handlers have seen and which answers it got, for the next test."""
-        async with aiohttp.ClientSession() as http, http.post(self.url + "/reset") as response:
+        async with aiohttp.ClientSession() as http, http.post(self.control + "/reset") as response:
             response.raise_for_status()
 
     async def do(self, *calls: Sequence[Any], on: str = "sio") -> list[Any]:
@@ -120,7 +151,7 @@ class NodeProcess:
         """
         full = [[c[0], c[1] if len(c) > 1 else [], c[2] if len(c) > 2 else {}] for c in calls]
         async with aiohttp.ClientSession() as http:
-            async with http.post(self.url + "/do", json={"on": on, "calls": full}) as response:
+            async with http.post(self.control + "/do", json={"on": on, "calls": full}) as response:
                 results = await response.json()
         for result in results:
             if "error" in result:

@@ -15,6 +15,7 @@ if json.loads(sys.argv[1])["server_kind"] == "gevent":
 
     monkey.patch_all()
 
+import gc
 import logging
 import signal
 import threading
@@ -26,7 +27,18 @@ from urllib.parse import parse_qs
 import socketio
 from socketio_recovery import RedisStreamsManager
 
-from .node_program import NAMESPACES, _bytes, _plain, shift_clock
+from .node_application import NAMESPACES
+from .node_control import from_json, shift_clock, to_json
+
+
+def background_tasks(server_kind: str) -> list[str]:
+    """The names of the functions that threads, or greenlets, run."""
+    if server_kind != "gevent":
+        return [thread.name.partition("(")[2].rstrip(")") for thread in threading.enumerate()]
+    from gevent import Greenlet
+
+    greenlets = [thing for thing in gc.get_objects() if isinstance(thing, Greenlet) and not thing.dead]
+    return [getattr(greenlet._run, "__name__", "") for greenlet in greenlets]
 
 
 def main() -> None:
@@ -145,14 +157,14 @@ def main() -> None:
         target = sio if body.get("on", "sio") == "sio" else manager
         results = []
         for method, args, kwargs in body["calls"]:
-            args = [_bytes(a) for a in args]
+            args = [from_json(a) for a in args]
             if kwargs.get("callback") == "record":
                 kwargs["callback"] = lambda *answer: answers.append(list(answer))
             try:
                 result = getattr(target, method)
                 if callable(result):
                     result = result(*args, **kwargs)
-                results.append({"result": _plain(result)})
+                results.append({"result": to_json(result)})
             except Exception as error:
                 results.append({"error": f"{type(error).__name__}: {error}", "fate": getattr(error, "fate", None)})
         return results
@@ -168,7 +180,7 @@ def main() -> None:
                 "answers": answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
-                "tasks": [thread.name.partition("(")[2].rstrip(")") for thread in threading.enumerate()],
+                "tasks": background_tasks(config["server_kind"]),
             }
         elif path == "/readyz":
             status = "200 OK" if manager.healthy else "503 Service Unavailable"

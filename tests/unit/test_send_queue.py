@@ -35,9 +35,10 @@ class Wire:
         return self.closing
 
 
-def opened(upgraded: bool = True, compresses: bool = False) -> tuple[SendQueue, Wire]:
+def opened(upgraded: bool = True, is_open: bool = True, compresses: bool = False) -> tuple[SendQueue, Wire]:
     outbox, wire = SendQueue(), Wire()
-    outbox.open(SimpleNamespace(upgraded=upgraded), wire, compresses)  # type: ignore[arg-type]
+    socket = SimpleNamespace(upgraded=upgraded)
+    outbox.open(socket, wire, lambda: is_open, lambda: compresses)  # type: ignore[arg-type]
     return outbox, wire
 
 
@@ -74,10 +75,10 @@ async def test_a_batch_is_one_write_when_nothing_is_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["nobody waits", "something waits", "not upgraded", "congested", "closing", "no WebSocket", "closed"]
+    "reason", ["nobody waits", "something waits", "not upgraded", "congested", "closing", "not open", "closed"]
 )
 async def test_messages_are_queued_where_something_may_be_before_them(reason: str) -> None:
-    outbox, wire = opened(upgraded=reason != "not upgraded")
+    outbox, wire = opened(upgraded=reason != "not upgraded", is_open=reason != "not open")
     task = None if reason == "nobody waits" else await waited_for(outbox)
     if reason == "something waits":
         outbox.put_nowait(EngineIOPacket(PING))
@@ -85,8 +86,6 @@ async def test_messages_are_queued_where_something_may_be_before_them(reason: st
         wire.size = CONGESTED
     elif reason == "closing":
         wire.closing = True
-    elif reason == "no WebSocket":
-        outbox.open(SimpleNamespace(upgraded=True), None, False)
     elif reason == "closed":
         outbox.close()
     message = Message("2[1]")

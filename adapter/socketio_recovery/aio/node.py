@@ -263,10 +263,10 @@ class Node:
         """Closes all transports and keeps their sessions; see :meth:`AsyncRedisStreamsManager.drain`."""
         self.connecting.draining = self.orphans.paused = True
         sockets = {connection.transport: connection.socket for connection in self.connections}
-        for socket in sockets.values():
-            self.transports.close(socket)
-            if over:
+        for number, socket in enumerate(sockets.values()):
+            if number and over:
                 await asyncio.sleep(over / len(sockets))
+            self.transports.close(socket)
         try:
             async with asyncio.timeout(timeout):
                 while self.connections:

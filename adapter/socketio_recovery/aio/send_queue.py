@@ -17,7 +17,7 @@ from :data:`COMPRESSED_FROM` on are queued for such clients, and the WebSocket c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..packets import Message
@@ -36,7 +36,8 @@ class SendQueue(asyncio.Queue[Any]):
         super().__init__(maxsize)
         self._socket: Any = None
         self._tcp: asyncio.Transport | None = None
-        self._compresses = False
+        self._is_open: Callable[[], bool] = _no
+        self._compresses: Callable[[], bool] = _no
         self._writer_waits = False
         self._drains: Sequence[tuple[int, int, asyncio.Future[None]]] = ()
         #: Bytes that wait.
@@ -44,13 +45,16 @@ class SendQueue(asyncio.Queue[Any]):
 
     # -- the fast path ------------------------------------------------------------------------------
 
-    def open(self, socket: Any, tcp: asyncio.Transport | None, compresses: bool) -> None:
+    def open(
+        self, socket: Any, tcp: asyncio.Transport, is_open: Callable[[], bool], compresses: Callable[[], bool]
+    ) -> None:
         """There is a WebSocket. Once the Engine.IO ``socket`` is upgraded to it, messages may go past the queue.
 
-        :param tcp: the WebSocket's TCP transport, if it can be written to.
-        :param compresses: whether the client agreed to ``permessage-deflate``.
+        :param tcp: the WebSocket's TCP transport.
+        :param is_open: tells whether the WebSocket takes messages, as far as ``tcp`` does not know.
+        :param compresses: tells whether the client agreed to ``permessage-deflate``.
         """
-        self._socket, self._tcp, self._compresses = socket, tcp, compresses
+        self._socket, self._tcp, self._is_open, self._compresses = socket, tcp, is_open, compresses
 
     def close(self) -> None:
         """The WebSocket is closed: everything is queued from now on."""
@@ -62,7 +66,8 @@ class SendQueue(asyncio.Queue[Any]):
             frames = [message.frame for message in messages]
             size = sum(map(len, frames))
             fits = self._tcp.get_write_buffer_size() + size <= CONGESTED
-            if fits and not (self._compresses and max(map(len, frames)) >= COMPRESSED_FROM):
+            large = size >= COMPRESSED_FROM and max(map(len, frames)) >= COMPRESSED_FROM
+            if fits and not (large and self._compresses()):
                 self._tcp.write(b"".join(frames))
                 return
         for message in messages:
@@ -70,7 +75,13 @@ class SendQueue(asyncio.Queue[Any]):
 
     def _nothing_before(self) -> bool:
         assert self._tcp is not None
-        return self._writer_waits and self.empty() and self._socket.upgraded and not self._tcp.is_closing()
+        return (
+            self._writer_waits
+            and self.empty()
+            and self._socket.upgraded
+            and not self._tcp.is_closing()
+            and self._is_open()
+        )
 
     async def get(self) -> Any:
         self._writer_waits = True
@@ -115,6 +126,10 @@ class SendQueue(asyncio.Queue[Any]):
             if self.holds(size, most_bytes) and not future.done():
                 future.set_result(None)
         return packet
+
+
+def _no() -> bool:
+    return False
 
 
 def _size(packet: Any) -> int:

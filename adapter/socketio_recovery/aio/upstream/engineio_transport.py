@@ -14,6 +14,8 @@ from engineio.packet import PING
 from ...connections import Connections
 from ..send_queue import SendQueue
 from ..tasks import KeyedQueue
+from .asgi_transport import Wire
+from .asgi_transport import wire as asgi_wire
 
 #: How long a WebSocket may take to close before its TCP connection is cut, in seconds.
 LINGER = 1.0
@@ -24,9 +26,14 @@ def is_open(socket: Any) -> bool:
     return not (socket.closed or socket.closing)
 
 
-def _request(websocket: Any) -> Any:
-    """The aiohttp request that became a WebSocket; ``None`` with another server."""
-    return getattr(websocket, "environ", {}).get("aiohttp.request")
+def _wire(websocket: Any) -> Wire | None:
+    """What is below a WebSocket of one of python-engineio's drivers; ``None`` if that can't be told."""
+    request = getattr(websocket, "environ", {}).get("aiohttp.request")
+    if request is None:
+        return asgi_wire(websocket)
+    if request.transport is None:  # the client has gone
+        return None
+    return Wire(request.transport, lambda: True, lambda: bool(websocket._sock.compress))
 
 
 class Transports:
@@ -40,7 +47,7 @@ class Transports:
         self.server = server
         self.connections = connections
         self.tasks = tasks
-        self._websockets: dict[str, Any] = {}
+        self._websockets: dict[str, tuple[Any, Wire | None]] = {}
         server.create_queue = SendQueue
 
     def socket(self, transport: str) -> Any:
@@ -58,6 +65,7 @@ class Transports:
             socket.queue.put_nowait(None)  # ends the WebSocket's writer: the client need not wait for handlers
             await socket.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
             socket.queue.put_nowait(None)  # ends a poll that waits
+            self.server.sockets.pop(socket.sid, None)  # a POST that is on its way would be an error of the server
 
         self.tasks.start(("transport", socket.sid), close)
 
@@ -75,33 +83,30 @@ class Transports:
         socket = self.socket(transport)
         if socket is not None and isinstance(socket.queue, SendQueue):
             socket.queue.wake()  # also for a replay whose connection is not registered any more
-        if transport in self._websockets:
-            asyncio.get_running_loop().call_later(LINGER, self._cut, transport)
-
-    def _cut(self, transport: str) -> None:
-        request = _request(self._websockets.get(transport))
-        if request is not None and request.transport is not None:
-            request.transport.abort()
+        _, wire = self._websockets.get(transport, (None, None))
+        if wire is not None:
+            # Also when the server is done with the WebSocket: what it wrote last may wait for the client for ever.
+            asyncio.get_running_loop().call_later(LINGER, wire.tcp.abort)
 
     def watch(self, socket: Any) -> None:
         """Notes what was sent before each ping, and when its pong comes; opens the fast path for a WebSocket."""
         send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
 
         async def watched_websocket(websocket: Any) -> Any:
-            queue, request = socket.queue, _request(websocket)
+            queue, wire = socket.queue, _wire(websocket)
             if not isinstance(queue, SendQueue):  # something replaced create_queue; Hooks.check says so
                 return await serve(websocket)
             if (
                 socket.sid in self._websockets
             ):  # a client upgrades twice at once: which one it goes on with is not known
                 queue.close()
-            elif request is not None:
-                queue.open(socket, request.transport, bool(websocket._sock.compress))
-            self._websockets[socket.sid] = websocket
+            elif wire is not None:
+                queue.open(socket, wire.tcp, wire.is_open, wire.compresses)
+            mine = self._websockets[socket.sid] = (websocket, wire)
             try:
                 return await serve(websocket)
             finally:
-                if self._websockets.get(socket.sid) is websocket:
+                if self._websockets.get(socket.sid) is mine:
                     del self._websockets[socket.sid]
                 queue.close()
 

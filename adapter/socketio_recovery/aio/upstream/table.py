@@ -1,8 +1,9 @@
 """The table of what this library uses of python-socketio and python-engineio beyond their documented interface.
 
 Each line says what is relied on, with which parameters, what this library wraps around it, and why. :func:`verify`
-checks the table against what is installed. ``tests/contract`` has a test for each behaviour that is relied on.
-``docs/upstream.md`` says which hooks upstream could offer instead.
+checks the table against what is installed. What is used of uvicorn is below, in :data:`ASGI_PROTOCOLS`.
+``tests/contract`` has a test for each behaviour that is relied on. ``docs/upstream.md`` says which hooks upstream could
+offer instead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,27 @@ from engineio.packet import Packet as EngineIOPacket
 from socketio.packet import Packet
 
 from ...errors import UnsupportedVersion
+
+
+class AsgiProtocol(NamedTuple):
+    """A WebSocket implementation of uvicorn's, whose TCP transport is written to. ``asgi_transport.py`` says how.
+
+    All of them have :data:`ASGI_ATTRIBUTES`, too.
+
+    :param module: where its class is.
+    :param name: the name of the class.
+    :param send: its method that the application is handed as ``send``.
+    :param state: the path of an attribute that is the member ``OPEN`` of an enumeration while messages may be sent.
+    :param busy: an attribute that is true when no message may be sent although the state is ``OPEN``.
+    :param extensions: the path of those that client and server agreed to, none or ``permessage-deflate``.
+    """
+
+    module: str
+    name: str
+    send: str
+    state: str
+    busy: str
+    extensions: str
 
 
 class Target(NamedTuple):
@@ -119,6 +141,39 @@ ENGINEIO_ATTRIBUTES: Final = (
     *("handlers", "logger", "max_http_buffer_size", "ping_interval", "ping_interval_grace_period"),
     *("ping_timeout", "reason", "sockets"),
 )
+
+#: The classes of uvicorn's WebSocket implementations. Without them, and in a version that lacks something of this, all
+#: messages go through the queue: so :func:`verify` does not ask for them.
+ASGI_PROTOCOLS: Final = (
+    AsgiProtocol(
+        "uvicorn.protocols.websockets.websockets_sansio_impl",
+        "WebSocketsSansIOProtocol",
+        send="send",
+        state="conn.state",
+        busy="close_sent",
+        extensions="conn.extensions",
+    ),
+    AsgiProtocol(
+        "uvicorn.protocols.websockets.websockets_impl",
+        "WebSocketProtocol",
+        send="asgi_send",
+        state="state",
+        busy="_fragmented_message_waiter",
+        extensions="extensions",
+    ),
+    AsgiProtocol(
+        "uvicorn.protocols.websockets.wsproto_impl",
+        "WSProtocol",
+        send="send",
+        state="conn.state",
+        busy="close_sent",
+        extensions="conn.connection._proto.extensions",
+    ),
+)
+#: Further attributes of each of these classes.
+ASGI_ATTRIBUTES: Final = ("transport",)
+#: What is called of a TCP transport, whether it is asyncio's or uvloop's, with TLS or without.
+TRANSPORT_METHODS: Final = ("write", "get_write_buffer_size", "is_closing", "abort")
 
 
 def missing(targets: tuple[Target, ...]) -> list[str]:

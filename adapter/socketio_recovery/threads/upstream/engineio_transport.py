@@ -15,6 +15,13 @@ from ..send_queue import ThreadSendQueue
 from .websocket import SharedSocket, WholeWebSocket, shared_socket
 
 
+class _Sockets(dict[str, Any]):
+    """The sockets of a server by their ids. Threads may remove one at the same time: to remove it twice is no error."""
+
+    def __delitem__(self, sid: str) -> None:
+        self.pop(sid, None)
+
+
 class ThreadTransports:
     """The transports of one synchronous Engine.IO server. All but :meth:`watch` is for the event loop.
 
@@ -24,6 +31,7 @@ class ThreadTransports:
 
     def __init__(self, server: Any, connections: Connections, tasks: KeyedQueue, bridge: Bridge) -> None:
         self.server = server = server.real
+        server.sockets = _Sockets(server.sockets)
         self.connections = connections
         self.tasks = tasks
         self.bridge = bridge
@@ -46,6 +54,7 @@ class ThreadTransports:
             socket.queue.put(None)  # ends the WebSocket's writer: the client need not wait for handlers
             await self.bridge.call(socket.close, wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
             socket.queue.put(None)  # ends a poll that waits
+            self.server.sockets.pop(socket.sid, None)  # a POST that is on its way would be an error of the server
 
         self.tasks.start(("transport", socket.sid), close)
 
