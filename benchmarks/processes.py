@@ -8,15 +8,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from local.node_js import find_node_js
 from local.ports import free_port
 from local.processes import die_with_parent
 
+#: Contestants without asyncio: see :mod:`benchmarks.thread_contestant`.
+SyncKind = Literal["threads", "threads-redis", "gevent", "gevent-redis", "script", "script-redis"]
 #: The contestants: this library and python-socketio's ``AsyncRedisManager``, both on aiohttp and on uvicorn; Node.js
 #: with its adapter; and a bare server.
-Kind = Literal["recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare"]
+Kind = Literal["recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare"] | SyncKind
 
 #: What the report calls the contestants.
 TITLES: dict[Kind, str] = {
@@ -81,7 +83,8 @@ class BenchNode:
         if kind == "node":
             command = [str(find_node_js()), "--expose-gc", str(HERE / "contestant.mjs")]
         else:
-            command = [sys.executable, "-m", "benchmarks.contestant"]
+            sync = kind in get_args(SyncKind)
+            command = [sys.executable, "-m", f"benchmarks.{'thread_contestant' if sync else 'contestant'}"]
         self.process = subprocess.Popen(
             [*command, json.dumps(config)],
             cwd=HERE.parent,
@@ -107,7 +110,7 @@ class BenchNode:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            name = "the writer" if self.kind == "writer" else TITLES[self.kind]
+            name = TITLES.get(self.kind, self.kind) if self.kind != "writer" else "the writer"
             raise RuntimeError(f"{name}'s process ended with status {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer

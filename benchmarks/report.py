@@ -132,6 +132,18 @@ def look_back(results: dict[str, Any]) -> str:
     return table([f"{found['events']:,} events for others meanwhile", "measured", "aim"], rows)
 
 
+def sync(results: dict[str, Any]) -> str:
+    """The table of synchronous servers and scripts, with this library's ratios to ``RedisManager`` in the same mode."""
+    rows = []
+    for work in results["sync"].values():
+        ours, theirs = work["result"]["recovery"], work["result"]["redis"]
+        for measure in ours:
+            found = ratios(ours[measure], theirs[measure])
+            share = f"**{statistics.median(found):.2f}** ({min(found):.2f} to {max(found):.2f})" if found else ""
+            rows.append([f"{work['title']}: {measure}", spread(ours[measure]), spread(theirs[measure]), share])
+    return table(["work", "this library", "RedisManager", "this ÷ that"], rows)
+
+
 #: What a look back may cost, by a part of the quantity's name.
 LOOK_BACK_AIMS = {"p99": "at most 2", "many ÷ one": "at most 1.5", "MB above": "at most 32"}
 
@@ -143,6 +155,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "limits": limits,
     "killed": killed,
     "look_back": look_back,
+    "sync": sync,
 }
 
 

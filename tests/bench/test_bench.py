@@ -45,6 +45,22 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert "fan-out, 20 receivers, on uvicorn" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "name", ["sync-threads-fanout-20", "sync-gevent-connect", "sync-gevent-recover", "sync-script"]
+)
+def test_a_small_load_of_synchronous_processes(tmp_path: Path, name: str) -> None:
+    done = run("--rounds", "1", "--scale", "0.01", "--only", name, "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["sync"]
+    assert found
+    for work in found.values():
+        assert set(work["result"]) == {"recovery", "redis"}
+        for measures in work["result"].values():
+            assert measures
+            assert all(len(values) == 1 for values in measures.values())
+        assert f"| {work['title']}: " in done.stdout
+
+
 def test_a_small_look_back(tmp_path: Path) -> None:
     arguments = ("--rounds", "1", "--scale", "0.01", "--only", "look_back", "--events", "400000")
     done = run(*arguments, "--out", str(tmp_path), "--against")

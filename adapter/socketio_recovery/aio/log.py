@@ -66,6 +66,8 @@ PROBE = 10.0
 READ_BLOCK = 2.0
 #: How long the reader leaves the reading to a busy writer, in seconds.
 REST = 0.1
+#: How long the reader leaves the reading to a writer that has nothing to write at the moment, in seconds.
+LINGER = 0.002
 
 
 class Follower(Protocol):
@@ -161,6 +163,7 @@ class Log:
         self.ended = False
         self._follower: Follower | None = None
         self._checked = 0  # the number of the connection on which the writer has looked back
+        self._pause = PROBE  # how long the writer last waited for work, in seconds
         #: The formats of a log that it knows.
         self.formats = SUPPORTED
         #: The log's format, if it is none of these. Nothing is read or written then.
@@ -271,7 +274,6 @@ class Log:
                     if not self._queue:
                         await asyncio.sleep(0)
                 while not self._queue and not batch:
-                    self._rests.set()
                     await self._wait_for_work(link)
                 try:
                     await self._prepare(link)
@@ -322,12 +324,25 @@ class Log:
         """Waits until something is queued. Looks now and then whether the connection still leads to Redis.
 
         Where it did not, it looks whether there is one that does: nobody may append before the node is healthy again.
+
+        If the last wait was short, this one will be: a thread emits one event after the other. The reader then goes on
+        resting for a moment, since it would be woken for each entry beside the writer.
         """
         assert self._wake is not None
         self._wake.clear()
-        timer = asyncio.get_running_loop().call_later(PROBE, self._wake.set)
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        timer = loop.call_later(PROBE, self._wake.set)
+        resume: asyncio.TimerHandle | None = None
+        if self._pause < LINGER and self.partition is not None:
+            resume = loop.call_later(LINGER, self._rests.set)
+        else:
+            self._rests.set()
         await self._wake.wait()
         timer.cancel()
+        if resume is not None:
+            resume.cancel()
+        self._pause = loop.time() - since
         if not self._queue and (link.connected or not self.appends):
             with suppress(Exception):  # if there is no answer, the next append opens another connection
                 await link.call("TIME")

@@ -16,6 +16,7 @@ from ..continuity import can_recover
 from ..entries import (
     ENTER,
     LEAVE,
+    Payload,
     Room,
     audience,
     check_event,
@@ -438,16 +439,12 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         With ``ignore_queue=True`` it goes to this node's clients only, past the log; with a callback it goes
         through the log all the same.
         """
-        namespace = check_namespace(namespace or "/")
-        check_event(event)
         if callback is not None and not callable(callback):
             raise TypeError(f"a callback must be callable, and {callback!r} is not")
-        rooms = audience(to or room)
-        if rooms is None:
+        encoded = self._encoded(event, data, namespace, to or room, skip_sid)
+        if encoded is None:
             return
-        skip = skipped(skip_sid)
-        arguments = data if isinstance(data, tuple) else () if data is None else (data,)
-        payload = self._codec.encode((event, *arguments))
+        namespace, rooms, skip, payload = encoded
         log = self._start().log
         waits: tuple[str, int] | None = None
         if callback is not None:
@@ -471,6 +468,19 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
                 self._get_logger().warning("the Admin UI could not be told of %r: %s", event, error)
                 return
             raise
+
+    def _encoded(
+        self, event: str, data: Any, namespace: str | None, room: Any, skip_sid: Any
+    ) -> tuple[str, Sequence[Room], Sequence[str], Payload] | None:
+        """What is to be emitted, looked at and serialised; ``None`` if it is for nobody. Any thread can call it."""
+        namespace = check_namespace(namespace or "/")
+        check_event(event)
+        rooms = audience(room)
+        if rooms is None:
+            return None
+        skip = skipped(skip_sid)
+        arguments = data if isinstance(data, tuple) else () if data is None else (data,)
+        return namespace, rooms, skip, self._codec.encode((event, *arguments))
 
     async def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
         """A client acknowledged an event; the emitter, on whatever node, is told."""

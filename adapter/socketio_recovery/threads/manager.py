@@ -10,15 +10,16 @@ from typing import Any, Unpack
 import socketio
 
 from ..aio.life import keep
+from ..aio.log import Append, Log
 from ..aio.manager import AsyncRedisStreamsManager
 from ..aio.node import Node
-from ..aio.upstream.admin_ui import KeepsTimestamps
-from ..entries import Room
+from ..aio.upstream.admin_ui import KeepsTimestamps, is_admin_ui
+from ..entries import Room, event_head, payload_fields
 from ..metrics import Metrics
 from ..reasons import Outcome
 from ..settings import Options
 from .bridge import Bridge
-from .modes import Threading, mode_of
+from .modes import mode_of, mode_of_process
 from .upstream.engineio_transport import ThreadTransports
 from .upstream.flask_socketio import FlaskSessions
 from .upstream.socketio_server import Facade, ThreadHooks
@@ -40,6 +41,20 @@ class _Core(AsyncRedisStreamsManager):
         self._bridge = bridge
         self._transports: Any = partial(ThreadTransports, bridge=bridge)
         super().__init__(*arguments, **options)
+
+    def entry(
+        self, event: str, data: Any, namespace: str | None, room: Any, skip_sid: Any, volatile: bool
+    ) -> Append | None:
+        """The entry of an event without a callback; ``None`` if it is for nobody. Any thread can call it."""
+        encoded = self._encoded(event, data, namespace, room, skip_sid)
+        if encoded is None:
+            return None
+        namespace, rooms, skip, payload = encoded
+        return Append(event_head(namespace, rooms, skip, payload, volatile, None), payload_fields(payload))
+
+    def log(self) -> Log:
+        """The log. It is for the event loop, and starts what is not started."""
+        return self._start().log
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         self._tell("basic_enter_room", sid, namespace, room, eio_sid)
@@ -98,7 +113,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             raise TypeError(f"RedisStreamsManager takes a URL of Redis, not {type(url).__name__}")
         self.logger = logger
         self.write_only = write_only
-        self._bridge = Bridge(Threading(), self._get_logger, self._begin_anew)
+        self._bridge = Bridge(mode_of_process(), self._get_logger, self._begin_anew)
         arguments = (url, channel, write_only, logger, json, redis_options)
         self._new_core: Callable[[], _Core] = lambda: _Core(self, self._bridge, *arguments, metrics=metrics, **options)
         self._core = self._new_core()  # what is wrong with the arguments is an error here, not later
@@ -218,6 +233,11 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
 
         A callback runs in a thread of the application.
         """
+        if callback is None and not kwargs.get("ignore_queue") and not is_admin_ui(self.server, namespace or "/"):
+            entry = self._core.entry(event, data, namespace, to or room, skip_sid, volatile)
+            if entry is not None:
+                self._bridge.append(self._core.log, entry)
+            return
         if callable(callback):
             callback = self._bridge.awaitable(callback)
         self._bridge.run(self._core.emit, event, data, namespace, room, skip_sid, callback, to, volatile, **kwargs)

@@ -7,9 +7,9 @@ the server does. Under gevent that is a greenlet, and others go on meanwhile.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -69,7 +69,7 @@ def mode_of(async_mode: str) -> Mode:
     :raises ValueError: for one that is not supported; says why, and what to use.
     """
     if async_mode == "threading":
-        return Threading()
+        return mode_of_process()
     if async_mode == "gevent":
         return Gevent()
     why = _REFUSED.get(async_mode, "this library does not know it")
@@ -77,6 +77,12 @@ def mode_of(async_mode: str) -> Mode:
         f"async_mode={async_mode!r} is not supported: {why}. Use async_mode='threading' (with simple-websocket) or "
         "async_mode='gevent'; for asyncio, use socketio.AsyncServer with AsyncRedisStreamsManager"
     )
+
+
+def mode_of_process() -> Mode:
+    """The mode of threads as this process has them: greenlets, if gevent has patched the standard library."""
+    monkey = sys.modules.get("gevent.monkey")
+    return Gevent() if monkey is not None and monkey.is_module_patched("threading") else Threading()
 
 
 class _LockSignal:
@@ -113,20 +119,40 @@ class Threading:
 
 
 class _GeventSignal:
-    __slots__ = ("_event", "_mode")
+    """One greenlet waits, in the hub's thread. gevent's own ``Event`` takes a turn of the hub more."""
 
-    def __init__(self, mode: Gevent, event: Any) -> None:
+    __slots__ = ("_mode", "_set", "_waiter")
+
+    def __init__(self, mode: Gevent) -> None:
         self._mode = mode
-        self._event = event
+        self._set = False
+        self._waiter: Any = None
 
     def wait(self, timeout: float | None = None) -> bool:
-        with self._mode.waiting():
-            done: bool = self._event.wait(None if timeout is None else max(timeout, 0))
-        self._event.clear()
+        if not self._set and (timeout is None or timeout > 0):
+            self._waiter = waiter = self._mode.waiter()
+            timer = None
+            if timeout is not None:
+                timer = self._mode.hub_loop.timer(timeout)
+                timer.start(waiter.switch, None)
+            self._mode.begin_wait()
+            try:
+                waiter.get()
+            finally:
+                self._mode.end_wait()
+                self._waiter = None
+                if timer is not None:
+                    timer.close()
+        done, self._set = self._set, False
         return done
 
     def set(self) -> None:
-        self._mode.hub_loop.run_callback_threadsafe(self._event.set)
+        self._mode.hub_loop.run_callback_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._set = True
+        if self._waiter is not None:
+            self._waiter.switch(None)
 
 
 class Gevent:
@@ -137,11 +163,11 @@ class Gevent:
 
     def __init__(self) -> None:
         import gevent
-        import gevent.event
+        import gevent.hub
         from gevent.monkey import get_original
 
         self._spawn = gevent.spawn
-        self._new_event = gevent.event.Event
+        self.waiter: Callable[[], Any] = gevent.hub.Waiter
         self.hub_loop = gevent.get_hub().loop
         self._waiting = 0
         self._alive = self.hub_loop.async_()
@@ -149,20 +175,19 @@ class Gevent:
         self._lock: Callable[[], Lock] = get_original("_thread", "allocate_lock")
 
     def signal(self) -> Signal:
-        return _GeventSignal(self, self._new_event())
+        return _GeventSignal(self)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """While a greenlet waits for the native thread: gevent would else say that it waits for nothing, for ever."""
+    def begin_wait(self) -> None:
+        """A greenlet waits for a native thread. gevent would else say that it waits for nothing, for ever."""
         self._waiting += 1
         if self._waiting == 1:
             self._alive.start(lambda: None)
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._alive.stop()
+
+    def end_wait(self) -> None:
+        """It waits no longer."""
+        self._waiting -= 1
+        if not self._waiting:
+            self._alive.stop()
 
     def lock(self) -> Lock:
         return self._lock()

@@ -141,6 +141,12 @@ class ThreadSendQueue:
                 self._writer_waits = True
             try:
                 signal.wait(None if until is None else until - time.monotonic())
+            except BaseException:  # gevent.Timeout, say
+                with self._lock:
+                    other = self._getters.popleft() if signal not in self._getters and self._getters else None
+                if other is not None:  # it was this one's turn
+                    other.set()
+                raise
             finally:
                 with self._lock:
                     if signal in self._getters:
