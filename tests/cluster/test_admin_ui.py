@@ -21,6 +21,8 @@ MODES = ["development", "production"]
 #: Sessions whose node died end soon.
 SHORT = {"max_disconnection_duration": 0.3, "heartbeat_interval": 0.1}
 PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
+#: As many pings, but a busy machine may be late with the answers.
+PATIENT = {**PINGS, "ping_timeout": 10}
 #: The events that tell of single clients. Only ``mode="development"`` has them.
 OF_CLIENTS = {"socket_connected", "socket_disconnected", "event_received", "room_joined", "room_left"}
 
@@ -216,7 +218,7 @@ async def test_what_the_admin_ui_can_not_be_told_of_goes_on_all_the_same(
     try:
         # a node that has to start within publish_timeout may be too late on a busy machine
         short: dict[str, Any] = {"manager": {"publish_timeout": 0.3}, "start": False}
-        a = await start_node(instrument=instrument("development"), redis=server.url, server=PINGS, **short)
+        a = await start_node(instrument=instrument("development"), redis=server.url, server=PATIENT, **short)
         admin = await open_admin(clients, a)
         stays, goes = [await clients.open(a, options=WEBSOCKET) for _ in range(2)]
         sid = goes.connects()[0]["sid"]

@@ -13,6 +13,9 @@ from .log import Log
 from .membership_log import MembershipLog
 from .tasks import supervise
 
+#: How long a task may take to end until it is cancelled once more, in seconds: redis-py swallows that now and then.
+AGAIN = 0.2
+
 
 class Background:
     """The background tasks of one manager. They can be started once there is an event loop."""
@@ -36,9 +39,11 @@ class Background:
 
     async def stop(self) -> None:
         """Cancels the tasks, and waits for their end."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=AGAIN)
         self._tasks.clear()
 
 
