@@ -130,7 +130,30 @@ def tornado(config: dict[str, Any]) -> None:
     asyncio.run(run())
 
 
+def sanic(config: dict[str, Any]) -> None:
+    import sanic
+    import sanic.response
+
+    node = Node(config, "sanic")
+    app = sanic.Sanic("node", configure_logging=False)
+    node.sio.attach(app)
+
+    async def ready(request: Any) -> Any:
+        return sanic.response.empty(node.ready)
+
+    async def start(app: Any) -> None:
+        await node.start()
+
+    async def stop(app: Any) -> None:
+        await node.stop()
+
+    app.add_route(ready, "/readyz")
+    app.register_listener(start, "before_server_start")
+    app.register_listener(stop, "before_server_stop")
+    app.run(host=HOST, port=node.port, single_process=True, access_log=False, motd=False)
+
+
 #: All kinds: name -> what runs a node with it.
 SERVERS: dict[str, Callable[[dict[str, Any]], None]] = {
-    function.__name__: function for function in (aiohttp, uvicorn, hypercorn, tornado)
+    function.__name__: function for function in (aiohttp, uvicorn, hypercorn, tornado, sanic)
 }
