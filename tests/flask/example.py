@@ -32,6 +32,11 @@ def command(program: str) -> tuple[dict[str, str], list[str]]:
     return settings, words[len(settings) :]
 
 
+def _begin() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else a shell that runs the tests in the background has it ignored
+
+
 class ExampleNode:
     """A node of the example.
 
@@ -63,7 +68,7 @@ class ExampleNode:
                 cwd=EXAMPLE,
                 env={**os.environ, **self.settings, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
                 stdin=subprocess.DEVNULL,
-                preexec_fn=die_with_parent,
+                preexec_fn=_begin,
                 stdout=log,
                 stderr=log,
             )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 import redis.asyncio
+from socketio_recovery.aio import pubsub_watch
 from socketio_recovery.aio.life import Background
 from socketio_recovery.aio.pubsub_watch import PubSubWatch
 from socketio_recovery.metrics import NO_METRICS
@@ -15,7 +17,8 @@ from tests.support.logger import LOGGER
 from tests.support.waiting import PATIENCE
 
 
-async def test_it_ends_at_any_moment(redis_server: RedisServer) -> None:
+async def test_it_ends_at_any_moment(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pubsub_watch, "FIRST", 0.0001)
     for _ in range(100):
         client = redis.asyncio.Redis.from_url(redis_server.url)
         background = Background(NO_METRICS, LOGGER)

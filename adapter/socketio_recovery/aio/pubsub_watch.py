@@ -16,6 +16,8 @@ from .tasks import Backoff
 
 #: Seconds between two warnings, at least.
 AGAIN = 600.0
+#: Seconds until it subscribes, at most.
+FIRST = 1.0
 
 
 class PubSubWatch:
@@ -31,9 +33,10 @@ class PubSubWatch:
         self._warned: float | None = None
 
     async def run(self) -> None:
-        """Listens for ever."""
-        backoff = Backoff(first=1, most=60)
+        """Listens for ever, from a moment after the start on: a node has something better to do first."""
+        backoff = Backoff(first=FIRST, most=60)
         while True:
+            await backoff.wait()
             try:
                 await self._listen()
             except Exception as error:  # Redis is away, or does not allow it
@@ -41,7 +44,6 @@ class PubSubWatch:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # redis-py makes an error of its own of it
                 raise asyncio.CancelledError
-            await backoff.wait()
 
     async def _listen(self) -> None:
         subscriber = self.pubsub(ignore_subscribe_messages=True)
