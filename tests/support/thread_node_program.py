@@ -197,6 +197,7 @@ def main() -> None:
 
     app = socketio.WSGIApp(sio, control)
     if config["server_kind"] == "gevent":
+        import gevent
         from gevent import pywsgi
 
         server: Any = pywsgi.WSGIServer(("127.0.0.1", config["port"]), app, log=None)
@@ -213,7 +214,10 @@ def main() -> None:
         manager.close()
         stop_serving()
 
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
+    if config["server_kind"] == "gevent":
+        gevent.signal_handler(signal.SIGTERM, stop)  # in a greenlet of its own: what waits can't run in the hub
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
     if config.get("start", True):
         manager.start()
     server.serve_forever()
