@@ -45,7 +45,7 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert "fan-out, 20 receivers, on uvicorn" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["sync-threads-fanout-20", "sync-gevent-recover", "sync-script"])
+@pytest.mark.parametrize("name", ["sync-threads-fanout-20", "sync-script"])
 def test_a_small_load_of_synchronous_processes(tmp_path: Path, name: str) -> None:
     done = run("--rounds", "1", "--scale", "0.01", "--only", name, "--out", str(tmp_path), "--against")
     assert done.returncode == 0, done.stderr

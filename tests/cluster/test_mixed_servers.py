@@ -20,8 +20,9 @@ PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
 SYNCHRONOUS = pytest.mark.parametrize("kind", ["threading", "gevent"])
 
 
-@SYNCHRONOUS
-@pytest.mark.parametrize("options", [WEBSOCKET, POLLING], ids=["websocket", "polling"])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("threading", WEBSOCKET), ("gevent", POLLING)], ids=["threading-websocket", "gevent-polling"]
+)
 async def test_a_client_of_a_killed_node_goes_on_with_the_other_kind(
     start_node: StartNode, clients: JsClients, kind: str, options: dict[str, Any]
 ) -> None:
