@@ -7,9 +7,9 @@ import pytest
 #: What all tests run with, and what those of a few modules run with as well. ``make servers`` runs all with all.
 SERVER = "aiohttp"
 MORE = {
-    "test_recovery": ("uvicorn", "hypercorn", "tornado", "threading", "gevent"),
+    "test_recovery": ("uvicorn", "hypercorn", "tornado", "threading"),
     "test_order": ("uvicorn", "threading"),
-    "test_raw": ("uvicorn", "threading"),
+    "test_raw": ("uvicorn",),
 }
 #: Modules whose tests choose the servers themselves, or are about none: they run once.
 ONCE = ("test_mixed_servers", "test_pubsub_watch")

@@ -121,7 +121,7 @@ async def test_a_server_that_is_not_the_one(
         else:
             url = redis_server.url.replace("redis://", "rediss://")
         async with AsyncRedisStreamsManager(
-            url, channel, write_only=True, redis_options=options, publish_timeout=0.5
+            url, channel, write_only=True, redis_options=options, publish_timeout=2
         ) as manager:
             with pytest.raises((TimeoutError, RedisUnavailable)):
                 await manager.emit("e", 1)

@@ -22,6 +22,9 @@ from .paths import ROOT
 #: What the fork server imports: the programs, and what they import only when they run.
 PRELOADED = (
     "tests.support.node_program",
+    "tests.support.thread_node_program",
+    "simple_websocket",
+    "werkzeug.serving",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.httptools_impl",
     "uvicorn.protocols.websockets.auto",

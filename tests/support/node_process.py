@@ -21,10 +21,11 @@ from .forked import Forked
 from .paths import ROOT
 from .waiting import PATIENCE, until
 
+THREADS = "tests.support.thread_node_program"
 #: The programs of synchronous nodes. Tests control them on the port of the clients.
 PROGRAMS = {
-    "threading": "tests.support.thread_node_program",
-    "gevent": "tests.support.thread_node_program",
+    "threading": THREADS,
+    "gevent": THREADS,
     "flask-threading": "tests.support.flask_node_program",
     "flask-gevent": "tests.support.flask_node_program",
 }
@@ -61,7 +62,6 @@ class NodeProcess:
         self.port = free_port()
         #: Where its clients connect.
         self.url = f"http://127.0.0.1:{self.port}"
-        #: What runs it, if that is not forked: it patches the standard library, or has an application of its own.
         self.program = PROGRAMS.get(str(config.get("server_kind")))
         control = self.port if self.program else free_port()
         #: Where tests control it.
@@ -78,10 +78,11 @@ class NodeProcess:
 
     async def start(self) -> NodeProcess:
         """Starts the process, also after :meth:`kill`, and waits until it answers."""
-        if self.program:
+        if self.program is None or self.config["server_kind"] == "threading":
+            program = self.program or "tests.support.node_program"
+            self.process = Forked(program, "run", self.config, log=self.log_file)
+        else:  # it patches the standard library, or has an application of its own
             self.process = Started(self.program, self.config, log=self.log_file)
-        else:
-            self.process = Forked("tests.support.node_program", "run", self.config, log=self.log_file)
         await until(self._up, lambda: f"node {self.name} is up:\n{self.log()}")
         return self
 

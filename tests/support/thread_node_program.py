@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-if json.loads(sys.argv[1])["server_kind"] == "gevent":
+if __name__ == "__main__" and json.loads(sys.argv[1])["server_kind"] == "gevent":
     from gevent import monkey
 
     monkey.patch_all()
@@ -41,8 +41,8 @@ def background_tasks(server_kind: str) -> list[str]:
     return [getattr(greenlet._run, "__name__", "") for greenlet in greenlets]
 
 
-def main() -> None:
-    config = json.loads(sys.argv[1])
+def run(config: dict[str, Any]) -> None:
+    """Runs a node until a signal ends it."""
     if "clock" in config:
         shift_clock(config["clock"])
     verbose = config.get("verbose", False)
@@ -224,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(json.loads(sys.argv[1]))
