@@ -41,9 +41,6 @@ class PubSubWatch:
                 await self._listen()
             except Exception as error:  # Redis is away, or does not allow it
                 self.logger.debug("can't listen for publishers: %s", error)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # redis-py makes an error of its own of it
-                raise asyncio.CancelledError
 
     async def _listen(self) -> None:
         subscriber = self.pubsub(ignore_subscribe_messages=True)

@@ -39,7 +39,7 @@ class _Core(AsyncRedisStreamsManager):
     def __init__(self, outer: Any, bridge: Bridge, *arguments: Any, **options: Any) -> None:
         self._outer = outer
         self._bridge = bridge
-        self._transports: Any = partial(ThreadTransports, bridge=bridge)
+        self._transports = partial(ThreadTransports, bridge=bridge)
         super().__init__(*arguments, **options)
 
     def entry(

@@ -57,7 +57,7 @@ class Mode(Protocol):
 
 #: Why other modes of python-socketio can't be used, and what can.
 _REFUSED = {
-    "eventlet": "eventlet is no longer maintained for this use, and python-socketio advises against it",
+    "eventlet": "its own authors discourage new use of eventlet",
     "gevent_uwsgi": "uWSGI has WebSockets of its own, which this library has not been tried with",
 }
 

@@ -7,6 +7,7 @@ JavaScript clients do not come back from the latter, and only after seconds from
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from engineio.packet import PING
@@ -41,14 +42,17 @@ class Transports:
 
     :param server: an :class:`engineio.AsyncServer`; its sockets get send queues from now on.
     :param connections: are told of pings and pongs.
+    :param queue: makes a send queue.
     """
 
-    def __init__(self, server: Any, connections: Connections, tasks: KeyedQueue) -> None:
+    def __init__(
+        self, server: Any, connections: Connections, tasks: KeyedQueue, queue: Callable[[], Any] = SendQueue
+    ) -> None:
         self.server = server
         self.connections = connections
         self.tasks = tasks
         self._websockets: dict[str, tuple[Any, Wire | None]] = {}
-        server.create_queue = SendQueue
+        server.create_queue = queue
 
     def socket(self, transport: str) -> Any:
         """The Engine.IO socket of a transport; ``None`` if it is gone."""

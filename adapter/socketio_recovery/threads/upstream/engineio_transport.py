@@ -8,7 +8,7 @@ from typing import Any
 from engineio.packet import PING
 
 from ...aio.tasks import KeyedQueue
-from ...aio.upstream.engineio_transport import LINGER
+from ...aio.upstream.engineio_transport import LINGER, Transports
 from ...connections import Connections
 from ..bridge import Bridge
 from ..send_queue import ThreadSendQueue
@@ -22,7 +22,7 @@ class _Sockets(dict[str, Any]):
         self.pop(sid, None)
 
 
-class ThreadTransports:
+class ThreadTransports(Transports):
     """The transports of one synchronous Engine.IO server. All but :meth:`watch` is for the event loop.
 
     :param server: the core's view of an :class:`engineio.Server`, whose sockets get send queues from now on.
@@ -30,18 +30,11 @@ class ThreadTransports:
     """
 
     def __init__(self, server: Any, connections: Connections, tasks: KeyedQueue, bridge: Bridge) -> None:
-        self.server = server = server.real
-        server.sockets = _Sockets(server.sockets)
-        self.connections = connections
-        self.tasks = tasks
+        empty = server.get_queue_empty_exception()
+        super().__init__(server.real, connections, tasks, lambda: ThreadSendQueue(bridge.mode, empty, bridge.soon))
+        self.server.sockets = _Sockets(self.server.sockets)
         self.bridge = bridge
         self._sockets: dict[str, SharedSocket] = {}
-        empty = server.get_queue_empty_exception()
-        server.create_queue = lambda: ThreadSendQueue(bridge.mode, empty, bridge.soon)
-
-    def socket(self, transport: str) -> Any:
-        """The Engine.IO socket of a transport; ``None`` if it is gone."""
-        return self.server.sockets.get(transport)
 
     def watches(self, socket: Any) -> bool:
         """Whether an Engine.IO socket is as :meth:`watch` has left it."""
@@ -57,12 +50,6 @@ class ThreadTransports:
             self.server.sockets.pop(socket.sid, None)  # a POST that is on its way would be an error of the server
 
         self.tasks.start(("transport", socket.sid), close)
-
-    def close_transport(self, transport: str) -> None:
-        """Closes a transport by its Engine.IO session id, if it is still there."""
-        socket = self.socket(transport)
-        if socket is not None:
-            self.close(socket)
 
     def lost(self, transport: str) -> None:
         """A transport is lost: replays that wait for its client end, and its WebSocket is cut after a while."""
