@@ -39,7 +39,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..connections import Connection, Connections, Flow, State
+from ..connections import Connection, Connections, Flow, Hold, State
 from ..continuity import Request, Start, requested, resume, start_of
 from ..entries import Position
 from ..errors import RedisUnavailable
@@ -107,19 +107,45 @@ class Connecting:
         with Scope(request=request) as here:
             try:
                 await self.server.connect(transport, namespace, auth)
-            except ClientLeft:
-                self.logger.info("a client left while it connected")
-                await self._give_up(here.connection, transport)
-            except RedisUnavailable as error:
-                self.logger.warning("a client could not connect, it will try again: %s", error)
-                await self._give_up(here.connection, transport)
-            except BaseException:  # of the connect handler: the client must not wait for ever
-                await self._give_up(here.connection, transport)
-                raise
-        connection = here.connection
-        if connection is not None and connection.state is not State.GONE:
-            connection.note("accepted")
+            except BaseException as error:
+                if not await self.failed(error, here.connection, transport):
+                    raise
+        if here.connection is not None:
+            await self.over(here.connection)
+
+    async def failed(self, error: BaseException, connection: Connection | None, transport: str) -> bool:
+        """The handshake failed: the client is to try again. A session that it had is kept for that.
+
+        :returns: whether that is all; else the error is one of the application's, for the caller to raise.
+        """
+        if isinstance(error, ClientLeft):
+            self.logger.info("a client left while it connected")
+        elif isinstance(error, RedisUnavailable):
+            self.logger.warning("a client could not connect, it will try again: %s", error)
+        if connection is not None and connection.state is not State.GONE and connection.hold is not Hold.ACCEPTED:
+            await self.leaving.leave(connection)  # an accepted one ends with its transport
+        self.transports.close_transport(transport)  # whatever it was: the client must not wait for ever
+        return isinstance(error, (ClientLeft, RedisUnavailable))
+
+    async def over(self, connection: Connection) -> None:
+        """The handshake is over: the connection is accepted, unless that is noted already, and looked at once more."""
+        self.accept(connection)
+        if connection.state is not State.GONE:
             await self._look_again(connection)
+
+    def accept(self, connection: Connection) -> None:
+        """The ``connect`` handler has taken the client."""
+        if not _settled(connection):
+            connection.note("accepted")
+
+    def is_over(self, connection: Connection) -> bool:
+        """Whether :meth:`over` has nothing to do. Any thread may ask when python-socketio has done its part.
+
+        If the client was greeted and accepted, its connection is one like others: whoever ends it from then on sees it
+        off. What came before that can be seen here.
+        """
+        quiet = is_open(connection.socket) and connection.ending is not Ending.DISCONNECTED
+        return _settled(connection) and (quiet or connection.state is State.GONE)
 
     async def pre_connect(self, transport: str, namespace: str) -> str | None:
         """Finds the session that a client returns to, or gives it a new one.
@@ -267,12 +293,6 @@ class Connecting:
         """What the CONNECT packet tells the client."""
         return data if connection.pid is None else {**data, "pid": connection.pid}
 
-    async def _give_up(self, connection: Connection | None, transport: str) -> None:
-        """The handshake failed: the client is to try again. A session that it had is kept for that."""
-        if connection is not None and connection.state is not State.GONE:
-            await self.leaving.leave(connection)
-        self.transports.close_transport(transport)
-
     async def _look_again(self, connection: Connection) -> None:
         """What python-socketio leaves open: the client may be gone, or disconnected, since it came."""
         if not is_open(connection.socket):
@@ -283,3 +303,8 @@ class Connecting:
                 await self.leaving.leave(connection)
         elif connection.ending is Ending.DISCONNECTED and connection.state is not State.LEAVING:
             await self.leaving.disconnect(connection.sid, connection.namespace, ignore_queue=True)
+
+
+def _settled(connection: Connection) -> bool:
+    """Whether the ``connect`` handler has taken the client, or nothing is left of the connection."""
+    return connection.state is State.GONE or connection.hold not in (Hold.NONE, Hold.CLAIMED, Hold.CREATED)

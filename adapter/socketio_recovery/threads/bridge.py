@@ -269,6 +269,14 @@ class Bridge:
 
         return self.run(call)
 
+    def check(self) -> None:
+        """Does nothing if the event loop runs, or is yet to start.
+
+        :raises RuntimeError: if it has ended.
+        """
+        if self.error is not None:
+            raise self._over()
+
     def soon(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Calls a function on the event loop, and does not wait; not at all if there is no event loop."""
         if self._loop is not None:

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import socketio
 
+from ..aio import scope
 from ..aio.life import keep
 from ..aio.log import Append, Log
 from ..aio.manager import AsyncRedisStreamsManager
@@ -55,6 +56,14 @@ class _Core(AsyncRedisStreamsManager):
     def log(self) -> Log:
         """The log. It is for the event loop, and starts what is not started."""
         return self._start().log
+
+    async def connect(self, sid: str, namespace: str) -> str:
+        """The client has its CONNECT. Unless its handler is yet to run, that is the end of its handshake."""
+        await super().connect(sid, namespace)
+        connection = scope.own(namespace, sid)
+        if connection is not None and self.node is not None and not self.server.always_connect:
+            self.node.connecting.accept(connection)
+        return sid
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         self._tell("basic_enter_room", sid, namespace, room, eio_sid)

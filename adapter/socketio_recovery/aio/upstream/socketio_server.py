@@ -162,10 +162,7 @@ class Hooks:
             connection = self.connections.by_transport(transport).get(packet.namespace or "/")
             if connection is not None:
                 if kind == CONNECT:
-                    if scope.connecting() is connection:
-                        packet.data = self.connecting.greeting(connection, packet.data)
-                        # AsyncSocket.send is left out: it logs what it sends, and the pid is a secret.
-                        connection.socket.queue.put_nowait(Message(packet.encode()))
+                    if self.greets(connection, packet):
                         return
                 elif kind == DISCONNECT:
                     await self.leaving.disconnect_packet(connection)
@@ -173,11 +170,26 @@ class Hooks:
                     await self.catch_up.over(connection)  # an answer comes after what was emitted before it
         await self.original["_send_packet"](transport, packet)
 
+    def greets(self, connection: Connection, packet: Any) -> bool:
+        """Whether a CONNECT packet was for a connection whose handshake this is. Then it is sent. Any thread may call.
+
+        ``send`` of the Engine.IO socket is left out: it logs what it sends, and the ``pid`` is a secret.
+        """
+        if scope.connecting() is not connection:
+            return False
+        packet.data = self.connecting.greeting(connection, packet.data)
+        connection.socket.queue.put_nowait(Message(packet.encode()))
+        return True
+
+    def skips(self, connection: Connection) -> bool:
+        """Whether a client's ``connect`` handler is left out."""
+        return self.skip_connect_handler and connection.recovered
+
     async def trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         if event == "connect":
             here, connection = scope.current(), scope.own(namespace, args[0])
             if here is not None and here.request is not None and connection is not None:
-                if self.skip_connect_handler and connection.recovered:
+                if self.skips(connection):
                     return None
                 return await self._connect_handler(here, namespace, args)
         if event == "disconnect":

@@ -7,14 +7,19 @@ functions in the real server that call those on the event loop, or do at once wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import socketio
 from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
 from ...aio import scope
+from ...aio.membership_log import Move
 from ...aio.node import Node
+from ...aio.scope import Scope
+from ...continuity import requested
 from ...errors import HooksReplaced
 from ..bridge import Bridge
 from .table import HOOKS, verify
@@ -124,6 +129,62 @@ class ThreadHooks:
             )
         self._checked = True
 
+    # -- the handshake --------------------------------------------------------------------------------
+    #
+    # It is the walk of ``aio/connecting.py``. But python-socketio takes its steps in the client's thread, and only what
+    # needs Redis, or changes what the core knows, runs on the event loop. Each such call costs two switches between
+    # threads, which are busy with other clients as well.
+
+    def handle_eio_connect(self, transport: str, environ: dict[str, Any]) -> Any:
+        """A transport opens; see :meth:`Hooks.handle_eio_connect`."""
+        self.bridge.check()
+        result = self.original["_handle_eio_connect"](transport, environ)
+        transports = self.core()[0].transports
+        socket = transports.socket(transport)
+        if socket is not None:
+            transports.watch(socket)
+        return result
+
+    def handle_connect(self, transport: str, namespace: str | None, data: Any) -> None:
+        """A client sent CONNECT; see :meth:`Connecting.handle`."""
+        node = self.core()[0]
+        connecting = node.connecting
+        if connecting.draining:
+            self.bridge.soon(connecting.transports.close_transport, transport)
+            return
+        request, auth = requested(data)
+        with Scope(request=request) as here:
+            try:
+                self.original["_handle_connect"](transport, namespace or "/", auth)
+            except Exception as error:
+                if not self.bridge.run(connecting.failed, error, here.connection, transport):
+                    raise
+            except BaseException as error:  # the thread is told to end: it can't wait
+                failed = partial(connecting.failed, error, here.connection, transport)
+                self.bridge.soon(node.tasks.start, ("handshake", transport), failed)
+                raise
+        if here.connection is not None and not connecting.is_over(here.connection):
+            self.bridge.run(connecting.over, here.connection)
+
+    def _connect_handler(self, here: Scope, namespace: str, arguments: Sequence[Any]) -> Any:
+        """Runs the ``connect`` handler; see :meth:`Hooks._connect_handler`."""
+        settle = self.core()[0].membership.settle
+        moves: list[Move] = []
+        here.moves = moves
+        try:
+            result = self.original["_trigger_event"]("connect", namespace, *arguments)
+        except Exception:
+            here.moves = None
+            if moves:
+                with suppress(Exception):  # what the handler raised counts
+                    self.bridge.run(settle, moves)
+            raise
+        finally:
+            here.moves = None
+        if moves:
+            self.bridge.run(settle, moves)
+        return result
+
     # -- what needs no event loop ---------------------------------------------------------------------
 
     def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
@@ -147,19 +208,29 @@ class ThreadHooks:
                 raise
 
     def trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
-        """Runs an event handler. Those of connecting and leaving are the core's to run."""
-        if event in ("connect", "disconnect"):
+        """Runs an event handler. That of leaving is the core's to run."""
+        if event == "disconnect":
             return self.bridge.run(self.core()[1].hooks["_trigger_event"], event, namespace, *arguments)
+        if event == "connect":
+            here, connection = scope.current(), scope.own(namespace, arguments[0])
+            if here is not None and here.request is not None and connection is not None:
+                if self.core()[0].hooks.skips(connection):
+                    return None
+                return self._connect_handler(here, namespace, arguments)
         return self.original["_trigger_event"](event, namespace, *arguments)
 
     def send_packet(self, transport: str, packet: Any) -> None:
         """Sends a packet to a client. Some change what the core knows of it."""
         kind = packet.packet_type
-        if kind in (ACK, BINARY_ACK):
-            connection = self.core()[0].connections.by_transport(transport).get(packet.namespace or "/")
-            waits = connection is not None and connection.catching_up is not None
-        else:
-            waits = kind in (CONNECT, DISCONNECT)
+        waits = kind == DISCONNECT
+        if kind in (CONNECT, ACK, BINARY_ACK):
+            node = self.core()[0]
+            connection = node.connections.by_transport(transport).get(packet.namespace or "/")
+            if kind == CONNECT:
+                if connection is not None and node.hooks.greets(connection, packet):
+                    return
+            else:
+                waits = connection is not None and connection.catching_up is not None
         if waits:
             self.bridge.run(self.core()[1].hooks["_send_packet"], transport, packet)
         else:
