@@ -83,6 +83,16 @@ class Leaving:
         if connection.state is State.CONNECTED:  # else the application has disconnected it meanwhile
             await self._run_handler(connection, reason)
 
+    def to_see_off(self, transport: str) -> list[Connection]:
+        """A transport of a synchronous server is no more: the connections that its thread is to see off.
+
+        That thread does for each of them what :meth:`connection_lost` does.
+        """
+        found = [c for c in self.connections.by_transport(transport).values() if c.state is State.CONNECTED]
+        for connection in found:
+            connection.end(Ending.LOST)
+        return [connection for connection in found if connection.see_off()]
+
     async def _run_handler(self, connection: Connection, reason: str | None) -> None:
         """Has python-socketio run the ``disconnect`` handler, and :meth:`leave`; unless somebody does already."""
         if not connection.see_off():
@@ -152,8 +162,7 @@ class Leaving:
 
         Redis is asked only if no heartbeat has succeeded for so long that this is possible.
         """
-        now = asyncio.get_running_loop().time()
-        if connection.kept_at and now - connection.kept_at >= self.sessions.ttl / 1000:
+        if self._may_be_adopted(connection, asyncio.get_running_loop().time()):
             try:
                 lost = await self.sessions.heartbeat([Heartbeat(connection.sid, connection.token, None, ())])
             except RedisUnavailable as error:
@@ -165,6 +174,16 @@ class Leaving:
             return False
         self.logger.info("%s was adopted by another node; its disconnect handler has run there", connection.sid)
         return True
+
+    def is_ours(self, connection: Connection, now: float) -> bool:
+        """Whether the handler has not run elsewhere, without asking Redis. Any thread may ask.
+
+        :param now: time of the event loop, in seconds.
+        """
+        return connection.hold is not Hold.ADOPTED and not self._may_be_adopted(connection, now)
+
+    def _may_be_adopted(self, connection: Connection, now: float) -> bool:
+        return bool(connection.kept_at) and now - connection.kept_at >= self.sessions.ttl / 1000
 
     async def leave(self, connection: Connection) -> None:
         """The end of a connection on this node."""

@@ -86,7 +86,7 @@ class _Call:
 
     __slots__ = ("bridge", "context", "error", "job", "over", "result", "signal", "task", "work")
 
-    def __init__(self, bridge: Bridge, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, bridge: Bridge, work: Callable[[], Any]) -> None:
         self.bridge = bridge
         self.work = work
         self.signal = bridge.mode.signal()
@@ -163,6 +163,20 @@ class _Appending(_Call):
             self.bridge._waiting.discard(self)
             if hasattr(self.append, "future"):  # it has begun
                 self.log().abandon(self.append)
+
+
+class _Doing(_Call):
+    """A thread that waits for a function which is run on the event loop. It needs no task."""
+
+    __slots__ = ()
+
+    def begin(self) -> None:
+        try:
+            result = self.context.run(self.work)
+        except Exception as error:
+            self.end(None, error)
+        else:
+            self.end(result, None)
 
 
 class Bridge:
@@ -263,11 +277,11 @@ class Bridge:
 
     def do(self, function: Callable[..., T], *arguments: Any) -> T:
         """Calls a function on the event loop, and waits for what it returns, or raises."""
+        return self._wait(_Doing(self, lambda: function(*arguments)))  # type: ignore[no-any-return]
 
-        async def call() -> T:
-            return function(*arguments)
-
-        return self.run(call)
+    def time(self) -> float:
+        """The event loop's time, in seconds."""
+        return self._loop.time() if self._loop is not None else 0.0
 
     def check(self) -> None:
         """Does nothing if the event loop runs, or is yet to start.

@@ -19,6 +19,7 @@ from ...aio import scope
 from ...aio.membership_log import Move
 from ...aio.node import Node
 from ...aio.scope import Scope
+from ...connections import Connection, State
 from ...continuity import requested
 from ...errors import HooksReplaced
 from ..bridge import Bridge
@@ -161,7 +162,7 @@ class ThreadHooks:
                     raise
             except BaseException as error:  # the thread is told to end: it can't wait
                 failed = partial(connecting.failed, error, here.connection, transport)
-                self.bridge.soon(node.tasks.start, ("handshake", transport), failed)
+                self.bridge.soon(node.tasks.start, ("thread", transport), failed)
                 raise
         if here.connection is not None and not connecting.is_over(here.connection):
             self.bridge.run(connecting.over, here.connection)
@@ -185,6 +186,49 @@ class ThreadHooks:
             self.bridge.run(settle, moves)
         return result
 
+    # -- a lost transport -----------------------------------------------------------------------------
+
+    def handle_eio_disconnect(self, transport: str, reason: str) -> None:
+        """A transport is lost; see :meth:`Hooks.handle_eio_disconnect`, and :meth:`Leaving.transport_lost`.
+
+        In a process whose core has ended, other nodes deal with that.
+        """
+        node = self.core()[0]
+        try:
+            for connection in self.bridge.do(self._lost, node, transport):
+                self._see_off(node, connection, reason)
+            self.server._binary_packet.pop(transport, None)
+            with Scope(lost=transport):
+                self.original["_handle_eio_disconnect"](transport, reason)
+        except RuntimeError:
+            if self.bridge.error is None:
+                raise
+
+    @staticmethod
+    def _lost(node: Node, transport: str) -> list[Connection]:
+        node.transports.lost(transport)
+        return node.leaving.to_see_off(transport)
+
+    def _see_off(self, node: Node, connection: Connection, reason: str) -> None:
+        """Has python-socketio run the ``disconnect`` handler; see :meth:`Leaving._run_handler`."""
+        with Scope(connection):
+            try:
+                self.original["_handle_disconnect"](connection.transport, connection.namespace, reason)
+            except Exception:  # of one namespace's handler; the others have theirs
+                self.bridge.check()
+                node.logger.exception("disconnect handler error in namespace %s", connection.namespace)
+            except BaseException:  # the thread is told to end: it can't wait
+                leave = partial(node.leaving.leave, connection)
+                self.bridge.soon(node.tasks.start, ("thread", connection.transport), leave)
+                raise
+            if connection.state is not State.GONE:  # the handler raised
+                self.bridge.run(node.leaving.leave, connection)
+
+    def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:
+        """A client left, or python-socketio looks for what a lost transport has left; see :class:`Hooks`."""
+        if self.core()[0].connections.by_transport(transport).get(namespace or "/") is not None:
+            self.bridge.run(self.core()[1].hooks["_handle_disconnect"], transport, namespace, reason)
+
     # -- what needs no event loop ---------------------------------------------------------------------
 
     def handle_event(self, transport: str, namespace: str | None, id: Any, data: Any) -> None:
@@ -199,22 +243,18 @@ class ThreadHooks:
         if hooks.exceeds(transport, data):
             self.bridge.soon(hooks.transports.close_transport, transport)
 
-    def handle_eio_disconnect(self, transport: str, reason: str) -> None:
-        """A transport is lost. In a process whose core has ended, other nodes deal with that."""
-        try:
-            self.bridge.run(self.core()[1].hooks["_handle_eio_disconnect"], transport, reason)
-        except RuntimeError:
-            if self.bridge.error is None:
-                raise
-
     def trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
-        """Runs an event handler. That of leaving is the core's to run."""
+        """Runs an event handler."""
+        node = self.core()[0]
         if event == "disconnect":
+            connection = scope.find(node.connections, namespace, arguments[0])
+            if connection is None or node.leaving.is_ours(connection, self.bridge.time()):
+                return self.original["_trigger_event"](event, namespace, *arguments)
             return self.bridge.run(self.core()[1].hooks["_trigger_event"], event, namespace, *arguments)
         if event == "connect":
             here, connection = scope.current(), scope.own(namespace, arguments[0])
             if here is not None and here.request is not None and connection is not None:
-                if self.core()[0].hooks.skips(connection):
+                if node.hooks.skips(connection):
                     return None
                 return self._connect_handler(here, namespace, arguments)
         return self.original["_trigger_event"](event, namespace, *arguments)
