@@ -28,7 +28,7 @@ class Writer:
         server(client_manager=self.manager, serializer=serializer)
         node = self.manager.node
         assert node is not None
-        node.log.queue = self.queue  # type: ignore[method-assign]
+        node.log.queue = self.queue  # type: ignore[method-assign, assignment]
         life: Any = SimpleNamespace(log=node.log, membership=node.membership)
         self.manager._start = lambda: life  # type: ignore[method-assign]
 

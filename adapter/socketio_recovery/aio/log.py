@@ -91,6 +91,18 @@ class Action(NamedTuple):
 NO_ACTION = Action()
 
 
+class Answer(Protocol):
+    """Who is to be told what became of an entry: a future, or what has as much of one."""
+
+    def done(self) -> bool: ...
+
+    def cancel(self) -> Any: ...
+
+    def set_result(self, result: AppendResult, /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
 class Append:
     """An entry on its way into the log."""
 
@@ -106,7 +118,7 @@ class Append:
         self.sent = False
         self.stored = False
         self.deadline = 0.0  # event loop time, seconds
-        self.future: asyncio.Future[AppendResult]
+        self.future: Answer
 
 
 class Log:
@@ -188,10 +200,13 @@ class Log:
         self.queue(append)
         return await self.answer(append)
 
-    def queue(self, append: Append) -> None:
-        """Queues an entry. Entries are stored in the order in which they are queued; :meth:`answer` waits for one."""
+    def queue(self, append: Append, answer: Answer | None = None) -> None:
+        """Queues an entry. Entries are stored in the order in which they are queued; :meth:`answer` waits for one.
+
+        :param answer: who is told, in place of those that :meth:`answer` serves.
+        """
         loop = asyncio.get_running_loop()
-        append.future = loop.create_future()
+        append.future = answer or loop.create_future()
         append.deadline = loop.time() + self.publish_timeout
         self._queue.append(append)
         self._idle.clear()
@@ -203,8 +218,9 @@ class Log:
 
     async def answer(self, append: Append) -> AppendResult:
         """What became of an entry that is queued; see :meth:`append`."""
+        assert isinstance(append.future, asyncio.Future)
         try:
-            return await append.future
+            return await append.future  # type: ignore[no-any-return]
         except asyncio.CancelledError:
             self.abandon(append)
             raise
@@ -268,11 +284,12 @@ class Log:
         backoff = Backoff()
         batch: list[Append] = []
         first: int | None = None  # the epoch in which the batch was first sent
+        turns = 2
         try:
             while True:
-                for _ in range(2):  # callers that waited for the last batch may append more
-                    if not self._queue:
-                        await asyncio.sleep(0)
+                while turns and not self._queue:  # callers that waited for the last batch may append more
+                    turns -= 1
+                    await asyncio.sleep(0)
                 while not self._queue and not batch:
                     await self._wait_for_work(link)
                 try:
@@ -280,6 +297,8 @@ class Log:
                     if not batch:
                         batch = self._take()
                     if batch:
+                        # A thread takes longer than that, and would wait for the event loop meanwhile.
+                        turns = 0 if len(batch) == 1 and not isinstance(batch[0].future, asyncio.Future) else 2
                         again, first = first, first or self._epoch
                         await self._store(link, batch, again)
                 except UnsupportedFormat:

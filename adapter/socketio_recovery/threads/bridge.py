@@ -129,7 +129,7 @@ class _Call:
         if not self.over:
             self.result, self.error, self.over = result, error, True
             self.bridge._waiting.discard(self)
-            self.signal.set()
+            self.bridge._tell_later(self.signal)
 
 
 class _Appending(_Call):
@@ -146,16 +146,21 @@ class _Appending(_Call):
         self.result = self.error = self.job = None
 
     def begin(self) -> None:
-        self.log().queue(self.append)
-        self.append.future.add_done_callback(self._done)
+        self.log().queue(self.append, self)
 
-    def _done(self, future: asyncio.Future[AppendResult]) -> None:
-        if future.cancelled():
-            self.end(None, self.bridge._over())
-        elif (error := future.exception()) is not None:
-            self.end(None, error)
-        else:
-            self.end(future.result(), None)
+    # the log tells it, without a turn of the event loop for a future
+
+    def done(self) -> bool:
+        return self.over
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; :meth:`abandon` has noted that."""
+
+    def set_result(self, result: AppendResult) -> None:
+        self.end(result, None)
+
+    def set_exception(self, error: Exception) -> None:
+        self.end(None, error)
 
     def abandon(self) -> None:
         if not self.over:
@@ -204,6 +209,8 @@ class Bridge:
         self._posted: deque[_Call] = deque()
         #: Whether the event loop will look at them.
         self._woken = False
+        #: Threads that are to go on.
+        self._told: list[Signal] = []
         _bridges.add(self)
 
     def forked(self) -> None:
@@ -329,6 +336,21 @@ class Bridge:
                 call.begin()
             except Exception as error:
                 call.end(None, error)
+        self._tell_now()
+
+    def _tell_later(self, signal: Signal) -> None:
+        """Has a thread go on, once what the event loop does at the moment is done.
+
+        A thread that is woken asks for the GIL at once, and would take turns with the event loop.
+        """
+        self._told.append(signal)
+        if len(self._told) == 1 and self._loop is not None:
+            self._loop.call_soon(self._tell_now)
+
+    def _tell_now(self) -> None:
+        told, self._told = self._told, []
+        for signal in told:
+            signal.set()
 
     # -- starting and stopping ----------------------------------------------------------------------
 
@@ -353,7 +375,7 @@ class Bridge:
     def _main(self, started: Lock) -> None:
         """The thread of the event loop."""
         try:
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=self.mode.event_loop) as runner:
                 self._loop, self._stop = runner.get_loop(), asyncio.Event()
                 started.release()
                 try:
@@ -366,6 +388,7 @@ class Bridge:
             self.error = self.error or "its thread ended"
             for call in [*self._waiting, *self._posted]:
                 call.end(None, self._over())
+            self._tell_now()
             assert self._ended is not None
             self._ended.set()
 

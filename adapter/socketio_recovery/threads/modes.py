@@ -7,9 +7,11 @@ the server does. Under gevent that is a greenlet, and others go on meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -53,6 +55,9 @@ class Mode(Protocol):
 
     def spawn(self, work: Callable[[], None]) -> None:
         """Runs ``work`` as a background task of the server."""
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """Makes an event loop for a native thread."""
 
 
 #: Why other modes of python-socketio can't be used, and what can.
@@ -116,6 +121,9 @@ class Threading:
 
     def spawn(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, name="socketio_recovery handler", daemon=True).start()
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
 
 
 class _GeventSignal:
@@ -197,3 +205,44 @@ class Gevent:
 
     def spawn(self, work: Callable[[], None]) -> None:
         self.hub_loop.run_callback_threadsafe(self._spawn, work)
+
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        return _native_loop()
+
+
+def _native_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that does not use what gevent has patched.
+
+    On a patched selector it would wait in a hub of its own, with a greenlet and a timer for each turn: that takes more
+    than all else it does. What it needs threads for, names of hosts, would then wait for a hub that does not run.
+    """
+    from gevent.monkey import get_original
+
+    start_thread = get_original("_thread", "start_new_thread")
+    look_up = get_original("socket", "getaddrinfo")
+
+    class NativeLoop(asyncio.SelectorEventLoop):
+        async def getaddrinfo(self, *arguments: Any, **options: Any) -> Any:
+            found: asyncio.Future[Any] = self.create_future()
+
+            def tell(result: Any, error: Exception | None) -> None:
+                if found.done():
+                    return
+                if error is not None:
+                    found.set_exception(error)
+                else:
+                    found.set_result(result)
+
+            def work() -> None:
+                outcome: tuple[Any, Exception | None]
+                try:
+                    outcome = look_up(*arguments, **options), None
+                except Exception as error:
+                    outcome = None, error
+                with suppress(RuntimeError):  # the event loop has ended
+                    self.call_soon_threadsafe(tell, *outcome)
+
+            start_thread(work, ())
+            return await found
+
+    return NativeLoop(get_original("selectors", "DefaultSelector")())
