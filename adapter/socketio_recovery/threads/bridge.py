@@ -129,7 +129,7 @@ class _Call:
         if not self.over:
             self.result, self.error, self.over = result, error, True
             self.bridge._waiting.discard(self)
-            self.bridge._tell_later(self.signal)
+            self.bridge._tell(self.signal)
 
 
 class _Appending(_Call):
@@ -209,8 +209,8 @@ class Bridge:
         self._posted: deque[_Call] = deque()
         #: Whether the event loop will look at them.
         self._woken = False
-        #: Threads that are to go on.
-        self._told: list[Signal] = []
+        #: A thread that is to go on.
+        self._told: Signal | None = None
         _bridges.add(self)
 
     def forked(self) -> None:
@@ -338,19 +338,22 @@ class Bridge:
                 call.end(None, error)
         self._tell_now()
 
-    def _tell_later(self, signal: Signal) -> None:
-        """Has a thread go on, once what the event loop does at the moment is done.
+    def _tell(self, signal: Signal) -> None:
+        """Has a thread go on: of several at once the first one when the event loop is done with what it does.
 
-        A thread that is woken asks for the GIL at once, and would take turns with the event loop.
+        A thread that is woken asks for the GIL. A single one would take turns with the event loop then, and both would
+        wait for each other; of many, the others have enough to do.
         """
-        self._told.append(signal)
-        if len(self._told) == 1 and self._loop is not None:
+        if self._told is not None or self._loop is None or self.error is not None:
+            signal.set()
+        else:
+            self._told = signal
             self._loop.call_soon(self._tell_now)
 
     def _tell_now(self) -> None:
-        told, self._told = self._told, []
-        for signal in told:
-            signal.set()
+        told, self._told = self._told, None
+        if told is not None:
+            told.set()
 
     # -- starting and stopping ----------------------------------------------------------------------
 
