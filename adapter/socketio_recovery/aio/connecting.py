@@ -156,6 +156,8 @@ class Connecting:
         assert here is not None
         request = here.request
         assert request is not None
+        if self.draining:  # since the CONNECT packet was looked at, in a server with threads
+            raise ClientLeft
         if not await self._earlier_is_gone(transport, namespace):
             return None
         socket = self.transports.socket(transport)

@@ -174,14 +174,13 @@ class ThreadHooks:
         here.moves = moves
         try:
             result = self.original["_trigger_event"]("connect", namespace, *arguments)
-        except Exception:
+        except BaseException as error:
             here.moves = None
-            if moves:
+            if moves and isinstance(error, Exception):  # else the thread is told to end: it can't wait
                 with suppress(Exception):  # what the handler raised counts
                     self.bridge.run(settle, moves)
             raise
-        finally:
-            here.moves = None
+        here.moves = None
         if moves:
             self.bridge.run(settle, moves)
         return result
