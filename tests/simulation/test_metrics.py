@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
-from socketio_recovery.reasons import Ending, Outcome
+from socketio_recovery.metrics import NoMetrics, Reading
+from socketio_recovery.reasons import Ending, Fate, Outcome
 
 from .simulation import TTL, Simulation
 
 
-class Recorder:
+class Recorder(NoMetrics):
     """Counts what it is told."""
 
     def __init__(self) -> None:
@@ -17,19 +19,46 @@ class Recorder:
         self.endings: Counter[Ending | None] = Counter()
         self.caught_up_on: list[int] = []
         self.failures: list[str] = []
-        self.entries_stored = self.entries_dispatched = self.overflows = 0
+        self.entries_stored = self.bytes_stored = self.entries_dispatched = self.overflows = 0
+        self.deliveries = self.bytes_delivered = self.adoptions = 0
+        self.fates: Counter[Fate] = Counter()
+        self.heartbeats: list[bool] = []
+        self.durations: list[float] = []
+        self.delays: list[float] = []
+        self.readers: list[Callable[[], Reading | None]] = []
+
+    def attached(self, read: Callable[[], Reading | None]) -> None:
+        self.readers.append(read)
 
     def connected(self, outcome: Outcome) -> None:
         self.outcomes[outcome] += 1
 
-    def caught_up(self, events: int) -> None:
+    def caught_up(self, events: int, seconds: float) -> None:
         self.caught_up_on.append(events)
+        self.durations.append(seconds)
 
     def ended(self, ending: Ending | None) -> None:
         self.endings[ending] += 1
 
-    def stored(self, entries: int) -> None:
+    def stored(self, entries: int, size: int) -> None:
         self.entries_stored += entries
+        self.bytes_stored += size
+
+    def appended(self, fate: Fate, entries: int) -> None:
+        self.fates[fate] += entries
+
+    def delivered(self, events: int, size: int) -> None:
+        self.deliveries += events
+        self.bytes_delivered += size
+
+    def adopted(self) -> None:
+        self.adoptions += 1
+
+    def heartbeat(self, seconds: float, succeeded: bool) -> None:
+        self.heartbeats.append(succeeded)
+
+    def loop_delayed(self, seconds: float) -> None:
+        self.delays.append(seconds)
 
     def dispatched(self, entries: int) -> None:
         self.entries_dispatched += entries
