@@ -104,5 +104,34 @@ def test_the_metrics_of_two_nodes() -> None:
         assert recorder.overflows == 1
         slow.vanish()
         cluster.run(2 * TTL)
+        assert recorder.fates == {Fate.STORED: recorder.entries_stored}
+        assert recorder.bytes_stored > 60 * 20
+        assert recorder.deliveries > 3 * 2
+        assert recorder.bytes_delivered > recorder.deliveries
+        assert len(recorder.durations) == 1
+        assert 0 < recorder.durations[0] < 1
+        assert set(recorder.heartbeats) == {True}
+        assert set(recorder.delays) == {0}  # in the simulation, code takes no time
+        for read in recorder.readers:
+            reading = read()
+            assert reading is not None
+            assert (reading.healthy, reading.clients, reading.catching_up, reading.queued) == (True, 0, 0, 0)
+            assert reading.stream_retention is not None
+            assert reading.stream_retention > reading.max_disconnection
+    finally:
+        cluster.close()
+    assert [read() for read in recorder.readers] == [None, None]
+
+
+def test_the_metrics_of_orphans_and_of_an_outage() -> None:
+    recorder = Recorder()
+    cluster = Simulation(1, 2, metrics=recorder)
+    try:
+        a = cluster.nodes[0]
+        lost = cluster.open(a)
+        cluster.until(lambda: lost.connected, 5, "it connects")
+        lost.vanish()
+        cluster.crash(a)
+        cluster.until(lambda: recorder.adoptions == 1, 4 * TTL, "its session is adopted")
     finally:
         cluster.close()
