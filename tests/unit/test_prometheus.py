@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -162,10 +163,11 @@ def test_a_registry_has_them_once(registry: CollectorRegistry) -> None:
         PrometheusMetrics(registry)
 
 
-def test_without_prometheus_client_the_error_says_what_to_install() -> None:
-    program = "import sys; sys.modules['prometheus_client'] = None; import socketio_recovery.prometheus"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert 'pip install "socketio-recovery[metrics]"' in run.stderr.splitlines()[-1]
+def test_without_prometheus_client_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "socketio_recovery.prometheus")
+    with pytest.raises(ImportError, match=r'pip install "socketio-recovery\[metrics\]"'):
+        importlib.import_module("socketio_recovery.prometheus")
 
 
 def test_no_metrics_has_every_method() -> None:
