@@ -55,6 +55,12 @@ class LogWatch:
 
     async def run(self) -> None:
         """Looks, for ever. To be run as a task."""
+        try:
+            await self._watch()
+        finally:
+            await self.calls.rest()
+
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if self._asked is None:
