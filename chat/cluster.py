@@ -19,7 +19,7 @@ from typing import Any
 from socketio_recovery import AsyncRedisStreamsManager
 
 from .journal import Journal
-from .measurements import EventRate, LogLag
+from .measurements import EventRate
 from .presence import (
     FORGET_AFTER,
     alive,
@@ -44,7 +44,6 @@ class ClusterView:
     :param journal: the node's structured log.
     :param show_people: sends the list of people to this node's clients.
     :param record_again: writes the record of the person with this connection again, which is on this node.
-    :param lag: measures how far this node is behind the log; this object starts and stops the measuring.
     """
 
     def __init__(
@@ -55,13 +54,11 @@ class ClusterView:
         journal: Journal,
         show_people: Callable[[list[dict[str, Any]]], Awaitable[None]],
         record_again: Callable[[str], Awaitable[None]],
-        lag: LogLag,
     ) -> None:
         self.settings = settings
         self.store = store
         self.manager = manager
         self.journal = journal
-        self.lag = lag
         self.event_rate = EventRate()
         #: Identifies this run of the process. A node that was started again has the same name and another ``boot``.
         self.boot = uuid.uuid4().hex
@@ -87,7 +84,14 @@ class ClusterView:
     @property
     def ready(self) -> bool:
         """Whether the load balancer may send clients here: the node follows the log, and its lag is small enough."""
-        return self.manager.healthy and self.lag.seconds < self.settings.max_lag
+        return not self.not_ready
+
+    @property
+    def not_ready(self) -> list[str]:
+        """Why the load balancer should send no clients here, as sentences; empty if it may."""
+        reasons = self.manager.unhealthy_reasons
+        lag = self.manager.log_lag
+        return reasons if lag < self.settings.max_lag else [*reasons, f"this node is {lag:.1f} s behind the log"]
 
     def wake(self) -> None:
         """Sends the next heartbeat at once, because something changed."""
@@ -104,12 +108,11 @@ class ClusterView:
     # -- heartbeats ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Starts the tasks that send heartbeats and measure the lag."""
-        for work in (self._heartbeat_loop, self.lag.measure_forever):
-            self._tasks.append(asyncio.create_task(work()))
+        """Starts the task that sends heartbeats."""
+        self._tasks.append(asyncio.create_task(self._heartbeat_loop()))
 
     async def stop(self) -> None:
-        """Stops the tasks and sends a last heartbeat that says "stopped".
+        """Stops the task and sends a last heartbeat that says "stopped".
 
         With it, the people on this node count as reconnecting at once. Without it, the other nodes would have to wait
         until they take this node for dead.
@@ -154,7 +157,7 @@ class ClusterView:
             "state": self.state,
             "ready": self.ready,
             "clients": len(self.here),
-            "lag": round(self.lag.seconds * 1000, 1),
+            "lag": round(self.manager.log_lag * 1000, 1),
             "rate": round(self.event_rate.per_second, 1),
             "started": round(self._started * 1000),
             "demo": self.settings.demo,

@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import socketio
+from prometheus_client import CollectorRegistry
 from socketio_recovery import AsyncRedisStreamsManager, RedisUnavailable
+from socketio_recovery.prometheus import PrometheusMetrics
 
 from . import rules
 from .cluster import ClusterView
 from .journal import Journal
-from .measurements import LogLag
 from .rules import (
     LOBBY,
     MAX_NAME,
@@ -49,16 +50,19 @@ class Chat:
         self.settings = settings
         self.journal = Journal(settings.name)
         self.store = ChatStore(settings.redis_url, CHANNEL)
+        #: What ``/metrics`` shows.
+        self.registry = CollectorRegistry()
         self.manager = AsyncRedisStreamsManager(
             settings.redis_url,
             channel=CHANNEL,
             logger=logging.getLogger("socketio_recovery"),
             max_disconnection_duration=settings.recover_within,
+            metrics=PrometheusMetrics(self.registry),
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
         self.cluster = ClusterView(
             *(settings, self.store, self.manager, self.journal),
-            *(self._show_people, self._record_again, LogLag(self._probe)),
+            *(self._show_people, self._record_again),
         )
         self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
@@ -115,10 +119,6 @@ class Chat:
     async def _show_people(self, people: list[dict[str, Any]]) -> None:
         # Not through the log: each node works out the list for its own clients, and the next list replaces this one.
         await self.sio.emit("people", people, ignore_queue=True)
-
-    async def _probe(self) -> None:
-        """Sends an event through the log to a room that nobody is in, and waits until this node has read it."""
-        await self.manager.emit("probe", None, room="probe " + self.cluster.boot, volatile=True)
 
     # -- coming and going ---------------------------------------------------------------------------
 

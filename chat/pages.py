@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from prometheus_client.exposition import choose_encoder
 
 from . import CLIENT_FILE
 from .events import Chat
@@ -38,7 +39,13 @@ def application(chat: Chat) -> web.Application:
 
     async def ready(request: web.Request) -> web.Response:
         """``GET /readyz``, for the load balancer: whether to send clients to this node."""
-        return web.Response(text="ready\n") if chat.cluster.ready else web.Response(status=503, text="not ready\n")
+        reasons = chat.cluster.not_ready
+        return web.Response(status=503 if reasons else 200, text="".join(f"{r}\n" for r in reasons) or "ready\n")
+
+    async def metrics(request: web.Request) -> web.Response:
+        """``GET /metrics``, for Prometheus. The load balancer does not pass it on."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(chat.registry), headers={"Content-Type": content_type})
 
     async def cluster(request: web.Request) -> web.Response:
         """``GET /cluster.json``, for the cluster's page."""
@@ -71,6 +78,7 @@ def application(chat: Chat) -> web.Application:
 
     app.router.add_get("/healthz", up)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
     app.router.add_get("/cluster.json", cluster)
     app.router.add_post("/cluster/kill", kill)
     for path in sorted(WEB.rglob("*.*")):

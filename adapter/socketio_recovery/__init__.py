@@ -12,7 +12,7 @@ from .errors import (
     UnsupportedFormat,
     UnsupportedVersion,
 )
-from .metrics import Metrics
+from .metrics import Metrics, NoMetrics, Reading
 from .reasons import NODE_LOST, Fate, Outcome
 from .threads.manager import RedisStreamsManager
 
@@ -22,9 +22,11 @@ __all__ = [
     "Fate",
     "HooksReplaced",
     "Metrics",
+    "NoMetrics",
     "Outcome",
     "PublishAbandoned",
     "PublishTimeout",
+    "Reading",
     "RedisStreamsManager",
     "RedisUnavailable",
     "SessionGone",

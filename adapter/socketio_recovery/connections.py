@@ -15,7 +15,7 @@ How it ends is a value, too: ``ending``. What ends it first decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -155,6 +155,7 @@ class Connection:
         "sending",
         "sent",
         "sid",
+        "since",
         "socket",
         "state",
         "stored_confirmed",
@@ -188,6 +189,8 @@ class Connection:
         self.rooms_then: Rooms = {}
         #: How many events it has been sent since it came back.
         self.missed = 0
+        #: When its CONNECT packet came (event loop time, seconds).
+        self.since = 0.0
         #: When Redis last extended the session's deadline, or earlier (event loop time, seconds).
         self.kept_at = 0.0
         #: The last number that this client was given as an offset.
@@ -259,7 +262,7 @@ class RoomIndex:
         """The rooms of a namespace that have members."""
         return self._members.get(namespace, {})
 
-    def members(self, namespace: str, rooms: Sequence[Room]) -> Iterable[Connection]:
+    def members(self, namespace: str, rooms: Sequence[Room]) -> Collection[Connection]:
         """The connections in any of ``rooms``, each once. No rooms: everybody."""
         index = self._members.get(namespace)
         if index is None:

@@ -12,7 +12,7 @@ What an entry causes beyond that, such as running a ``disconnect`` handler, is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from . import membership
@@ -40,6 +40,7 @@ from .metrics import NO_METRICS, Metrics
 from .packets import Codec, Message, converted
 from .partition import Partition
 from .reasons import Ending, RestartReason
+from .tracing import Tracing
 
 #: Events in one slice of a replay, and bytes.
 SLICE, SLICE_BYTES = 200, 1 << 20
@@ -87,6 +88,7 @@ class Delivery:
         max_queue_bytes: int,
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
+        tracing: Tracing | None = None,
     ) -> None:
         self.partition = partition
         self.connections = connections
@@ -96,6 +98,12 @@ class Delivery:
         self.max_queue = max_queue
         self.max_queue_bytes = max_queue_bytes
         self.metrics = metrics
+        self.tracing = tracing or Tracing()
+        #: Spans of the entries that are being dispatched.
+        self._spans: list[Any] = []
+        #: What the batch that is being dispatched delivers: events, and bytes. Counted only for metrics.
+        self._counts = metrics is not NO_METRICS
+        self._delivered = self._delivered_bytes = 0
         self.logger = logger
         #: Events in one slice of a replay, and bytes. A slice must not fill a client's queue.
         self.slice = max(1, min(SLICE, max_queue // 4))
@@ -138,6 +146,10 @@ class Delivery:
                 entry = Entry(EPOCH, entry.n, entry.ms)
             window.append(entry)
         self._flush()
+        if self._spans:
+            for span in filter(None, self._spans):
+                span.end()
+            self._spans.clear()
         self.metrics.dispatched(len(entries))
         self.partition.dispatched(entries)
 
@@ -159,6 +171,8 @@ class Delivery:
                 self._hold(entry)
             members = connections.live.members(entry.namespace, entry.rooms)
             if members:
+                if entry.trace:
+                    self._spans.append(self.tracing.dispatch(entry, len(members)))
                 self._send(entry, members)
         elif kind in (ENTER, LEAVE):
             moved = connections.by_sid(entry.namespace, entry.sid)
@@ -280,7 +294,7 @@ class Delivery:
 
     # -- to the send queues -------------------------------------------------------------------------
 
-    def _send(self, entry: Entry, members: Iterable[Connection]) -> None:
+    def _send(self, entry: Entry, members: Collection[Connection]) -> None:
         """Adds an event to what its recipients get of this batch; :meth:`_flush` sends it."""
         payload, skip, n = entry.payload, entry.skip, entry.n
         assert payload is not None
@@ -308,6 +322,10 @@ class Delivery:
             if not connection.sending:
                 self._sending.append(connection)
             connection.sending += messages
+        if self._counts:
+            count = sum(member.sid not in skip for member in members) if skip else len(members)
+            self._delivered += count
+            self._delivered_bytes += count * entry.size
 
     def _messages(self, namespace: str, payload: Payload, offset: str | None, id: int | None) -> list[Message]:
         return [Message(data) for data in self.codecs[0].packets(namespace, payload, offset, id)]
@@ -330,6 +348,9 @@ class Delivery:
             if self._overfull(queue) and connection.flow is Flow.LIVE:
                 self._over[connection] = None
         self._sending.clear()
+        if self._delivered:
+            self.metrics.delivered(self._delivered, self._delivered_bytes)
+            self._delivered = self._delivered_bytes = 0
 
     def _shed(self) -> None:
         """Parts with clients that still have too much to read, though their writers ran since the last batch."""

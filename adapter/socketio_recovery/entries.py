@@ -94,7 +94,7 @@ class Entry:
     """One entry of the log. Which attributes mean something depends on ``kind``.
 
     ======================  ==========================================================
-    ``event``               namespace, rooms, skip, payload, volatile, callback
+    ``event``               namespace, rooms, skip, payload, volatile, callback, trace
     ``enter``, ``leave``    namespace, sid, room
     ``close``               namespace, room
     ``disconnect``          namespace, sid
@@ -116,6 +116,7 @@ class Entry:
         "rooms",
         "sid",
         "skip",
+        "trace",
         "transport",
         "volatile",
     )
@@ -129,6 +130,8 @@ class Entry:
         self.skip: Sequence[str] = ()
         self.payload: Payload | None = None
         self.volatile = False
+        #: The ``traceparent`` of the emit, if that is traced; see ``tracing.py``.
+        self.trace = ""
         #: EVENT: (node, id) of who waits for the acknowledgement. CALLBACK: (node, id) of who waited.
         self.callback: tuple[str, int] | None = None
         self.sid = ""
@@ -235,10 +238,12 @@ def event_head(
     payload: Payload,
     volatile: bool = False,
     callback: tuple[str, int] | None = None,
+    trace: str = "",
 ) -> str:
-    small = callback is None and len(rooms) + len(skip) < 8 and sum(len(r) for r in rooms if isinstance(r, str)) < HEAD
+    again = callback is None and not trace  # else no other head is the same
+    small = again and len(rooms) + len(skip) < 8 and sum(len(r) for r in rooms if isinstance(r, str)) < HEAD
     head = _event_head if small else _event_head.__wrapped__
-    return head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback)
+    return head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback, trace)
 
 
 @lru_cache(HEADS)
@@ -250,6 +255,7 @@ def _event_head(
     arity: int,
     volatile: bool,
     callback: tuple[str, int] | None,
+    trace: str,
 ) -> str:
     options: dict[str, Any] = {}
     if format != JSON:
@@ -258,6 +264,8 @@ def _event_head(
         options["v"] = 1
     if callback:
         options["cb"] = callback
+    if trace:
+        options["trace"] = trace
     head: list[Any] = [EVENT, namespace]
     if rooms or skip or options:
         head.append(rooms)
@@ -302,7 +310,7 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
         entry.node, entry.transport = head.node, head.transport
         return entry
     entry.namespace, entry.rooms, entry.skip = head.namespace, head.rooms, head.skip
-    entry.volatile, entry.callback = head.volatile, head.callback
+    entry.volatile, entry.callback, entry.trace = head.volatile, head.callback, head.trace
     entry.payload = Payload(head.format, fields[3], tuple(fields[5::2]), head.arity)
     if not _is_list(entry.payload):
         raise ValueError(f"entry {n} of the log holds no list of arguments, which this library would have written")
@@ -324,6 +332,7 @@ class Head(NamedTuple):
     room: Room = None
     node: str = ""
     transport: str = ""
+    trace: str = ""
 
 
 def parse_head(text: bytes) -> Head:
@@ -348,7 +357,8 @@ def _parse_head(text: bytes) -> Head:
             raise ValueError(f"an event to {rooms!r}, but not to {skip!r}")
         callback = tuple(options["cb"]) if "cb" in options else None
         format, arity = options.get("f", (JSON, 0))
-        head = Head(kind, namespace, tuple(rooms), tuple(skip), "v" in options, callback, format, arity)
+        trace = _trace(options.get("trace"))
+        head = Head(kind, namespace, tuple(rooms), tuple(skip), "v" in options, callback, format, arity, trace=trace)
     elif kind == CALLBACK:
         node, id, (format, arity) = more
         head = Head(kind, callback=(node, id), format=format, arity=arity)
@@ -371,6 +381,15 @@ def _parse_head(text: bytes) -> Head:
     if not _well_formed(head):
         raise ValueError(f"an entry of kind {kind!r} holds what this library would not write")
     return head
+
+
+def _trace(value: object) -> str:
+    """A ``traceparent`` as this library writes it, or nothing: it is no reason to leave out an event."""
+    match = _TRACE.fullmatch(value) if isinstance(value, str) else None
+    return match[0] if match and match[1].strip("0") and match[2].strip("0") else ""
+
+
+_TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
 
 
 def _well_formed(head: Head) -> bool:

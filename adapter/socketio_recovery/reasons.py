@@ -48,11 +48,19 @@ class Ending(Enum):
 
 
 class Fate(StrEnum):
-    """What became of an entry that was not stored and dispatched in time; see :class:`PublishTimeout`."""
+    """What became of an entry, as the caller was told. The first three are those of :class:`PublishTimeout`."""
 
+    #: It was never sent, and will not be.
     WITHDRAWN = "withdrawn"
+    #: It was sent, and nobody knows whether it is stored.
     UNKNOWN = "unknown"
     STORED = "stored"
+    #: Redis lost its data while it was on its way: :class:`PublishAbandoned`.
+    ABANDONED = "abandoned"
+    #: The script refused a change of rooms; see :class:`AppendResult`.
+    REFUSED = "refused"
+    #: Redis could not store it.
+    FAILED = "failed"
 
 
 class AppendResult(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from chat import CLIENT_FILE, CLIENT_JS
 from local.ports import free_port
@@ -90,6 +92,53 @@ async def test_a_killed_node_costs_nothing(
 
     await cluster.line(f"{hello['node']} was killed (SIGKILL); starting it again in 1 s")
     await cluster.line(f"{hello['node']} is back")
+
+
+async def scraped(port: int) -> dict[str, float]:
+    """What a node tells Prometheus: ``name{label="value"}`` -> value."""
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as response:
+        assert response.status == 200
+        families = text_string_to_metric_families(await response.text())
+    return {
+        sample.name + "".join(f'{{{name}="{value}"}}' for name, value in sample.labels.items()): sample.value
+        for family in families
+        for sample in family.samples
+        if "le" not in sample.labels
+    }
+
+
+async def test_the_metrics_of_a_kill(start: Callable[..., Supervisor], clients: JsClients) -> None:
+    cluster = start("--nodes", "2")
+    await cluster.started()
+    ports = {
+        name: int(re.search(rf"{name}: on port (\d+)", cluster.said())[1])  # type: ignore[index]
+        for name in ("node-a", "node-b")
+    }
+    ann = await open_client(clients, cluster, options=BROWSER, auth={"name": "ann"})
+    node = (await welcomed(ann, 1))["node"]
+    other = next(name for name in ports if name != node)
+    before = await scraped(ports[node])
+    assert before['socketio_recovery_connections_total{outcome="new"}'] == 1
+    assert before['socketio_recovery_clients{state="live"}'] == 1
+    assert before["socketio_recovery_unhealthy"] == 0
+
+    cluster.signal(node, signal.SIGKILL)
+    assert (await ann.connected(2))["recovered"]
+
+    async def recovered() -> bool:
+        found = await scraped(ports[other])
+        return found["socketio_recovery_recovery_duration_seconds_count"] == 1
+
+    await until(recovered)
+    after = await scraped(ports[other])
+    assert after['socketio_recovery_connections_total{outcome="recovered"}'] == 1
+    assert after['socketio_recovery_connections_total{outcome="new"}'] == 0
+    assert after['socketio_recovery_clients{state="live"}'] == 1
+    assert after["socketio_recovery_dispatched_entries_total"] > 0
+    assert after['socketio_recovery_retention_seconds{source="stream"}'] > 120
+    assert after["socketio_recovery_max_disconnection_seconds"] == 120
+    async with aiohttp.ClientSession() as http, http.get(cluster.url + "/metrics") as response:
+        assert response.status == 404, "the load balancer passes the metrics on"
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)

@@ -9,6 +9,8 @@ from typing import Any
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager
 
+from .observed import Observed
+
 NAMESPACES = ("/", "/other")
 
 
@@ -23,9 +25,9 @@ class Application:
         self.config = config
         self.name: str = config["node"]
         verbose = config.get("verbose", False)
-        self.manager = AsyncRedisStreamsManager(
-            config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {})
-        )
+        self.observed = Observed(config)
+        options = {**config.get("manager", {}), **self.observed.options}
+        self.manager = AsyncRedisStreamsManager(config["redis"], logger=logging.getLogger("recovery"), **options)
         logger = logging.getLogger("socketio.test")
         logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
         self.sio = socketio.AsyncServer(

@@ -67,6 +67,9 @@ class Control:
                 "answers": self.answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
+                "unhealthy": manager.unhealthy_reasons,
+                "lag": manager.log_lag,
+                **self.application.observed.look(),
                 "tasks": [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()],
             }
         )

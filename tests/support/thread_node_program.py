@@ -29,6 +29,7 @@ from socketio_recovery import RedisStreamsManager
 
 from .node_application import NAMESPACES
 from .node_control import from_json, shift_clock, to_json
+from .observed import Observed
 
 
 def background_tasks(server_kind: str) -> list[str]:
@@ -48,7 +49,9 @@ def run(config: dict[str, Any]) -> None:
     verbose = config.get("verbose", False)
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, format=f"{config['node']} %(levelname)s %(name)s: %(message)s")
-    manager = RedisStreamsManager(config["redis"], logger=logging.getLogger("recovery"), **config.get("manager", {}))
+    observed = Observed(config)
+    options = {**config.get("manager", {}), **observed.options}
+    manager = RedisStreamsManager(config["redis"], logger=logging.getLogger("recovery"), **options)
     sio = socketio.Server(
         async_mode=config["server_kind"],
         client_manager=manager,
@@ -180,6 +183,9 @@ def run(config: dict[str, Any]) -> None:
                 "answers": answers,
                 "outcomes": manager.outcomes,
                 "healthy": manager.healthy,
+                "unhealthy": manager.unhealthy_reasons,
+                "lag": manager.log_lag,
+                **observed.look(),
                 "tasks": background_tasks(config["server_kind"]),
             }
         elif path == "/readyz":

@@ -16,11 +16,13 @@ from socketio_recovery.delivery import Delivery
 from socketio_recovery.entries import EPOCH as NEW_EPOCH
 from socketio_recovery.entries import EVENT, EVICT, JSON, Entry, Offset, Payload, Position, Room
 from socketio_recovery.errors import ReplyTooLarge
+from socketio_recovery.metrics import NO_METRICS, Metrics
 from socketio_recovery.packets import Codec, JsonCodec, Message
 from socketio_recovery.partition import Partition
 from socketio_recovery.reasons import RestartReason
 from socketio_recovery.redis.keys import Keys
 from socketio_recovery.redis.scripts import SEEK, Script
+from socketio_recovery.tracing import Tracing
 from socketio_recovery.window import Window
 
 from tests.support.logger import LOGGER
@@ -116,6 +118,8 @@ class DispatchingNode:
         window_bytes: int = 1 << 30,
         retention: int = 10**9,
         codecs: Sequence[Codec] = (JsonCodec(),),
+        metrics: Metrics = NO_METRICS,
+        tracing: Tracing | None = None,
     ) -> None:
         self.aborted: list[Socket] = []
         self.disconnected: list[Connection] = []
@@ -125,7 +129,8 @@ class DispatchingNode:
         self.partition = Partition(Window(retention, window_bytes), LOGGER)
         self.connections = Connections(self.partition)
         self.delivery = Delivery(
-            self.partition, self.connections, codecs, self, "node", max_queue, max_queue_bytes, LOGGER
+            *(self.partition, self.connections, codecs, self, "node", max_queue, max_queue_bytes),
+            *(LOGGER, metrics, tracing),
         )
         self.stream = Stream()
         link: Any = lambda timeout: self.stream  # noqa: E731

@@ -73,7 +73,7 @@ class CatchUp:
             await self._damaged(connection)
             raise
         if connection.recovered:
-            self.metrics.caught_up(connection.missed)
+            self.metrics.caught_up(connection.missed, asyncio.get_running_loop().time() - connection.since)
             self.logger.info("%s caught up on %d events", connection.sid, connection.missed)
 
     async def replay(self, connection: Connection) -> None:

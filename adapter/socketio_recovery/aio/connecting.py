@@ -152,6 +152,7 @@ class Connecting:
 
         :returns: its ``sid``; ``None`` if the transport is connected to the namespace already.
         """
+        since = asyncio.get_running_loop().time()
         here = scope.current()
         assert here is not None
         request = here.request
@@ -176,7 +177,7 @@ class Connecting:
                 connection = here.connection
         if connection is None:
             connection = await self._create(here, namespace, transport, socket, capable)
-        connection.outcome = outcome
+        connection.outcome, connection.since = outcome, since
         if not is_open(socket):
             raise ClientLeft
         self.outcomes[outcome] += 1

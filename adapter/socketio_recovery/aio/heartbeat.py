@@ -9,6 +9,7 @@ from typing import Any
 
 from ..connections import Connection, Connections, Flow, Hold, State
 from ..errors import RedisUnavailable
+from ..metrics import Metrics
 from ..session_record import Heartbeat
 from .callbacks import Callbacks
 from .orphans import Orphans
@@ -32,6 +33,7 @@ class Heartbeats:
         callbacks: Callbacks,
         close_transport: Callable[[Any], None],
         interval: float,
+        metrics: Metrics,
         logger: logging.Logger,
     ) -> None:
         self.connections = connections
@@ -40,6 +42,7 @@ class Heartbeats:
         self.orphans = orphans
         self.callbacks = callbacks
         self.interval = interval
+        self.metrics = metrics
         self.logger = logger
         self._close_transport = close_transport
         #: Whether the last one succeeded.
@@ -50,6 +53,8 @@ class Heartbeats:
         while True:
             await asyncio.sleep(self.interval)
             self.callbacks.drop_old()
+            loop = asyncio.get_running_loop()
+            since = loop.time()
             try:
                 await self._send()
             except RedisUnavailable as error:
@@ -57,6 +62,7 @@ class Heartbeats:
                 self.succeeds = False
             else:
                 self.succeeds = True
+            self.metrics.heartbeat(loop.time() - since, self.succeeds)
 
     async def _send(self) -> None:
         connections = [

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..metrics import Metrics
+from ..metrics import NO_METRICS, Metrics
 from .log import Log
+from .loop_delay import measure_loop_delay
 from .membership_log import MembershipLog
 from .tasks import supervise
 
@@ -28,7 +29,9 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: dict[str, Callable[[], Any]]) -> None:
-        """Starts and supervises tasks, given by their names."""
+        """Starts and supervises tasks, given by their names; with the first, what measures for the metrics."""
+        if not self._tasks and self.metrics is not NO_METRICS:
+            work = {**work, "measuring": lambda: measure_loop_delay(self.metrics)}
         for name, run in work.items():
             coroutine = supervise(name, run, self.failing, self.metrics, self.logger)
             self._tasks.append(asyncio.create_task(coroutine, name=f"socketio_recovery {name}"))

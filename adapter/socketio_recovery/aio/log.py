@@ -49,6 +49,7 @@ from ..reasons import AppendResult, Fate, RestartReason
 from ..redis.format import SUPPORTED
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
+from ..tracing import EmitTrace
 from .redis_link import RedisLink, raised
 from .tasks import Backoff
 
@@ -106,19 +107,30 @@ class Answer(Protocol):
 class Append:
     """An entry on its way into the log."""
 
-    __slots__ = ("action", "deadline", "fields", "future", "sent", "size", "stored")
+    __slots__ = ("action", "deadline", "fields", "future", "sent", "size", "stored", "trace")
 
-    def __init__(self, head: str, data: Sequence[str | bytes] = (), action: Action = NO_ACTION) -> None:
+    def __init__(
+        self,
+        head: str,
+        data: Sequence[str | bytes] = (),
+        action: Action = NO_ACTION,
+        trace: EmitTrace | None = None,
+    ) -> None:
         self.fields: Sequence[str | bytes] = ("head", head, *data)
         self.size = sum(map(len, self.fields))
         for argument in action.arguments:
             if isinstance(argument, str):
                 argument.encode()  # what has no UTF-8 form is an error here, not of the whole batch
         self.action = action
+        self.trace = trace
         self.sent = False
         self.stored = False
         self.deadline = 0.0  # event loop time, seconds
         self.future: Answer
+
+
+def _told(trace: EmitTrace, future: asyncio.Future[AppendResult]) -> None:
+    trace.told(asyncio.CancelledError() if future.cancelled() else future.exception())
 
 
 class Log:
@@ -168,6 +180,8 @@ class Log:
         #: Set while the writer is idle or failing; the reader then reads.
         self._rests = asyncio.Event()
         self._rests.set()
+        #: Bytes of the batch that is being stored.
+        self._batch_size = 0
         #: Appends that somebody waits for, in the order of their deadlines, and the timer for the first.
         self._unanswered: deque[Append] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -208,6 +222,8 @@ class Log:
         loop = asyncio.get_running_loop()
         append.future = answer or loop.create_future()
         append.deadline = loop.time() + self.publish_timeout
+        if append.trace is not None:
+            append.future.add_done_callback(partial(_told, append.trace))
         self._queue.append(append)
         self._idle.clear()
         self._unanswered.append(append)
@@ -228,6 +244,8 @@ class Log:
     def abandon(self, append: Append) -> None:
         """Nobody waits for an entry any more: it is withdrawn if it has not been sent."""
         append.future.cancel()
+        if append.future.cancelled():
+            self.metrics.appended(Fate.UNKNOWN if append.sent else Fate.WITHDRAWN, 1)
         if not append.sent and append in self._queue:
             self._withdraw(append)
 
@@ -249,6 +267,7 @@ class Log:
         if fate is Fate.WITHDRAWN:
             self._withdraw(append)
         append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+        self.metrics.appended(fate, 1)
 
     def _end(self) -> None:
         """The writer was cancelled: who still waits would wait in vain."""
@@ -264,6 +283,11 @@ class Log:
     def _note_idle(self) -> None:
         if not self._queue and not self._busy:
             self._idle.set()
+
+    @property
+    def queued(self) -> int:
+        """How many entries are queued and not sent yet."""
+        return len(self._queue)
 
     @property
     def idle(self) -> bool:
@@ -335,9 +359,7 @@ class Log:
         """A batch is not sent, or not again, because the log's format is unknown."""
         if self.producer.waiting:
             self.producer.renew()
-        for append in batch:
-            if not append.future.done():
-                append.future.set_exception(self._unsupported())
+        self._tell(batch, Fate.FAILED, self._unsupported)
 
     async def _wait_for_work(self, link: RedisLink) -> None:
         """Waits until something is queued. Looks now and then whether the connection still leads to Redis.
@@ -392,8 +414,11 @@ class Log:
         while self._queue and len(batch) < APPEND_COUNT and size < APPEND_BYTES:
             append = self._queue.popleft()
             append.sent = True
+            if append.trace is not None:
+                append.trace.sending()
             size += append.size
             batch.append(append)
+        self._batch_size = size
         return batch
 
     async def _store(self, link: RedisLink, batch: Sequence[Append], again: int | None) -> None:
@@ -423,45 +448,57 @@ class Log:
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
             stored, refusals = await self._stored(link, producer) if again is not None else (0, b"")
             if stored < self.producer.sequence + len(batch) - 1:
-                self._fail(batch, partial(type(error), *error.args))
+                self._fail(batch, Fate.FAILED, partial(type(error), *error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, refusals.split(b"\n"))]
         self._epoch = int(reply[0])
         if reply[2:] == [b"0", b"epoch"]:
-            self._fail(batch, PublishAbandoned)
+            self._fail(batch, Fate.ABANDONED, PublishAbandoned)
             return
         self.producer.stored(len(batch))
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
 
-    def _fail(self, batch: Sequence[Append], error: Callable[[], Exception]) -> None:
+    def _fail(self, batch: Sequence[Append], fate: Fate, error: Callable[[], Exception]) -> None:
         """Nobody will send this batch again. An earlier try that is still on its way must not be taken for the next."""
         self.producer.renew()
-        for append in batch:
-            if not append.future.done():
-                append.future.set_exception(error())
+        self._tell(batch, fate, error)
+
+    def _tell(self, batch: Sequence[Append], fate: Fate, error: Callable[[], Exception]) -> None:
+        waiting = [append for append in batch if not append.future.done()]
+        for append in waiting:
+            append.future.set_exception(error())
+        self.metrics.appended(fate, len(waiting))
 
     def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:
         """A batch is stored, up to ``position``. Its callers are told once this node has dispatched that."""
         refused = {int(i): why.decode() for i, why in zip(refusals[::2], refusals[1::2], strict=True)}
         for append in batch:
             append.stored = True
+            if append.trace is not None:
+                append.trace.stored()
 
         def tell() -> None:
+            stored = 0
             for i, append in enumerate(batch, 1):
                 if append.future.done():
                     continue
                 why = refused.get(i)
                 if why is None:
                     append.future.set_result(AppendResult.STORED)
+                    stored += 1
                 elif why.startswith("failed"):
                     append.future.set_exception(RuntimeError(f"Redis could not store the entry; it {why}"))
+                    self.metrics.appended(Fate.FAILED, 1)
                 else:
                     append.future.set_result(AppendResult(why))
+                    self.metrics.appended(Fate.REFUSED, 1)
+            self.metrics.appended(Fate.STORED, stored)
             while self._unanswered and self._unanswered[0].future.done():
                 self._unanswered.popleft()
 
-        self.metrics.stored(len(batch) - len(refused))
+        size = self._batch_size - sum(batch[i - 1].size for i in refused)
+        self.metrics.stored(len(batch) - len(refused), size)
         if self.partition is None:
             tell()
         else:

@@ -27,15 +27,16 @@ from ..entries import (
     payload_fields,
     skipped,
 )
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, UnsupportedFormat
 from ..identity import Identity, Producer
 from ..membership import changed
-from ..metrics import NO_METRICS, Metrics
+from ..metrics import NO_METRICS, Metrics, Reading
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
 from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..rooms_view import RoomsView
 from ..settings import Settings
+from ..tracing import Tracing
 from . import scope
 from .life import Background, Life, keep
 from .log import Append, Log
@@ -147,9 +148,11 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self._codec: Codec = JsonCodec(self.json)
         self._identity = Identity()
         self._producer = Producer()
+        self._tracing = Tracing()
         #: The parts of a process that serves clients; those of one that only writes are made when it starts.
         self.node: Node | None = None
         self._life: Life | None = None
+        self.metrics.attached(self._reading)
 
     @property
     def host_id(self) -> str:
@@ -198,6 +201,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             self.settings,
             self.metrics,
             self._get_logger(),
+            self._tracing,
             self._transports,
             self._pubsub_watch(),
         )
@@ -227,6 +231,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
                 raise RuntimeError("the event loop ends, and cancelled this manager's tasks: call it before that")
             else:
                 return life
+        self._tracing.look()
         if (node := self.node) is not None:
             self._life = life = Life(node.log, node.membership, node.background)
             node.start(self.host_id)
@@ -355,22 +360,67 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     @property
     def healthy(self) -> bool:
-        """Whether this node follows the log now and takes clients; for a readiness probe.
+        """Whether this node follows the log now and takes clients; for a readiness probe. If not,
+        :attr:`unhealthy_reasons` says why.
 
         Asked on the server's event loop, it also starts a node that is not started, as :meth:`start` does, but without
         waiting. So a load balancer that sends nobody to a node before it is healthy need not wait for the first client.
         It raises nothing.
         """
+        return not self.unhealthy_reasons
+
+    @property
+    def unhealthy_reasons(self) -> list[str]:
+        """Why this node is not healthy, one sentence for each reason; empty if it is. For people to read.
+
+        Like :attr:`healthy`, it starts a node that is not started, and raises nothing.
+        """
         life = self._life
-        if self._closed:
-            return False
-        if life is None or life.over:
-            with suppress(RuntimeError):  # there is no event loop here, or it can't be started on this one
+        if not self._closed and (life is None or life.over):
+            why = "it is starting" if life is None else "it was started on an event loop that has ended"
+            try:
                 self._start()
-            return False
-        if life.log.ended or life.log.unknown_format is not None or life.background.failing:
-            return False
-        return self.node is None or self.node.healthy(life.loop.time())
+            except RuntimeError as error:  # there is no event loop here, or it can't be started on this one
+                why = f"it is not started, and can't be started here: {error}"
+            return [why]
+        return self._reasons(life)
+
+    def _reasons(self, life: Life | None) -> list[str]:
+        if self._closed:
+            return ["it is closed"]
+        if life is None or life.over:
+            return ["it is not started"]
+        log = life.log
+        if log.ended:
+            return ["its event loop ends, and has cancelled its tasks"]
+        reasons = [] if log.unknown_format is None else [str(UnsupportedFormat(log.unknown_format, log.formats))]
+        reasons += [f"the {name} failed just now, and was started again" for name in sorted(life.background.failing)]
+        if self.node is not None:
+            reasons += self.node.unhealthy_reasons(life.loop.time())
+            if not log.appends:
+                reasons.append("Redis did not take what was last appended to the log; it is tried again")
+        return reasons
+
+    @property
+    def log_lag(self) -> float:
+        """How far this node is behind the log, in seconds: the time that it took, when it last looked, until it had
+        dispatched what was in the log; or the time for which it has been waiting for that, or for Redis, if that is
+        longer. It looks every two seconds. 0 before it is started, and for a process that only writes.
+        """
+        life = self._life
+        return self.node.log_watch.lag(life.loop.time()) if self.node is not None and life is not None else 0.0
+
+    def _reading(self) -> Reading | None:
+        """What the metrics can read; see :class:`Metrics`."""
+        life = self._life
+        if self._closed or (life is not None and life.over):
+            return None
+        healthy = not self._reasons(life)
+        if self.node is not None and life is not None:
+            return self.node.reading(healthy, life.loop.time())
+        queued = life.log.queued if life is not None else 0
+        nothing = (None, None, None, None, None)
+        return Reading(healthy, 0, 0, queued, *nothing, self.settings.max_disconnection_duration)
 
     # -- recovery -----------------------------------------------------------------------------------
 
@@ -458,9 +508,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
                 await self.node.membership.settle(queued)  # past the log, it would not come after them
             self.node.delivery.send_local(namespace, rooms, skip, payload)
             return
-        head = event_head(namespace, rooms, skip, payload, volatile, waits)
         try:
-            await log.append(Append(head, payload_fields(payload)))
+            await log.append(self._append(event, namespace, rooms, skip, payload, volatile, waits))
         except BaseException as error:
             if waits and self.node is not None:
                 self.node.callbacks.drop(waits[1])
@@ -481,6 +530,22 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         skip = skipped(skip_sid)
         arguments = data if isinstance(data, tuple) else () if data is None else (data,)
         return namespace, rooms, skip, self._codec.encode((event, *arguments))
+
+    def _append(
+        self,
+        event: str,
+        namespace: str,
+        rooms: Sequence[Room],
+        skip: Sequence[str],
+        payload: Payload,
+        volatile: bool,
+        waits: tuple[str, int] | None = None,
+    ) -> Append:
+        """The entry of an event. Any thread can call it."""
+        trace = self._tracing.emit(event, namespace)
+        parent = "" if trace is None else trace.parent
+        head = event_head(namespace, rooms, skip, payload, volatile, waits, parent)
+        return Append(head, payload_fields(payload), trace=trace)
 
     async def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
         """A client acknowledged an event; the emitter, on whatever node, is told."""

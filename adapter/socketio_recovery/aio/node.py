@@ -16,12 +16,13 @@ from ..connections import Connection, Connections
 from ..delivery import Delivery
 from ..entries import Position, Room
 from ..errors import RedisUnavailable, UnsupportedFormat
-from ..metrics import Metrics
+from ..metrics import Metrics, Reading
 from ..packets import Codec
 from ..partition import Partition
 from ..redis.eviction import eviction_policy, eviction_warning
 from ..redis.keys import Keys
 from ..settings import Durations, Settings
+from ..tracing import Tracing
 from ..window import Window
 from .callbacks import Callbacks
 from .catch_up import CatchUp
@@ -30,6 +31,7 @@ from .heartbeat import Heartbeats
 from .leaving import Leaving
 from .life import Background
 from .log import ATTEMPTS, READ_BLOCK, Log
+from .log_watch import LogWatch
 from .look_back import LookBack
 from .membership_log import MembershipLog
 from .orphans import Orphans
@@ -42,6 +44,9 @@ from .sessions import Sessions
 from .tasks import KeyedQueue
 from .upstream.engineio_transport import Transports
 from .upstream.socketio_server import Hooks, SocketIOServer
+
+#: How long Redis may be silent while this node reads the log, in seconds.
+SILENCE = 2 * READ_BLOCK + 1
 
 
 class _Effects:
@@ -91,6 +96,7 @@ class Node:
         settings: Settings,
         metrics: Metrics,
         logger: logging.Logger,
+        tracing: Tracing,
         transports: Callable[[Any, Connections, KeyedQueue], Transports] = Transports,
         pubsub_watch: PubSubWatch | None = None,
     ) -> None:
@@ -149,6 +155,7 @@ class Node:
             settings.max_queue_bytes,
             logger,
             metrics,
+            tracing,
         )
         self.look_back = LookBack(
             self.partition, self.delivery, keys, link, settings.publish_timeout / ATTEMPTS, logger
@@ -175,7 +182,9 @@ class Node:
             metrics,
             logger,
         )
-        self.orphans = Orphans(self.sessions, self.leaving.run_orphan, self.tasks, settings.heartbeat_interval, logger)
+        self.orphans = Orphans(
+            self.sessions, self.leaving.run_orphan, self.tasks, settings.heartbeat_interval, metrics, logger
+        )
         self.heartbeats = Heartbeats(
             self.connections,
             self.sessions,
@@ -184,6 +193,17 @@ class Node:
             self.callbacks,
             self.transports.close,
             settings.heartbeat_interval,
+            metrics,
+            logger,
+        )
+        self.log_watch = LogWatch(
+            self.sessions.calls,
+            keys,
+            self.partition,
+            durations.retention,
+            settings.max_disconnection_duration,
+            settings.max_length,
+            settings.publish_timeout,
             logger,
         )
         self.hooks = Hooks(
@@ -214,6 +234,7 @@ class Node:
                 "reader": lambda: self.log.follow(self.delivery),
                 "heartbeat": self.heartbeats.run,
                 "watch for orphans": self.orphans.watch,
+                "watch over the log": self.log_watch.run,
             }
         )
         if self.pubsub_watch is not None:
@@ -253,11 +274,35 @@ class Node:
         if self.log.unknown_format is not None:
             raise UnsupportedFormat(self.log.unknown_format, self.log.formats)
 
-    def healthy(self, now: float) -> bool:
-        """Whether this node follows the log and takes clients, at a time of its event loop."""
+    def unhealthy_reasons(self, now: float) -> list[str]:
+        """Why this node does not follow the log or takes no clients, at a time of its event loop."""
+        reasons = []
         read_at = self.log.read_at
-        reads = read_at is not None and now - read_at < 2 * READ_BLOCK + 1
-        return reads and self.log.appends and self.heartbeats.succeeds and not self.connecting.draining
+        if read_at is None:
+            reasons.append("it does not follow the log yet: Redis has not answered so far")
+        elif now - read_at >= SILENCE:
+            reasons.append(f"Redis has been silent for {now - read_at:.0f} s: this node does not follow the log")
+        if not self.heartbeats.succeeds:
+            reasons.append("the last heartbeat failed: sessions were not refreshed in Redis, it is tried again")
+        if self.connecting.draining:
+            reasons.append("it is draining: its clients are sent to other nodes")
+        return reasons
+
+    def reading(self, healthy: bool, now: float) -> Reading:
+        """How this node is, at a time of its event loop. Any thread can call it."""
+        live, window, watch = self.connections.live, self.partition.window, self.log_watch
+        return Reading(
+            healthy,
+            sum(len(live.members(namespace, ())) for namespace in list(self.connections.namespaces())),
+            len(self.connections.behind),
+            self.log.queued,
+            watch.lag(now),
+            len(window),
+            window.bytes,
+            watch.stream(now),
+            watch.window(now),
+            self.settings.max_disconnection_duration,
+        )
 
     async def drain(self, over: float, timeout: float) -> None:
         """Closes all transports and keeps their sessions; see :meth:`AsyncRedisStreamsManager.drain`."""

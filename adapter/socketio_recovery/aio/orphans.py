@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from ..errors import RedisUnavailable
+from ..metrics import Metrics
 from ..session_record import Heartbeat, Orphan
 from .sessions import Sessions
 from .tasks import KeyedQueue
@@ -42,11 +43,13 @@ class Orphans:
         run: Callable[[Orphan, str], Awaitable[None]],
         tasks: KeyedQueue,
         interval: float,
+        metrics: Metrics,
         logger: logging.Logger,
     ) -> None:
         self.sessions = sessions
         self.tasks = tasks
         self.interval = interval
+        self.metrics = metrics
         self.logger = logger
         self._run = run
         self._slots = asyncio.Semaphore(MOST)
@@ -83,6 +86,7 @@ class Orphans:
                 orphan = await self.sessions.adopt(sid, token)
                 if orphan is None:
                     return  # it came back meanwhile
+                self.metrics.adopted()
                 self.logger.info("%s did not come back after its node was lost", sid)
                 self._tokens[sid] = token
                 try:

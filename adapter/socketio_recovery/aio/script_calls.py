@@ -75,6 +75,9 @@ class ScriptCalls:
                 for (_, future), reply in zip(batch, replies, strict=True):
                     if not future.done():
                         future.set_result(reply)
+        except asyncio.CancelledError:  # the event loop ends, or this is closed
+            await self._link.close()
+            raise
         finally:
             self._worker = None
             self._end(batch)
@@ -89,6 +92,11 @@ class ScriptCalls:
             reply = error
         if not future.done():
             future.set_result(reply)
+
+    async def rest(self) -> None:
+        """Closes the link if nothing uses it; the next call opens it again. For when the event loop may be ending."""
+        if self._worker is None:
+            await self._link.close()
 
     async def close(self) -> None:
         """Ends all calls that wait, with :class:`RedisUnavailable`, and closes the link."""

@@ -39,6 +39,7 @@ APPEND: Final = Script("append")
 TAIL: Final = Script("tail")
 RENEW: Final = Script("renew")
 SEEK: Final = Script("seek")
+EXTENT: Final = Script("extent")
 # Sessions.
 CREATE: Final = Script("create")
 CLAIM: Final = Script("claim")

@@ -15,7 +15,7 @@ from ..aio.log import Append, Log
 from ..aio.manager import AsyncRedisStreamsManager
 from ..aio.node import Node
 from ..aio.upstream.admin_ui import KeepsTimestamps, is_admin_ui
-from ..entries import Room, event_head, payload_fields
+from ..entries import Room
 from ..metrics import Metrics
 from ..reasons import Outcome
 from ..settings import Options
@@ -51,7 +51,9 @@ class _Core(AsyncRedisStreamsManager):
         if encoded is None:
             return None
         namespace, rooms, skip, payload = encoded
-        return Append(event_head(namespace, rooms, skip, payload, volatile, None), payload_fields(payload))
+        if self._life is None:
+            self._tracing.look()
+        return self._append(event, namespace, rooms, skip, payload, volatile)
 
     def log(self) -> Log:
         """The log. It is for the event loop, and starts what is not started."""
@@ -204,10 +206,20 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
 
         Asked before anything else, it starts the node. It raises nothing.
         """
+        return not self.unhealthy_reasons
+
+    @property
+    def unhealthy_reasons(self) -> list[str]:
+        """Why this node is not healthy: :attr:`AsyncRedisStreamsManager.unhealthy_reasons`."""
         try:
-            return self._bridge.do(lambda: self._core.healthy)
-        except RuntimeError:  # closed, or the thread has died, which is logged
-            return False
+            return self._bridge.do(lambda: self._core.unhealthy_reasons)
+        except RuntimeError as error:  # closed, or the thread has died, which is logged
+            return [str(error)]
+
+    @property
+    def log_lag(self) -> float:
+        """How far this node is behind the log, in seconds: :attr:`AsyncRedisStreamsManager.log_lag`."""
+        return self._core.log_lag
 
     # -- recovery -----------------------------------------------------------------------------------
 
