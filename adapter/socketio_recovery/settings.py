@@ -20,6 +20,7 @@ class Options(TypedDict, total=False):
     heartbeat_interval: float
     publish_timeout: float
     handshake_timeout: float
+    inbox: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Settings:
     heartbeat_interval: float
     publish_timeout: float
     handshake_timeout: float
+    inbox: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (

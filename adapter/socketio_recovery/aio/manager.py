@@ -92,6 +92,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         10.
     :param handshake_timeout: how long a connecting client may wait for Redis, in seconds. After that its transport is
         closed, and the client tries again. The default is 10.
+    :param inbox: take over the events that other programs put into the stream ``{channel}:inbox``, see
+        ``docs/emitters.md``. One node at a time does so. The default is ``True``.
     :param metrics: is told what happens on this node; see :class:`Metrics`. The default does nothing.
     :raises ValueError: for a URL that can't be used, or a number that can't be.
     :raises TypeError: for a Redis client that can't be used.
@@ -119,6 +121,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         heartbeat_interval: float = 10,
         publish_timeout: float = 10,
         handshake_timeout: float = 10,
+        inbox: bool = True,
         metrics: Metrics | None = None,
     ) -> None:
         super().__init__()
@@ -133,6 +136,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             heartbeat_interval=heartbeat_interval,
             publish_timeout=publish_timeout,
             handshake_timeout=handshake_timeout,
+            inbox=inbox,
         )
         self.channel = channel
         self.write_only = write_only

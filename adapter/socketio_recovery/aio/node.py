@@ -27,6 +27,7 @@ from .callbacks import Callbacks
 from .catch_up import CatchUp
 from .connecting import Connecting
 from .heartbeat import Heartbeats
+from .inbox import Inbox
 from .leaving import Leaving
 from .life import Background
 from .log import ATTEMPTS, READ_BLOCK, Log
@@ -198,6 +199,7 @@ class Node:
             settings.skip_connect_handler,
             logger,
         )
+        self.inbox = Inbox(keys, self.log, link, settings.publish_timeout / ATTEMPTS, metrics, logger)
         self.pubsub_watch = pubsub_watch
         self.background = Background(metrics, logger)
         self.hooks.install()
@@ -207,7 +209,7 @@ class Node:
 
         :param name: this node's name in the cluster.
         """
-        self.sessions.node = self.callbacks.node = self.delivery.node = name
+        self.sessions.node = self.callbacks.node = self.delivery.node = self.inbox.node = name
         self.background.start(
             {
                 "writer": self.log.write,
@@ -216,6 +218,8 @@ class Node:
                 "watch for orphans": self.orphans.watch,
             }
         )
+        if self.settings.inbox:
+            self.background.start({"inbox": self.inbox.run})
         if self.pubsub_watch is not None:
             self.background.start({"watch for publishers": self.pubsub_watch.run})
         self.background.once("look at Redis's memory", self._look_at_memory())

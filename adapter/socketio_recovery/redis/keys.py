@@ -16,6 +16,10 @@ class Keys:
         self.closes = tag + ":closes"
         self.closed = tag + ":closed"
         self.owned = tag + ":owned"
+        #: A stream of other programs' events, what of it was malformed, and the node that takes it over.
+        self.inbox = tag + ":inbox"
+        self.rejected = tag + ":inbox:rejected"
+        self.taker = tag + ":inbox:taker"
         self._tag = tag
 
     def producer(self, name: str) -> str:
