@@ -23,11 +23,18 @@ class Malformed(ValueError):
 
 
 def log_fields(
-    event: Any, arguments: Sequence[Any], namespace: Any, rooms: Sequence[Any], skip: Sequence[Any], volatile: bool
+    event: Any,
+    arguments: Sequence[Any],
+    namespace: Any,
+    rooms: Sequence[Any],
+    skip: Sequence[Any],
+    volatile: bool,
+    callback: tuple[str, int] | None = None,
 ) -> list[str | bytes]:
     """The fields of the log's entry for an event.
 
     :param rooms: nothing in it is everybody.
+    :param callback: who waits for the acknowledgement, as in :class:`Entry`.
     :raises Malformed: if there can be no such event.
     """
     check_event(event)
@@ -53,7 +60,7 @@ def log_fields(
     if payload.attachments and payload.data.count(b'"_placeholder":true') != len(payload.attachments):
         raise Malformed("it has _placeholder, which the protocol has for binary data")
     names: list[Room] = list(dict.fromkeys(rooms))
-    return ["head", event_head(namespace, names, list(skip), payload, volatile), *payload_fields(payload)]
+    return ["head", event_head(namespace, names, list(skip), payload, volatile, callback), *payload_fields(payload)]
 
 
 #: Entries of the inbox are stored as JSON. Nodes convert it for clients that have another serialisation.

@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     publish_timeout: float
     handshake_timeout: float
     inbox: bool
+    pubsub_bridge: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Settings:
     publish_timeout: float
     handshake_timeout: float
     inbox: bool = True
+    pubsub_bridge: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (

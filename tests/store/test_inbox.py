@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from socketio_recovery.aio import inbox as module
+from socketio_recovery.aio import lease
 from socketio_recovery.aio.inbox import Inbox
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.metrics import NO_METRICS
@@ -32,7 +33,7 @@ async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisSe
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK", 0.05)
+    monkeypatch.setattr(lease, "LOOK", 0.05)
 
 
 class Node:
@@ -43,7 +44,7 @@ class Node:
         self.log.partition = partition()
         self.follower = Follower(self.log)
         self.inbox = Inbox(store.keys, self.log, store.link, 5, NO_METRICS, logger)
-        self.inbox.node = name
+        self.inbox.lease.node = name
 
     @property
     def events(self) -> list[bytes]:

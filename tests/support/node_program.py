@@ -5,6 +5,7 @@
 ``"server_kind": "uvicorn"`` chooses one of :data:`.node_servers.SERVERS`; aiohttp is the default.
 ``"manager": {...}`` and ``"server": {...}`` have options of the manager and of the server.
 ``"verbose": true`` logs everything, including what python-socketio and python-engineio log.
+``"pubsub": true`` takes python-socketio's own ``AsyncRedisManager``.
 ``"instrument": {...}`` calls ``sio.instrument()`` with these arguments, for the Socket.IO Admin UI.
 """
 

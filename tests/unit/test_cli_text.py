@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from typing import Any
 
 import pytest
@@ -112,3 +114,11 @@ def test_a_url_without_secrets() -> None:
     assert place("redis://user:p@ss@host:1/2") == "redis://host:1/2"
     assert place("redis+sentinel://:pw@a:1,b:2/0/name") == "redis+sentinel://a:1,b:2/0/name"
     assert place("unix:///tmp/redis.sock?password=pw") == "unix:///tmp/redis.sock"
+
+
+def test_the_module_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["socketio_recovery", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("socketio_recovery", run_name="__main__")
+    assert end.value.code == 0
+    assert "exit codes" in capsys.readouterr().out

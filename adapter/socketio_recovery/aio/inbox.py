@@ -3,8 +3,7 @@
 The script moves an entry from one stream to the other, or it does nothing; so no entry is lost or doubled, whichever
 node dies when. Entries are read from the oldest one on, so what a batch leaves in the inbox comes after it.
 
-One node at a time does it. It has a *lease* in Redis, which it renews, and which is given up when it stops. The others
-ask for the lease now and then. A node that is not well follows from behind: it takes nothing until it reads the log.
+One node at a time does it (``lease.py``). A node that does not follow the log takes nothing until it does.
 
 A batch waits until this node has dispatched the one before, as one ``emit`` after the other would. So an inbox that is
 full is emptied as fast as the node can work, and the log's reader and writer have their turns.
@@ -25,15 +24,13 @@ from ..metrics import Metrics
 from ..outside_event import Malformed
 from ..read_size import ReadSize
 from ..redis.keys import Keys
-from ..redis.scripts import LEASE, TAKE, Argument
+from ..redis.scripts import TAKE, Argument
+from . import lease
+from .lease import Lease
 from .log import Log
 from .redis_link import RedisLink
 from .tasks import Backoff
 
-#: How long a node has the inbox after it last said so, in seconds. Another one takes over within this and LOOK.
-LEASE_TIME = 3.0
-#: How often the others ask for it, and how often the node that has it says so, in seconds.
-LOOK = 1.0
 #: Entries and bytes in one batch, roughly.
 BATCH_COUNT = 256
 BATCH_BYTES = 256 << 10
@@ -62,10 +59,8 @@ class Inbox:
         self.timeout = timeout
         self.metrics = metrics
         self.logger = logger
-        #: This node's name.
-        self.node = ""
+        self.lease = Lease(keys.taker)
         self._link = link
-        self._renewed: float | None = None  # when this node last got the lease (event loop time, seconds)
         self._size = ReadSize(BATCH_COUNT, BATCH_BYTES)
 
     async def run(self) -> None:
@@ -75,8 +70,8 @@ class Inbox:
         try:
             while True:
                 try:
-                    if not self._well or not await self._has_lease(link):
-                        await asyncio.sleep(LOOK)
+                    if not self._well or not await self.lease.held(link):
+                        await asyncio.sleep(lease.LOOK)
                         continue
                     items = await self._read(link)
                     if items:
@@ -89,7 +84,10 @@ class Inbox:
                     self.logger.warning("can't take over the inbox, will try again: %s", error)
                     await backoff.wait()
         finally:
-            await self._give_up(link)
+            try:
+                await self.lease.give_up(link)
+            finally:
+                await link.close()
 
     @property
     def _well(self) -> bool:
@@ -98,28 +96,12 @@ class Inbox:
         cursor = self.log.partition.cursor
         return cursor.at is not None and not cursor.broken and self.log.unknown_format is None
 
-    async def _has_lease(self, link: RedisLink) -> bool:
-        now = asyncio.get_running_loop().time()
-        if self._renewed is None or now - self._renewed >= LOOK:
-            has = await link.run(LEASE, [self.keys.taker], [self.node, round(LEASE_TIME * 1000)])
-            self._renewed = now if has else None
-        return self._renewed is not None
-
-    async def _give_up(self, link: RedisLink) -> None:
-        try:
-            if self._renewed is not None:
-                self._renewed = None
-                with suppress(Exception):  # else it is over soon
-                    await link.run(LEASE, [self.keys.taker], [self.node, 0])
-        finally:
-            await link.close()
-
     async def _read(self, link: RedisLink) -> Sequence[Any]:
         """The oldest entries; waits a while for one if there are none."""
         size = self._size
         reply = await link.call(
-            *("XREAD", "COUNT", size.count, "BLOCK", int(LOOK * 1000), "STREAMS", self.keys.inbox, "0"),
-            timeout=LOOK + self.timeout,
+            *("XREAD", "COUNT", size.count, "BLOCK", int(lease.LOOK * 1000), "STREAMS", self.keys.inbox, "0"),
+            timeout=lease.LOOK + self.timeout,
             limit=size.limit,
         )
         if not reply:

@@ -385,18 +385,7 @@ class Log:
         self.producer.waiting = True
         producer = self.keys.producer(self.producer.name)
         keys = [self.keys.log, self.keys.meta, producer, self.keys.closes, self.keys.closed]
-        epoch = "" if again is None else again
-        arguments: list[Argument] = [self.producer.sequence, epoch, self.retention, self.max_length, len(batch)]
-        for append in batch:
-            arguments.append(len(append.fields))
-            arguments += append.fields
-            arguments.append(append.action.name)
-            for argument in append.action.arguments:
-                if isinstance(argument, tuple):
-                    keys.append(argument[0])
-                    arguments.append(len(keys))
-                else:
-                    arguments.append(0 if argument is None else argument)
+        arguments = self.arguments(batch, keys, self.producer.sequence, again)
         try:
             reply = await self._write_and_read(link, keys, arguments)
         except RedisUnavailable:
@@ -414,6 +403,22 @@ class Log:
             return
         self.producer.stored(len(batch))
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
+
+    def arguments(self, batch: Sequence[Append], keys: list[str], sequence: int, again: int | None) -> list[Argument]:
+        """The arguments of the script ``append``. The keys that the entries need are added to ``keys``."""
+        epoch = "" if again is None else again
+        arguments: list[Argument] = [sequence, epoch, self.retention, self.max_length, len(batch)]
+        for append in batch:
+            arguments.append(len(append.fields))
+            arguments += append.fields
+            arguments.append(append.action.name)
+            for argument in append.action.arguments:
+                if isinstance(argument, tuple):
+                    keys.append(argument[0])
+                    arguments.append(len(keys))
+                else:
+                    arguments.append(0 if argument is None else argument)
+        return arguments
 
     def _fail(self, batch: Sequence[Append], error: Callable[[], Exception]) -> None:
         """Nobody will send this batch again. An earlier try that is still on its way must not be taken for the next."""

@@ -20,6 +20,9 @@ class Keys:
         self.inbox = tag + ":inbox"
         self.rejected = tag + ":inbox:rejected"
         self.taker = tag + ":inbox:taker"
+        #: What of the log and of python-socketio's channel was carried over to the other, and the node that does it.
+        self.pubsub = tag + ":pubsub"
+        self.pubsub_lease = tag + ":pubsub:lease"
         self._tag = tag
 
     def producer(self, name: str) -> str:

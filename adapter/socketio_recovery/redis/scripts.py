@@ -51,3 +51,5 @@ ADOPT: Final = Script("adopt")
 # The inbox.
 LEASE: Final = Script("lease")
 TAKE: Final = Script("take")
+# The publish/subscribe bridge.
+PUBLISH: Final = Script("publish")

@@ -1,8 +1,8 @@
--- Says who takes over the inbox: one node at a time, so that an entry does not wake all of them.
+-- Says which node does what one node at a time does: taking over the inbox, so that an entry does not wake all nodes.
 --
--- Nothing depends on it but the number of nodes that look: take.lua takes an entry once, whoever runs it.
+-- Nothing depends on it but how many nodes do the work: it is right, too, if two of them do it.
 --
--- KEYS  taker
+-- KEYS  lease
 -- ARGV  node (its name), lease (ms); 0 gives up what the node has
 -- Returns 1 if the node has the lease now, else 0
 
