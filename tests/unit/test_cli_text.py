@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from socketio_recovery.cli.errors import place
 from socketio_recovery.cli.log_lines import as_json, as_text, passes, read_line
+from socketio_recovery.cli.progress import Progress
 from socketio_recovery.cli.tail import since
 from socketio_recovery.cli.text import decoded, duration, printable, shortened, size, table
 from socketio_recovery.entries import EVENT, control_head, event_head
@@ -114,6 +115,19 @@ def test_a_url_without_secrets() -> None:
     assert place("redis://user:p@ss@host:1/2") == "redis://host:1/2"
     assert place("redis+sentinel://:pw@a:1,b:2/0/name") == "redis+sentinel://a:1,b:2/0/name"
     assert place("unix:///tmp/redis.sock?password=pw") == "unix:///tmp/redis.sock"
+
+
+def test_progress_is_shown_to_those_who_watch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for watched in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda watched=watched: watched)
+        with Progress("sessions", 70_000) as progress:
+            for _ in range(3):
+                progress.add(6000)
+        said = capsys.readouterr().err
+        assert ("12,000 sessions so far; the database has 70,000 keys" in said) is watched
+        assert said.endswith("\r\x1b[K") is watched
 
 
 def test_the_module_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .channel import Channel
 from .errors import CommandError
+from .progress import Progress
 from .session_rows import STATES, Ages, Row, ages, rows
 from .text import duration, printable, table
 
@@ -27,9 +28,6 @@ states:
 
 All keys of the database are looked at; where there are millions, this takes a while, and does not hold up others.
 Secrets and the sessions' own data are not shown."""
-
-#: Looked at between two signs of progress.
-PROGRESS = 20_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,21 +49,19 @@ async def run(channel: Channel, arguments: argparse.Namespace) -> None:
         await _show(channel, arguments, now, old)
         return
     found: list[Row] = []
-    looked, total, seen = 0, await channel.call("DBSIZE"), set[bytes]()
+    seen: set[bytes] = set()
     more = False
-    async for keys in channel.scan("session"):
-        new = [key for key in keys if key not in seen]
-        seen.update(new)
-        async for row in rows(channel, now, new):
-            if _wanted(row, arguments):
-                found.append(row)
-        before, looked = looked, looked + len(keys)
-        if looked // PROGRESS > before // PROGRESS:
-            _progress(f"{looked:,} sessions so far; the database has {total:,} keys")
-        if arguments.limit and len(found) > arguments.limit:
-            more = True
-            break
-    _progress("")
+    with Progress("sessions", await channel.call("DBSIZE")) as progress:
+        async for keys in channel.scan("session"):
+            new = [key for key in keys if key not in seen]
+            seen.update(new)
+            async for row in rows(channel, now, new):
+                if _wanted(row, arguments):
+                    found.append(row)
+            progress.add(len(new))
+            if arguments.limit and len(found) > arguments.limit:
+                more = True
+                break
     found = sorted(found[: arguments.limit] if arguments.limit else found, key=lambda row: (row.namespace, row.birth))
     _print(found, arguments, old)
     if more:
@@ -108,8 +104,3 @@ def _print(found: Sequence[Row], arguments: argparse.Namespace, old: Ages) -> No
         print(table(("SID", "NAMESPACE", "STATE", "NODE", "AGE", "ROOMS"), cells))
     elif not arguments.sid:
         print("no sessions", file=sys.stderr)
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

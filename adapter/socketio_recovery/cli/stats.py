@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from .channel import Channel
+from .progress import Progress
 from .session_rows import STATES, rows
 from .text import decoded, duration, size
 
@@ -65,13 +66,15 @@ async def _stats(channel: Channel, with_sessions: bool) -> dict[str, Any]:
         states: Counter[str] = Counter()
         nodes: Counter[str] = Counter()
         seen: set[bytes] = set()
-        async for some in channel.scan("session"):
-            new = [key for key in some if key not in seen]
-            seen.update(new)
-            async for row in rows(channel, now, new, rooms=False):
-                states[row.state] += 1
-                if row.state == "connected":
-                    nodes[row.node] += 1
+        with Progress("sessions", await channel.call("DBSIZE")) as progress:
+            async for some in channel.scan("session"):
+                new = [key for key in some if key not in seen]
+                seen.update(new)
+                async for row in rows(channel, now, new, rooms=False):
+                    states[row.state] += 1
+                    if row.state == "connected":
+                        nodes[row.node] += 1
+                progress.add(len(new))
         producers: set[bytes] = set()
         async for some in channel.scan("producer"):
             producers.update(some)
