@@ -208,6 +208,20 @@ async def test_no_command_can_be_left_out(guarded: RedisServer, store: RedisChan
         await everything(store)
 
 
+async def test_a_user_that_may_not_remove_from_the_inbox_stores_nothing(
+    guarded: RedisServer, store: RedisChannel
+) -> None:
+    """Else the entry would be stored again and again."""
+    await set_user(guarded, "-xdel")
+    link = store.link()
+    id = await link.call("XADD", store.keys.inbox, "*", "event", "e")
+    inbox = [store.keys.log, store.keys.meta, store.keys.inbox, store.keys.rejected]
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"(?i)no permissions|NOPERM|can't run this command"):
+            await link.run(TAKE, inbox, [0, 0, 10, 10, 1, id, 4, "head", '["event","/"]', "data", '["e"]'])
+    assert await store.heads() == []
+
+
 @pytest.mark.parametrize("key", ["other", "{other}:log", "{socketio}", "socketio:log", "{socketio}log"])
 async def test_it_reaches_no_other_keys(guarded: RedisServer, store: RedisChannel, key: str) -> None:
     await set_user(guarded)
