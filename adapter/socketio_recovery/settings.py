@@ -20,6 +20,8 @@ class Options(TypedDict, total=False):
     heartbeat_interval: float
     publish_timeout: float
     handshake_timeout: float
+    inbox: bool
+    pubsub_bridge: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Settings:
     heartbeat_interval: float
     publish_timeout: float
     handshake_timeout: float
+    inbox: bool = True
+    pubsub_bridge: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (

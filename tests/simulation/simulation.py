@@ -229,6 +229,7 @@ class SimulatedNode:
                 logger=LOGGER,
                 max_disconnection_duration=DISCONNECTION,
                 heartbeat_interval=HEARTBEAT,
+                inbox=False,  # nobody writes to it here; tests/store has its own programs
                 **options,
             )
             self.sio = socketio.AsyncServer(

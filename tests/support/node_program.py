@@ -6,6 +6,7 @@
 ``"manager": {...}`` and ``"server": {...}`` have options of the manager and of the server.
 ``"verbose": true`` logs everything, including what python-socketio and python-engineio log.
 ``"metrics": true`` and ``"tracing": true`` are for :mod:`.observed`.
+``"pubsub": true`` takes python-socketio's own ``AsyncRedisManager``.
 ``"instrument": {...}`` calls ``sio.instrument()`` with these arguments, for the Socket.IO Admin UI.
 """
 

@@ -99,6 +99,8 @@ class Answer(Protocol):
 
     def cancel(self) -> Any: ...
 
+    def cancelled(self) -> bool: ...
+
     def set_result(self, result: AppendResult, /) -> None: ...
 
     def set_exception(self, error: Exception, /) -> None: ...
@@ -128,9 +130,17 @@ class Append:
         self.deadline = 0.0  # event loop time, seconds
         self.future: Answer
 
+    def succeed(self, result: AppendResult) -> None:
+        """Tells who waits."""
+        self.future.set_result(result)
+        if self.trace is not None:
+            self.trace.told(None)
 
-def _told(trace: EmitTrace, future: asyncio.Future[AppendResult]) -> None:
-    trace.told(asyncio.CancelledError() if future.cancelled() else future.exception())
+    def fail(self, error: Exception) -> None:
+        """Tells who waits."""
+        self.future.set_exception(error)
+        if self.trace is not None:
+            self.trace.told(error)
 
 
 class Log:
@@ -222,8 +232,6 @@ class Log:
         loop = asyncio.get_running_loop()
         append.future = answer or loop.create_future()
         append.deadline = loop.time() + self.publish_timeout
-        if append.trace is not None:
-            append.future.add_done_callback(partial(_told, append.trace))
         self._queue.append(append)
         self._idle.clear()
         self._unanswered.append(append)
@@ -245,6 +253,8 @@ class Log:
         """Nobody waits for an entry any more: it is withdrawn if it has not been sent."""
         append.future.cancel()
         if append.future.cancelled():
+            if append.trace is not None:
+                append.trace.told(asyncio.CancelledError())
             self.metrics.appended(Fate.UNKNOWN if append.sent else Fate.WITHDRAWN, 1)
         if not append.sent and append in self._queue:
             self._withdraw(append)
@@ -266,7 +276,7 @@ class Log:
         fate = Fate.STORED if append.stored else Fate.UNKNOWN if append.sent else Fate.WITHDRAWN
         if fate is Fate.WITHDRAWN:
             self._withdraw(append)
-        append.future.set_exception(PublishTimeout(fate, self.publish_timeout))
+        append.fail(PublishTimeout(fate, self.publish_timeout))
         self.metrics.appended(fate, 1)
 
     def _end(self) -> None:
@@ -429,18 +439,7 @@ class Log:
         self.producer.waiting = True
         producer = self.keys.producer(self.producer.name)
         keys = [self.keys.log, self.keys.meta, producer, self.keys.closes, self.keys.closed]
-        epoch = "" if again is None else again
-        arguments: list[Argument] = [self.producer.sequence, epoch, self.retention, self.max_length, len(batch)]
-        for append in batch:
-            arguments.append(len(append.fields))
-            arguments += append.fields
-            arguments.append(append.action.name)
-            for argument in append.action.arguments:
-                if isinstance(argument, tuple):
-                    keys.append(argument[0])
-                    arguments.append(len(keys))
-                else:
-                    arguments.append(0 if argument is None else argument)
+        arguments = self.arguments(batch, keys, self.producer.sequence, again)
         try:
             reply = await self._write_and_read(link, keys, arguments)
         except RedisUnavailable:
@@ -459,6 +458,22 @@ class Log:
         self.producer.stored(len(batch))
         self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
 
+    def arguments(self, batch: Sequence[Append], keys: list[str], sequence: int, again: int | None) -> list[Argument]:
+        """The arguments of the script ``append``. The keys that the entries need are added to ``keys``."""
+        epoch = "" if again is None else again
+        arguments: list[Argument] = [sequence, epoch, self.retention, self.max_length, len(batch)]
+        for append in batch:
+            arguments.append(len(append.fields))
+            arguments += append.fields
+            arguments.append(append.action.name)
+            for argument in append.action.arguments:
+                if isinstance(argument, tuple):
+                    keys.append(argument[0])
+                    arguments.append(len(keys))
+                else:
+                    arguments.append(0 if argument is None else argument)
+        return arguments
+
     def _fail(self, batch: Sequence[Append], fate: Fate, error: Callable[[], Exception]) -> None:
         """Nobody will send this batch again. An earlier try that is still on its way must not be taken for the next."""
         self.producer.renew()
@@ -467,7 +482,7 @@ class Log:
     def _tell(self, batch: Sequence[Append], fate: Fate, error: Callable[[], Exception]) -> None:
         waiting = [append for append in batch if not append.future.done()]
         for append in waiting:
-            append.future.set_exception(error())
+            append.fail(error())
         self.metrics.appended(fate, len(waiting))
 
     def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:
@@ -485,13 +500,13 @@ class Log:
                     continue
                 why = refused.get(i)
                 if why is None:
-                    append.future.set_result(AppendResult.STORED)
+                    append.succeed(AppendResult.STORED)
                     stored += 1
                 elif why.startswith("failed"):
-                    append.future.set_exception(RuntimeError(f"Redis could not store the entry; it {why}"))
+                    append.fail(RuntimeError(f"Redis could not store the entry; it {why}"))
                     self.metrics.appended(Fate.FAILED, 1)
                 else:
-                    append.future.set_result(AppendResult(why))
+                    append.succeed(AppendResult(why))
                     self.metrics.appended(Fate.REFUSED, 1)
             self.metrics.appended(Fate.STORED, stored)
             while self._unanswered and self._unanswered[0].future.done():

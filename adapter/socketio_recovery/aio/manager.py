@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -39,9 +39,10 @@ from ..settings import Settings
 from ..tracing import Tracing
 from . import scope
 from .life import Background, Life, keep
-from .log import Append, Log
-from .membership_log import MembershipLog, not_its_own
+from .log import ATTEMPTS, Append, Log
+from .membership_log import MembershipLog, Move, not_its_own
 from .node import Node
+from .pubsub_bridge import Elsewhere, PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_client import client_for
 from .redis_link import RedisLink
@@ -93,6 +94,11 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         10.
     :param handshake_timeout: how long a connecting client may wait for Redis, in seconds. After that its transport is
         closed, and the client tries again. The default is 10.
+    :param inbox: take over the events that other programs put into the stream ``{channel}:inbox``, see
+        ``docs/emitters.md``. One node at a time does so. The default is ``True``.
+    :param pubsub_bridge: exchange events with processes that still have ``AsyncRedisManager`` or ``RedisManager`` with
+        the same URL and channel, while nodes are replaced one by one; see ``docs/migrating.md``. The default is
+        ``False``.
     :param metrics: is told what happens on this node; see :class:`Metrics`. The default does nothing.
     :raises ValueError: for a URL that can't be used, or a number that can't be.
     :raises TypeError: for a Redis client that can't be used.
@@ -120,6 +126,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         heartbeat_interval: float = 10,
         publish_timeout: float = 10,
         handshake_timeout: float = 10,
+        inbox: bool = True,
+        pubsub_bridge: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
         super().__init__()
@@ -134,7 +142,11 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             heartbeat_interval=heartbeat_interval,
             publish_timeout=publish_timeout,
             handshake_timeout=handshake_timeout,
+            inbox=inbox,
+            pubsub_bridge=pubsub_bridge,
         )
+        if pubsub_bridge and not isinstance(url, str):
+            raise ValueError("pubsub_bridge needs connections of its own: pass a URL in place of a Redis client")
         self.channel = channel
         self.write_only = write_only
         self.logger = logger
@@ -204,9 +216,24 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             self._tracing,
             self._transports,
             self._pubsub_watch(),
+            self._pubsub_bridge(codecs) if self.settings.pubsub_bridge else None,
+            self._elsewhere(),
         )
 
+    def _pubsub_bridge(self, codecs: Sequence[Codec]) -> Callable[[Log], PubSubBridge]:
+        timeout, logger = self.settings.publish_timeout / ATTEMPTS, self._get_logger()
+        return lambda log: PubSubBridge(
+            *(self._client.pubsub, self.channel, self._keys, log, self._link, codecs, timeout, logger)
+        )
+
+    def _elsewhere(self) -> Callable[[Sequence[Move]], Awaitable[None]] | None:
+        if not self.settings.pubsub_bridge:
+            return None
+        return Elsewhere(self.channel, self._keys, self._link, self.settings.publish_timeout).move
+
     def _pubsub_watch(self) -> PubSubWatch | None:
+        if self.settings.pubsub_bridge:  # they are heard
+            return None
         if not isinstance(self._url, str):  # the connections of the application's own client are not used
             return None
         return PubSubWatch(self._client.pubsub, self.channel, self._get_logger())
@@ -243,7 +270,9 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics),
             producer=self._producer,
         )
-        self._life = life = Life(log, MembershipLog(log, self._keys), Background(self.metrics, logger))
+        self._life = life = Life(
+            log, MembershipLog(log, self._keys, self._elsewhere()), Background(self.metrics, logger)
+        )
         life.background.start({"writer": log.write})
         return life
 

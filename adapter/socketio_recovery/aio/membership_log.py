@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from ..entries import CLOSE, DISCONNECT, ENTER, Room, control_head, dump
@@ -27,11 +27,16 @@ class MembershipLog:
 
     Methods that are awaited return once the entry is stored and this node has dispatched it, and raise
     :class:`PublishTimeout` if Redis does not take it in time.
+
+    :param elsewhere: moves clients that have no session here, and may be connected to something else than this cluster.
     """
 
-    def __init__(self, log: Log, keys: Keys) -> None:
+    def __init__(
+        self, log: Log, keys: Keys, elsewhere: Callable[[Sequence[Move]], Awaitable[None]] | None = None
+    ) -> None:
         self.log = log
         self.keys = keys
+        self.elsewhere = elsewhere
 
     def move(self, kind: Literal["enter", "leave"], sid: str, namespace: str, rooms: Iterable[Room]) -> list[Move]:
         """A session enters or leaves rooms: queues an entry for each. :meth:`settle` waits for them.
@@ -71,7 +76,9 @@ class MembershipLog:
                 errors.append(not_its_own(move.room))
             elif result is AppendResult.UNKNOWN_SESSION:
                 unknown.append(move)
-        if unknown:
+        if unknown and self.elsewhere is not None:
+            await self.elsewhere(unknown)
+        elif unknown:
             kind, sid, *_ = unknown[0]
             rooms = ", ".join(repr(move.room) for move in unknown)
             self.log.logger.log(level, "%s has no session: it can't %s room %s", sid, kind, rooms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,13 +28,15 @@ from .callbacks import Callbacks
 from .catch_up import CatchUp
 from .connecting import Connecting
 from .heartbeat import Heartbeats
+from .inbox import Inbox
 from .leaving import Leaving
 from .life import Background
 from .log import ATTEMPTS, READ_BLOCK, Log
 from .log_watch import LogWatch
 from .look_back import LookBack
-from .membership_log import MembershipLog
+from .membership_log import MembershipLog, Move
 from .orphans import Orphans
+from .pubsub_bridge import PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
@@ -83,6 +85,8 @@ class Node:
     :param codecs: the serialisations that entries may have, that of the server's clients first.
     :param transports: makes what looks after the transports of the Engine.IO server.
     :param pubsub_watch: looks for processes that were forgotten in the change to this library.
+    :param pubsub_bridge: makes the bridge to processes with python-socketio's own managers.
+    :param elsewhere: moves the clients of those processes between rooms.
     :raises UnsupportedVersion: if python-socketio or python-engineio lacks what this library relies on.
     """
 
@@ -99,6 +103,8 @@ class Node:
         tracing: Tracing,
         transports: Callable[[Any, Connections, KeyedQueue], Transports] = Transports,
         pubsub_watch: PubSubWatch | None = None,
+        pubsub_bridge: Callable[[Log], PubSubBridge] | None = None,
+        elsewhere: Callable[[Sequence[Move]], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
         self.logger = logger
@@ -131,7 +137,7 @@ class Node:
             settings.handshake_timeout,
             self.log.witness,
         )
-        self.membership = MembershipLog(self.log, keys)
+        self.membership = MembershipLog(self.log, keys, elsewhere)
         self.callbacks = Callbacks("", self.log, codecs[0], self.tasks)
         self.endings = SessionEndings(self.sessions, logger)
         self.leaving = Leaving(
@@ -218,6 +224,8 @@ class Node:
             settings.skip_connect_handler,
             logger,
         )
+        self.inbox = Inbox(keys, self.log, link, settings.publish_timeout / ATTEMPTS, metrics, logger)
+        self.pubsub_bridge = pubsub_bridge(self.log) if pubsub_bridge is not None else None
         self.pubsub_watch = pubsub_watch
         self.background = Background(metrics, logger)
         self.hooks.install()
@@ -227,7 +235,7 @@ class Node:
 
         :param name: this node's name in the cluster.
         """
-        self.sessions.node = self.callbacks.node = self.delivery.node = name
+        self.sessions.node = self.callbacks.node = self.delivery.node = self.inbox.lease.node = name
         self.background.start(
             {
                 "writer": self.log.write,
@@ -237,6 +245,11 @@ class Node:
                 "watch over the log": self.log_watch.run,
             }
         )
+        if self.settings.inbox:
+            self.background.start({"inbox": self.inbox.run})
+        if self.pubsub_bridge is not None:
+            self.pubsub_bridge.lease.node = name
+            self.background.start(self.pubsub_bridge.tasks)
         if self.pubsub_watch is not None:
             self.background.start({"watch for publishers": self.pubsub_watch.run})
         self.background.once("look at Redis's memory", self._look_at_memory())

@@ -16,6 +16,13 @@ class Keys:
         self.closes = tag + ":closes"
         self.closed = tag + ":closed"
         self.owned = tag + ":owned"
+        #: A stream of other programs' events, what of it was malformed, and the node that takes it over.
+        self.inbox = tag + ":inbox"
+        self.rejected = tag + ":inbox:rejected"
+        self.taker = tag + ":inbox:taker"
+        #: What of the log and of python-socketio's channel was carried over to the other, and the node that does it.
+        self.pubsub = tag + ":pubsub"
+        self.pubsub_lease = tag + ":pubsub:lease"
         self._tag = tag
 
     def producer(self, name: str) -> str:

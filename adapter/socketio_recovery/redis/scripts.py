@@ -49,3 +49,8 @@ SAVE: Final = Script("save")
 FORGET: Final = Script("forget")
 DUE: Final = Script("due")
 ADOPT: Final = Script("adopt")
+# The inbox.
+LEASE: Final = Script("lease")
+TAKE: Final = Script("take")
+# The publish/subscribe bridge.
+PUBLISH: Final = Script("publish")

@@ -156,6 +156,9 @@ class _Appending(_Call):
     def cancel(self) -> None:
         """Nobody waits for it any more; :meth:`abandon` has noted that."""
 
+    def cancelled(self) -> bool:
+        return self.over and self.result is None and self.error is None
+
     def set_result(self, result: AppendResult) -> None:
         self.end(result, None)
 

@@ -48,6 +48,15 @@ local function close(log)
   redis.call('HSET', log.meta, 'n', integer(log.n), 'ms', integer(log.ms))
 end
 
+-- Trims the log, which ended at `had` before the script added to it. Redis trims by whole nodes of its radix tree
+-- (stream-node-max-entries: 100), so where there are many batches not every one need ask.
+local function trim(log, had, retention, max_length)
+  if log.n > had and (math.floor(log.n / 50) > math.floor(had / 50) or log.ms - (log.before or 0) >= 1000) then
+    if retention > 0 then redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention)) end
+    if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
+  end
+end
+
 -- The number of the oldest entry still stored, less one.
 local function floor(log)
   local first = redis.call('XRANGE', log.key, '-', '+', 'COUNT', 1)

@@ -125,10 +125,5 @@ if log.now - tonumber(known[3] or 0) > lifetime / 4 then
   redis.call('HSET', producer, 'kept', integer(log.now))
   redis.call('PEXPIRE', producer, integer(lifetime + lifetime / 4))
 end
--- Redis trims by whole nodes of its radix tree (stream-node-max-entries: 100), so where there are many batches not
--- every one need ask.
-if log.n > had and (math.floor(log.n / 50) > math.floor(had / 50) or log.ms - (log.before or 0) >= 1000) then
-  if retention > 0 then redis.call('XTRIM', log.key, 'MINID', '~', integer(log.ms - retention)) end
-  if max_length > 0 then redis.call('XTRIM', log.key, 'MAXLEN', '~', max_length) end
-end
+trim(log, had, retention, max_length)
 return {log.epoch, integer(log.n), unpack(refusals)}

@@ -1,0 +1,1 @@
+"""The command line.  Each command is a module with ``add`` (its arguments) and ``run``; ``main.py`` lists them."""

@@ -1,0 +1,89 @@
+"""The command line's arguments, and its end: exit codes, and messages in place of tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from ..aio.redis_client import client_for
+from ..aio.redis_link import RedisLink
+from ..errors import RedisUnavailable
+from . import emit, sessions, stats, tail
+from .channel import Channel
+from .errors import INTERRUPTED, USAGE, CommandError, explained, is_reply, place
+
+#: The commands. Each is a module with HELP, EPILOG, ``add(parser)`` and ``await run(channel, arguments)``.
+COMMANDS: Final = {"emit": emit, "sessions": sessions, "tail": tail, "stats": stats}
+VARIABLE: Final = "SOCKETIO_RECOVERY_URL"
+URL: Final = "redis://localhost:6379/0"
+#: How long Redis may be silent, in seconds.
+TIMEOUT: Final = 10.0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What the user says. Options may stand between an event's name and its data, which subparsers can't parse."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--url",
+        default=os.environ.get(VARIABLE) or URL,
+        help=f"where Redis is, as managers take it (default: ${VARIABLE}, or {URL})",
+    )
+    common.add_argument("--channel", default="socketio", help="the channel of the cluster (default: socketio)")
+    main = argparse.ArgumentParser(
+        prog="python -m socketio_recovery",
+        description="Looks into a cluster of Socket.IO servers, and emits to its clients.",
+        epilog="exit codes: 0 done, 1 it could not be done, 2 wrong arguments, 3 Redis can't be reached or refuses.",
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="command")
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    for name, command in COMMANDS.items():
+        parsers[name] = commands.add_parser(
+            name,
+            parents=[common],
+            help=command.HELP,
+            description=command.HELP[:1].upper() + command.HELP[1:] + ".",
+            epilog=command.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add(parsers[name])
+    said = list(sys.argv[1:] if arguments is None else arguments)
+    if not said or said[0] not in parsers:
+        return main.parse_args(said)  # help, or an error
+    return parsers[said[0]].parse_intermixed_args(said[1:], argparse.Namespace(command=said[0]))
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    try:
+        link = RedisLink(client_for(arguments.url, {}, arguments.channel), TIMEOUT)
+    except (ValueError, RuntimeError) as error:
+        raise CommandError(str(error), USAGE) from None
+    try:
+        await COMMANDS[arguments.command].run(Channel(link, arguments.channel, place(arguments.url)), arguments)
+    except RedisUnavailable as error:
+        raise explained(error, arguments.url) from None
+    except Exception as error:
+        if is_reply(error):
+            raise explained(error, arguments.url) from None
+        raise
+    finally:
+        await link.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code."""
+    said = parsed(arguments)
+    try:
+        asyncio.run(_run(said))
+    except CommandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # as with "| head": nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
