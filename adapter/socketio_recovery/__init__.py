@@ -13,16 +13,21 @@ from .errors import (
     UnsupportedVersion,
 )
 from .metrics import Metrics
+from .participants import Change, Count, Participant, ParticipantState
 from .reasons import NODE_LOST, Fate, Outcome
 from .threads.manager import RedisStreamsManager
 
 __all__ = [
     "NODE_LOST",
     "AsyncRedisStreamsManager",
+    "Change",
+    "Count",
     "Fate",
     "HooksReplaced",
     "Metrics",
     "Outcome",
+    "Participant",
+    "ParticipantState",
     "PublishAbandoned",
     "PublishTimeout",
     "RedisStreamsManager",

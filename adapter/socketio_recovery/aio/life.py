@@ -11,6 +11,7 @@ from typing import Any
 from ..metrics import Metrics
 from .log import Log
 from .membership_log import MembershipLog
+from .participants import Participants
 from .tasks import supervise
 
 #: How long a task may take to end until it is cancelled once more, in seconds: redis-py swallows that now and then.
@@ -54,11 +55,12 @@ class Life:
     log of another thread's event loop.
     """
 
-    __slots__ = ("_pid", "background", "log", "loop", "membership")
+    __slots__ = ("_pid", "background", "log", "loop", "membership", "participants")
 
-    def __init__(self, log: Log, membership: MembershipLog, background: Background) -> None:
+    def __init__(self, log: Log, membership: MembershipLog, participants: Participants, background: Background) -> None:
         self.log = log
         self.membership = membership
+        self.participants = participants
         self.background = background
         self.loop = asyncio.get_running_loop()
         self._pid = os.getpid()

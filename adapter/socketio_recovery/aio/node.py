@@ -32,7 +32,10 @@ from .life import Background
 from .log import ATTEMPTS, READ_BLOCK, Log
 from .look_back import LookBack
 from .membership_log import MembershipLog
+from .node_heartbeat import NodeHeartbeat
 from .orphans import Orphans
+from .participant_changes import ParticipantChanges
+from .participants import Participants
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
@@ -48,11 +51,18 @@ class _Effects:
     """What entries of the log cause on this node; see :class:`Effects`."""
 
     def __init__(
-        self, manager: Any, transports: Transports, leaving: Leaving, callbacks: Callbacks, logger: logging.Logger
+        self,
+        manager: Any,
+        transports: Transports,
+        leaving: Leaving,
+        callbacks: Callbacks,
+        changes: ParticipantChanges,
+        logger: logging.Logger,
     ) -> None:
         self.close_transport = transports.close
         self.disconnect = leaving.start_disconnect
         self.answer = callbacks.answered
+        self.participants = changes.changed
         self._manager = manager
         self._logger = logger
 
@@ -115,8 +125,9 @@ class Node:
             logger,
             metrics,
         )
+        calls = ScriptCalls(link(settings.handshake_timeout / ATTEMPTS))
         self.sessions = Sessions(
-            ScriptCalls(link(settings.handshake_timeout / ATTEMPTS)),
+            calls,
             keys,
             "",
             durations.max_disconnection,
@@ -138,7 +149,12 @@ class Node:
             metrics,
             logger,
         )
-        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, logger)
+        self.participants = Participants(calls, keys, settings.handshake_timeout)
+        self.heartbeat = NodeHeartbeat(
+            calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
+        )
+        self.changes = ParticipantChanges(self.participants, self.heartbeat, self.partition, self.tasks, logger)
+        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, self.changes, logger)
         self.delivery = Delivery(
             self.partition,
             self.connections,
@@ -170,6 +186,7 @@ class Node:
             self.sessions,
             self.endings,
             self.leaving,
+            self.tasks,
             settings.can_recover,
             settings.handshake_timeout,
             metrics,
@@ -207,12 +224,14 @@ class Node:
 
         :param name: this node's name in the cluster.
         """
-        self.sessions.node = self.callbacks.node = self.delivery.node = name
+        self.sessions.node = self.callbacks.node = self.delivery.node = self.heartbeat.name = name
         self.background.start(
             {
                 "writer": self.log.write,
                 "reader": lambda: self.log.follow(self.delivery),
                 "heartbeat": self.heartbeats.run,
+                "heartbeat of the node": self.heartbeat.run,
+                "watch for participants": self.changes.run,
                 "watch for orphans": self.orphans.watch,
             }
         )
@@ -283,4 +302,6 @@ class Node:
         await self.look_back.close()
         with suppress(RedisUnavailable):
             await self.endings.finish()
+            if not self.connections:
+                await self.heartbeat.leave()
         await self.sessions.calls.close()
