@@ -218,6 +218,11 @@ class SimulatedRedis:
     def _between(self, key: bytes, low: bytes, high: bytes) -> list[tuple[bytes, float]]:
         return [item for item in self.read(key, dict).items() if float(low) <= item[1] <= float(high)]
 
+    def do_zrange(self, key: bytes, *options: bytes) -> list[bytes]:
+        assert options == (b"-1", b"-1", b"WITHSCORES")
+        found = self.do_zrangebyscore(key, b"-inf", b"+inf", b"WITHSCORES")
+        return list(found[-2:])
+
     def do_zscore(self, key: bytes, member: bytes) -> Any:
         score = self.read(key, dict).get(member)
         return None if score is None else b"%.17g" % score

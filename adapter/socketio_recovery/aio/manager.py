@@ -715,8 +715,16 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     async def _end(self, sid: str, namespace: str) -> None:
         namespace = check_namespace(namespace)
-        if isinstance(sid, str):  # else nobody has it
-            await self._start().membership.disconnect(sid, namespace)
+        if not isinstance(sid, str):  # nobody has it
+            return
+        life = self._start()
+        rooms: tuple[Room, ...] = ()
+        with suppress(RedisUnavailable):  # then it is counted in its rooms until its deadline
+            found = await life.participants.find(namespace, [sid])
+            rooms = found[sid].participant.rooms if sid in found else ()
+        await life.membership.disconnect(sid, namespace)
+        with suppress(RedisUnavailable):
+            await life.participants.place(sid, namespace, rooms)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None

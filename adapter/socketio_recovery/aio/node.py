@@ -35,7 +35,6 @@ from .membership_log import MembershipLog
 from .node_heartbeat import NodeHeartbeat
 from .orphans import Orphans
 from .participant_changes import ParticipantChanges
-from .participants import Participants
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
@@ -149,7 +148,7 @@ class Node:
             metrics,
             logger,
         )
-        self.participants = Participants(calls, keys, settings.handshake_timeout)
+        self.participants = self.sessions.participants
         self.heartbeat = NodeHeartbeat(
             calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
         )

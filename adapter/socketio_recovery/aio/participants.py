@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..entries import Room
 from ..participants import Count, Found, Members, Participant, read_members, read_participants
 from ..redis.keys import Keys
-from ..redis.scripts import COUNT, MEMBERS, PARTICIPANTS
+from ..redis.scripts import COUNT, MEMBERS, PARTICIPANTS, PLACE
 from .script_calls import ScriptCalls
 
 #: Session records that are read in one script: a long script keeps Redis from serving others.
@@ -64,6 +64,12 @@ class Participants:
             )
             found |= read_participants(step, reply)
         return found
+
+    async def place(self, sid: str, namespace: str, rooms: Iterable[Room]) -> None:
+        """Counts a session in rooms by the state that it has now: see ``lua/_members.lua``."""
+        members = [self.keys.members(namespace, room) for room in rooms]
+        if members:
+            await self.calls.run(PLACE, [self.keys.everyone(namespace), *members], [sid], self.timeout)
 
     async def count(self, namespace: str, rooms: Sequence[Room]) -> Count:
         """How many participants are in the rooms, each counted once.

@@ -44,7 +44,7 @@ class SessionEndings:
         sid, _, namespace, rooms = _named(connection)
 
         async def place() -> bool:
-            await self.sessions.place(sid, namespace, rooms)
+            await self.sessions.participants.place(sid, namespace, rooms)
             return True
 
         await self._call(sid, place)

@@ -26,8 +26,9 @@ from ..errors import SessionGone
 from ..participants import node_number
 from ..reasons import Outcome
 from ..redis.keys import Keys
-from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT, PLACE, SAVE, Argument, Script
+from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT, SAVE, Argument, Script
 from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_data, read_claim, read_orphan
+from .participants import Participants
 from .script_calls import ScriptCalls
 
 #: Sessions in one heartbeat script: a long script keeps Redis from serving others.
@@ -79,6 +80,7 @@ class Sessions:
         self.lease = lease
         self.timeout = timeout
         self.witness = witness
+        self.participants = Participants(calls, keys, timeout)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         return await self.calls.run(script, keys, arguments, self.timeout)
@@ -159,14 +161,8 @@ class Sessions:
             *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of),
         )
         if others:  # it has entered them just now, and this node has not heard of it
-            await self.place(sid, namespace, [json.loads(room) for room in others])
+            await self.participants.place(sid, namespace, [json.loads(room) for room in others])
         return bool(done)
-
-    async def place(self, sid: str, namespace: str, rooms: Iterable[Room]) -> None:
-        """Counts a session in rooms by the state that it has now: see ``lua/_members.lua``."""
-        members = [self.keys.members(namespace, room) for room in rooms]
-        if members:
-            await self._run(PLACE, [self.keys.everyone(namespace), *members], sid)
 
     async def save(self, sid: str, token: str, data: object) -> None:
         """Stores the session's data.

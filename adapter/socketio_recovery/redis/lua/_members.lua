@@ -25,7 +25,8 @@ local function keep(set, score, now)
   end
   redis.call('ZREMRANGEBYSCORE', set, 1, integer(now - MINUTE))
   if redis.call('ZCOUNT', set, '-inf', 0) == 0 then
-    redis.call('PEXPIRE', set, integer(math.max(tonumber(score) - now, 0) + MINUTE))
+    local last = redis.call('ZRANGE', set, -1, -1, 'WITHSCORES')[2] or now
+    redis.call('PEXPIRE', set, integer(math.max(tonumber(last) - now, 0) + MINUTE))
   end
 end
 
