@@ -42,6 +42,8 @@ class NodeHeartbeat:
         #: Redis's time at the last heartbeat (ms since 1970), and the nodes that were known then, by their numbers.
         self.now = 0
         self.nodes: dict[int, NodeState] = {}
+        #: Since when changes of sessions have been written to the log without a break (ms, Redis's time).
+        self.watched_since = 0
         self._wake = asyncio.Event()
 
     @property
@@ -83,10 +85,11 @@ class NodeHeartbeat:
         await self._send("", 0)
 
     async def _send(self, lease: int | str, watched: int) -> None:
-        now, *nodes = await self.calls.run(
+        now, since, *nodes = await self.calls.run(
             NODE_HEARTBEAT,
             [self.keys.nodes, self.keys.meta],
             [self.name, node_number(self.name), lease, self.durations.ttl, watched],
             self.timeout,
         )
         self.now, self.nodes = int(now), read_nodes(nodes)
+        self.watched_since = int(since)

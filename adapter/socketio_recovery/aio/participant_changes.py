@@ -81,7 +81,8 @@ class ParticipantChanges:
         self.logger = logger
         self._watches: dict[tuple[str, Room], _Watch] = {}
         self._wake = asyncio.Event()
-        self._epoch: int | None = None
+        #: Entries have told all changes in this epoch, since the reader lost its place the last time, and since then.
+        self._since = (0, 0, 0)
         self._alive: set[str] = set()
 
     def __bool__(self) -> bool:
@@ -121,16 +122,17 @@ class ParticipantChanges:
                 self.logger.warning("can't ask who comes and goes, will try again: %s", error)
 
     def _look_around(self) -> None:
-        """What changes without an entry: an epoch, the nodes that live, deadlines that pass."""
-        epoch = self.partition.position.epoch
+        """What has no entry: what changed while entries were lost or not written; nodes that die; deadlines."""
+        partition = self.partition
+        since = (partition.position.epoch, partition.cursor.restarts, self.heartbeat.watched_since)
         alive = set(self.heartbeat.alive)
         for watch in self._watches.values():
-            watch.all |= epoch != self._epoch
+            watch.all |= since != self._since
             for sid, (participant, deadline) in watch.known.items():
                 over = participant.state is ParticipantState.RECONNECTING and deadline < self.heartbeat.now
                 if over or (participant.node in alive) != (participant.node in self._alive):
                     watch.touched[sid] = None
-        self._epoch, self._alive = epoch, alive
+        self._since, self._alive = since, alive
 
     async def _read(self, watch: _Watch) -> None:
         whole, touched = watch.all, watch.touched
