@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import costs, growth, limits, look_back, plots, report, sync, works
+from . import costs, growth, limits, look_back, participants, plots, report, sync, works
 from .bench import Bench
 from .processes import HERE, TITLES, Kind
 
@@ -43,7 +43,10 @@ def main() -> None:
         help="events for others in look_back, before the scale (default: %(default)s)",
     )
     parser.add_argument(
-        "--only", metavar="NAME", action="append", help="only works and curves so named, look_back or sync; repeatable"
+        "--only",
+        metavar="NAME",
+        action="append",
+        help="only works and curves so named, look_back, participants or sync; repeatable",
     )
     parser.add_argument(
         "--against",
@@ -78,7 +81,7 @@ def main() -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if results["works"]:
         print(report.comparison(results))
-    for section in ("look_back", "sync"):
+    for section in ("look_back", "participants", "sync"):
         if section in results:
             print("\n" + report.SECTIONS[section](results))
     if options.only is None and "node" in contestants and "redis" in contestants:
@@ -101,7 +104,7 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
-    known += ["look_back", *sync.names(bench)]
+    known += ["look_back", "participants", *sync.names(bench)]
     if unknown := set(only or ()) - set(known):
         sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     began = time.monotonic()
@@ -117,6 +120,9 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     if only is None or "look_back" in only:
         bench.say(f"[{time.monotonic() - began:4.0f} s] look back")
         results["look_back"] = look_back.measure(bench, bench.some(events, 2))
+    if only is None or "participants" in only:
+        bench.say(f"[{time.monotonic() - began:4.0f} s] participants")
+        results["participants"] = participants.measure(bench)
     if only is None or set(only) & set(sync.names(bench)):
         bench.say(f"[{time.monotonic() - began:4.0f} s] synchronous servers")
         results["sync"] = sync.measure(bench, only)

@@ -132,6 +132,17 @@ def look_back(results: dict[str, Any]) -> str:
     return table([f"{found['events']:,} events for others meanwhile", "measured", "aim"], rows)
 
 
+def participants(results: dict[str, Any]) -> str:
+    """The table of questions about participants, among few sessions and among many."""
+    found = results["participants"]
+    rows = []
+    for name, (few, many) in found["figures"].items():
+        share = statistics.median(many) / statistics.median(few)
+        rows.append([name, spread(few), spread(many), f"**{share:.2f}**"])
+    few, many = (f"among {count:,} sessions" for count in found["sessions"])
+    return table(["question", few, many, "many ÷ few"], rows)
+
+
 def sync(results: dict[str, Any]) -> str:
     """The table of synchronous servers and scripts, with this library's ratios to ``RedisManager`` in the same mode."""
     rows = []
@@ -155,6 +166,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "limits": limits,
     "killed": killed,
     "look_back": look_back,
+    "participants": participants,
     "sync": sync,
 }
 

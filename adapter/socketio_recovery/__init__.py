@@ -13,17 +13,22 @@ from .errors import (
     UnsupportedVersion,
 )
 from .metrics import Metrics, NoMetrics, Reading
+from .participants import Change, Count, Participant, ParticipantState
 from .reasons import NODE_LOST, Fate, Outcome
 from .threads.manager import RedisStreamsManager
 
 __all__ = [
     "NODE_LOST",
     "AsyncRedisStreamsManager",
+    "Change",
+    "Count",
     "Fate",
     "HooksReplaced",
     "Metrics",
     "NoMetrics",
     "Outcome",
+    "Participant",
+    "ParticipantState",
     "PublishAbandoned",
     "PublishTimeout",
     "Reading",

@@ -60,6 +60,9 @@ class Effects(Protocol):
     def answer(self, callback_id: int, payload: Payload) -> None:
         """A client acknowledged an event of this node: runs the callback."""
 
+    def participants(self, entry: Entry) -> None:
+        """An entry that is no event: somebody, on whatever node, may have come, gone, or changed rooms."""
+
     def entered(self, connection: Connection, room: Room) -> None:
         """A connection of this node entered a room."""
 
@@ -166,6 +169,8 @@ class Delivery:
     def _dispatch(self, entry: Entry) -> None:
         kind = entry.kind
         connections = self.connections
+        if kind != EVENT:
+            self.effects.participants(entry)
         if kind == EVENT:
             if not entry.replayed:
                 self._hold(entry)

@@ -28,6 +28,7 @@ DISCONNECT: Final = "disconnect"
 EVICT: Final = "evict"
 CALLBACK: Final = "callback"
 EPOCH: Final = "epoch"
+CHANGED: Final = "changed"
 
 JSON, MSGPACK = "j", "m"
 
@@ -101,6 +102,7 @@ class Entry:
     ``evict``               namespace, sid, node, transport
     ``callback``            node, callback (its id), payload
     ``epoch``               nothing: a new epoch begins
+    ``changed``             namespace, sid: a session came, went or ended; only while somebody watches
     ======================  ==========================================================
     """
 
@@ -368,7 +370,7 @@ def _parse_head(text: bytes) -> Head:
     elif kind == CLOSE:
         namespace, room = more
         head = Head(kind, namespace, room=room)
-    elif kind == DISCONNECT:
+    elif kind in (DISCONNECT, CHANGED):
         namespace, sid = more
         head = Head(kind, namespace, sid=sid)
     elif kind == EVICT:

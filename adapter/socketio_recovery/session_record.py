@@ -13,7 +13,9 @@ The record is a hash:
 ``confirmed``      the client is known to have received everything up to this number ...
 ``sent``           ... and this was the last offset that it had been given then
 ``deadline``       when it can no longer be claimed (ms since 1970, Redis's time)
-``was``            the deadline that it had before it was last claimed
+``was, was_since``  the deadline that it had before it was last claimed, and its ``since``
+``since``          since when it has its connection, or has none (ms since 1970, Redis's time)
+``last``           the holder that it had last, while it has none
 ``adopted``        its node died, and another node runs its ``disconnect`` handler, or has run it
 ``damaged``        it disagrees with the log, and nobody can claim it any more
 ``data``           the session's data, JSON

@@ -71,6 +71,10 @@ class Durations(NamedTuple):
     lease: int
     #: How long entries are kept.
     retention: int
+    #: Between two heartbeats of a node.
+    node_heartbeat: int
+    #: How long a node counts as alive without one.
+    node_lease: int
 
     @classmethod
     def of(cls, settings: Settings, ping_interval: float, ping_timeout: float) -> Durations:
@@ -88,6 +92,8 @@ class Durations(NamedTuple):
             ttl=_ms(away + unnoticed + 3 * heartbeat),
             lease=_ms(3 * heartbeat + 3),  # 3 s: an owner that lost Redis may wait so long before its next try
             retention=_ms(away + 2 * (unnoticed + 2 * heartbeat)),
+            node_heartbeat=max(1, _ms(heartbeat / 5)),
+            node_lease=_ms(3 * heartbeat / 5 + 1),
         )
 
 

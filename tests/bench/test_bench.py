@@ -72,6 +72,15 @@ def test_a_small_look_back(tmp_path: Path) -> None:
     assert "| seconds, many ÷ one | **" in done.stdout
 
 
+def test_few_participants(tmp_path: Path) -> None:
+    done = run("--rounds", "1", "--scale", "0.01", "--only", "participants", "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["participants"]
+    assert found["sessions"] == [20, 1000]
+    assert all(value > 0 for values in found["figures"].values() for one in values for value in one)
+    assert "| a room of 100: ms to count | " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

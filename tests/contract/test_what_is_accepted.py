@@ -29,8 +29,12 @@ class Writer:
         node = self.manager.node
         assert node is not None
         node.log.queue = self.queue  # type: ignore[method-assign, assignment]
-        life: Any = SimpleNamespace(log=node.log, membership=node.membership)
+        asks = SimpleNamespace(find=self.nobody, place=self.nobody)
+        life: Any = SimpleNamespace(log=node.log, membership=node.membership, participants=asks)
         self.manager._start = lambda: life  # type: ignore[method-assign]
+
+    async def nobody(self, *arguments: Any) -> dict[str, Any]:
+        return {}
 
     def queue(self, append: Append) -> None:
         self.queued.append(append)

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from socketio_recovery.aio.log import Action, Append
-from socketio_recovery.entries import CLOSE, ENTER, LEAVE, control_head, dump
+from socketio_recovery.entries import ENTER, LEAVE
 from socketio_recovery.redis.eviction import eviction_policy
 from socketio_recovery.redis.scripts import LEASE, SEEK, TAKE
 from socketio_recovery.session_record import Heartbeat, Pid, Record
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer, servers_to_test
-from tests.support.appends import event
+from tests.support.appends import closes, event, moves
 from tests.support.background import running
 from tests.support.follower import Follower
 from tests.support.js_clients import WEBSOCKET, JsClient, JsClients, settle
@@ -152,10 +151,6 @@ async def store(guarded: RedisServer) -> AsyncIterator[RedisChannel]:
     await admin.aclose()
 
 
-def action(kind: str, *arguments: Any) -> Action:
-    return Action(kind, arguments)
-
-
 async def everything(store: RedisChannel) -> None:
     """What a node asks of Redis, in short.
 
@@ -167,16 +162,13 @@ async def everything(store: RedisChannel) -> None:
     assert eviction_policy(await link.call("INFO", "memory")) == ("noeviction", 0)
     pid = Pid.new("sid")
     await sessions.create("sid", pid, "/", "one", "t")
-    record = store.keys.session("sid")
     follower = Follower(log)
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         for i in range(60):
             for kind in (ENTER, LEAVE):
-                await log.append(
-                    Append(control_head(kind, "/", "sid", i), (), action(kind, (record,), "/", dump(i), None))
-                )
-        await log.append(Append(control_head(CLOSE, "/", "x"), (), action(CLOSE, "/", dump("x"))))
+                await log.append(moves(log, kind, "sid", i))
+        await log.append(closes(log, "x"))
         await log.append(event("e"))
     await sessions.heartbeat([Heartbeat("sid", "one", (1, 1), ["x"])])
     await sessions.save("sid", "one", {"n": 1})
@@ -184,6 +176,8 @@ async def everything(store: RedisChannel) -> None:
     assert isinstance(claimed, Record)
     assert await sessions.detach("sid", "two")
     assert await sessions.due(1) == ([], False)
+    assert (await sessions.participants.count("/", [])).reconnecting
+    assert set((await sessions.participants.members("/", ["sid"])).standings) == {"sid"}
     start = await link.run(SEEK, [store.keys.log, store.keys.meta], [claimed.last.epoch, 1])
     assert await link.call("XRANGE", store.keys.log, start, "+", "COUNT", 1)
     await sessions.claim(pid, "/", "three", "t")

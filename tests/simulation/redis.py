@@ -200,15 +200,41 @@ class SimulatedRedis:
         return 1
 
     def do_zrem(self, key: bytes, member: bytes) -> int:
-        return int(self.read(key, dict).pop(member, None) is not None)
+        found = self.read(key, dict)
+        removed = found.pop(member, None) is not None
+        if removed and not found:
+            self._delete(key)
+        return int(removed)
 
     def do_zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> Any:
-        assert (low, options[-3:-1]) == (b"-inf", (b"LIMIT", b"0"))
-        found = sorted((score, member) for member, score in self.read(key, dict).items() if score <= float(high))
-        found = found[: int(options[-1])]
-        if options[0] != b"WITHSCORES":
+        found = sorted((score, member) for member, score in self._between(key, low, high))
+        if b"LIMIT" in options:
+            assert options[-3:-1] == (b"LIMIT", b"0")
+            found = found[: int(options[-1])]
+        if b"WITHSCORES" not in options:
             return [member for _, member in found]
         return [part for score, member in found for part in (member, b"%.17g" % score)]
+
+    def _between(self, key: bytes, low: bytes, high: bytes) -> list[tuple[bytes, float]]:
+        return [item for item in self.read(key, dict).items() if float(low) <= item[1] <= float(high)]
+
+    def do_zrange(self, key: bytes, *options: bytes) -> list[bytes]:
+        assert options == (b"-1", b"-1", b"WITHSCORES")
+        found = self.do_zrangebyscore(key, b"-inf", b"+inf", b"WITHSCORES")
+        return list(found[-2:])
+
+    def do_zscore(self, key: bytes, member: bytes) -> Any:
+        score = self.read(key, dict).get(member)
+        return None if score is None else b"%.17g" % score
+
+    def do_zcount(self, key: bytes, low: bytes, high: bytes) -> int:
+        return len(self._between(key, low, high))
+
+    def do_zremrangebyscore(self, key: bytes, low: bytes, high: bytes) -> int:
+        return sum(self.do_zrem(key, member) for member, _ in self._between(key, low, high))
+
+    def do_persist(self, key: bytes) -> int:
+        return int(self.key(key) is not None and self.data.expires.pop(key, None) is not None)
 
     def do_xadd(self, key: bytes, id: bytes, *fields: bytes) -> bytes:
         stream = self.key(key, SimulatedStream)

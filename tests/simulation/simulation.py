@@ -551,6 +551,7 @@ class Simulation:
         self.clients: list[SimulatedClient] = []
         #: Each attempt to recover: the session, the node, the time.
         self.claims: list[tuple[str, SimulatedNode, float]] = []
+        self.when_made: Callable[[SimulatedNode], None] = lambda node: None
         self.nodes = [self._node(name) for name in "abcdef"[:nodes]]
         #: The result of each emit: the number that the event carries -> "ok", or the fate that the exception names.
         self.emitted: dict[int, Any] = {}
@@ -558,7 +559,9 @@ class Simulation:
         self.run(0.1)
 
     def _node(self, name: str) -> SimulatedNode:
-        return SimulatedNode(name, self.loop, self.store, self.runs, {"publish_timeout": 3.0, **self.options})
+        node = SimulatedNode(name, self.loop, self.store, self.runs, {"publish_timeout": 3.0, **self.options})
+        self.when_made(node)
+        return node
 
     def run(self, seconds: float) -> None:
         """Lets simulated time pass."""

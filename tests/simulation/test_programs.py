@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from .check import LogHistory, all_over, check, check_handlers, check_settled
+from .participants import Observed, check_counts, check_participants
 from .simulation import END, TTL, SimulatedClient, SimulatedNode, Simulation
 
 #: How many programs to run; 0 stands for the number that CI runs.
@@ -37,13 +45,22 @@ class Programs(RuleBasedStateMachine):
         window=st.sampled_from((0, 5000, 64 << 20)),
         length=st.sampled_from((0, 0, 0, 15)),
         slow=st.sampled_from((0.0, 0.0, 0.03)),
+        watched=st.sampled_from((False, False, True)),
     )
-    def begin(self, seed: int, queue: int, queue_bytes: int, window: int, length: int, slow: float) -> None:
+    def begin(
+        self, seed: int, queue: int, queue_bytes: int, window: int, length: int, slow: float, watched: bool
+    ) -> None:
         self.cluster = Simulation(
             seed, max_queue=queue, max_queue_bytes=queue_bytes, window_bytes=window, max_length=length
         )
         for node in self.cluster.nodes:
             node.slow_handlers = slow
+        self.observed: list[Observed] = []
+        if watched:
+            self.cluster.when_made = self.watch
+            for node in self.cluster.nodes:
+                self.watch(node, True)
+            self.cluster.run(0.2)  # they look for the first time, and find nobody
         self.history = LogHistory(self.cluster)
         self.history.trimmed = length > 0
         self.snapshot: Any = None
@@ -54,6 +71,15 @@ class Programs(RuleBasedStateMachine):
         self.cluster.run(0.1)
         for n, room in enumerate(("red", "red", "blue")):
             self.enter(0, n, room)
+
+    def watch(self, node: SimulatedNode, from_the_beginning: bool = False) -> None:
+        self.observed += (Observed(node, room, from_the_beginning) for room in (None, "red"))
+
+    @invariant()
+    def participants(self) -> None:
+        """After each step."""
+        if hasattr(self, "history"):
+            check_participants(self.cluster, self.history, ROOMS)
 
     def node(self, i: int) -> SimulatedNode:
         alive = [node for node in self.cluster.nodes if not node.dead]
@@ -257,6 +283,11 @@ class Programs(RuleBasedStateMachine):
         cluster.run(1)
         assert cluster.healthy()
         check_settled(cluster, self.history)
+        check_participants(cluster, self.history, ROOMS)
+        check_counts(cluster, ROOMS, self.set_back > 0)
+        for observed in self.observed:
+            if not observed.node.dead:
+                observed.check()
         for number, answers in cluster.answers.items():
             assert answers in ([], [number])
         for client in cluster.clients:
@@ -265,6 +296,8 @@ class Programs(RuleBasedStateMachine):
             cluster.until(lambda: all_over(cluster), END + self.set_back, "all sessions are over")
         cluster.run(TTL / 2)
         check_handlers(cluster, self.history)
+        check_participants(cluster, self.history, ROOMS)
+        check_counts(cluster, ROOMS, self.set_back > 0)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

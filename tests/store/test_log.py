@@ -314,7 +314,9 @@ async def test_a_refusal_whose_reply_was_lost_is_still_told(real: RedisChannel) 
         log = Log(
             real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
         )
-        enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
+        keys = real.keys
+        sets = (keys.everyone("/"),), (keys.members("/", "retried"),)
+        enter = Action("enter", ((keys.session("nobody"),), "/", '"retried"', None, *sets))
         async with running(log.write()):
             proxy.lose_reply_to = b"retried"
             assert await log.append(Append('["enter","/","nobody","retried"]', (), enter)) == "unknown"
@@ -360,7 +362,9 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
         log = Log(
             real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
         )
-        enter = Action("enter", ((real.keys.session("nobody"),), "/", '"retried"', None))
+        keys = real.keys
+        sets = (keys.everyone("/"),), (keys.members("/", "retried"),)
+        enter = Action("enter", ((keys.session("nobody"),), "/", '"retried"', None, *sets))
         waiting = [
             asyncio.ensure_future(log.append(append))
             for append in (event("retried"), Append('["enter","/","nobody","retried"]', (), enter))

@@ -64,7 +64,7 @@ async def test_an_orphan_is_adopted_as_it_was(store: RedisChannel) -> None:
         await sessions.save_extra("s1", "t1", "kept")
         for kind, room in ((ENTER, "red"), (ENTER, 7), (ENTER, "left"), (LEAVE, "left"), (ENTER, "closed")):
             assert await log.append(moves(log, kind, "s1", room, "/chat")) is AppendResult.STORED
-        await log.append(closes("closed", "/chat"))
+        await log.append(closes(log, "closed", "/chat"))
     await expire(store)
     living = store.sessions("B")
     assert await due(store, living) == ["s1"]

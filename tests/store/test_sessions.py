@@ -295,7 +295,7 @@ async def test_a_room_that_has_no_utf8_form_can_be_left_and_closed(store: RedisC
         with pytest.raises(ValueError):
             moves(log, ENTER, "s1", "\ud800")
         results = await asyncio.gather(
-            log.append(moves(log, LEAVE, "s1", "\ud800")), log.append(event("e")), log.append(closes("\ud800"))
+            log.append(moves(log, LEAVE, "s1", "\ud800")), log.append(event("e")), log.append(closes(log, "\ud800"))
         )
     assert list(results) == ["same", "stored", "stored"]
 
@@ -366,17 +366,17 @@ async def test_stays_are_exact(store: RedisChannel) -> None:
             moves(log, ENTER, "s1", "red"),  # 1
             event("e"),
             moves(log, ENTER, "s1", 7),  # 3
-            closes("red"),  # 4
+            closes(log, "red"),  # 4
             event("e"),
             moves(log, ENTER, "s1", "red"),  # 6
             moves(log, LEAVE, "s1", "red"),  # 7
             moves(log, ENTER, "s1", "red"),  # 8
-            closes("red"),  # 9
-            closes("red"),  # 10
+            closes(log, "red"),  # 9
+            closes(log, "red"),  # 10
             moves(log, ENTER, "s1", "blue:\n\"é'"),  # 11
-            closes("blue"),  # another room
-            closes("blue:\n\"é'", "/other"),  # another namespace
-            closes(7),  # 14
+            closes(log, "blue"),  # another room
+            closes(log, "blue:\n\"é'", "/other"),  # another namespace
+            closes(log, 7),  # 14
         ):
             assert await log.append(append) is AppendResult.STORED
     record = await claimed(sessions, pid, "t2")
@@ -393,7 +393,7 @@ async def test_a_claim_again_has_the_same_stays(store: RedisChannel) -> None:
     log, sessions = store.log(), store.sessions()
     pid, birth = await created(sessions)
     async with running(log.write()):
-        for append in (moves(log, ENTER, "s1", "red"), closes("red"), moves(log, ENTER, "s1", "red")):
+        for append in (moves(log, ENTER, "s1", "red"), closes(log, "red"), moves(log, ENTER, "s1", "red")):
             await log.append(append)
     first = await claimed(sessions, pid, "t2")
     assert sorted(first.stays) == [Stay("red", birth.n + 1, birth.n + 2), Stay("red", birth.n + 3)]
@@ -406,7 +406,7 @@ async def test_a_heartbeat_settles_closed_rooms(store: RedisChannel) -> None:
     pid, birth = await created(sessions)
     async with running(log.write()):
         await log.append(moves(log, ENTER, "s1", "red"))
-        await log.append(closes("red"))
+        await log.append(closes(log, "red"))
     assert await sessions.heartbeat([Heartbeat("s1", "t1", None, ("red", "never"))]) == {}
     await store.client.delete(store.keys.closes)  # forgotten after a while
     assert (await claimed(sessions, pid, "t2")).stays == [Stay("red", birth.n + 1, birth.n + 2)]
@@ -423,7 +423,7 @@ async def test_a_move_that_changes_nothing_is_no_entry(store: RedisChannel) -> N
         assert await log.append(moves(log, ENTER, "s1", "s2")) == "sid"
         assert await log.append(moves(log, ENTER, "s9", "red")) == "unknown"
         assert await log.append(moves(log, ENTER, "s1", "red", "/other")) == "unknown"
-        assert await log.append(closes("red")) is AppendResult.STORED
+        assert await log.append(closes(log, "red")) is AppendResult.STORED
         assert await log.append(moves(log, LEAVE, "s1", "red")) == "same"
     assert [json.loads(head)[0] for head in await store.heads()] == [ENTER, CLOSE]
 
@@ -477,9 +477,9 @@ async def test_a_room_that_is_closed_again_and_again_is_noted_once(store: RedisC
     log, sessions = store.log(), store.sessions()
     pid, _ = await created(sessions)
     async with running(log.write()):
-        await asyncio.gather(*(log.append(closes("red")) for _ in range(100)))
+        await asyncio.gather(*(log.append(closes(log, "red")) for _ in range(100)))
         await log.append(moves(log, ENTER, "s1", "red"))
-        await asyncio.gather(*(log.append(closes("red")) for _ in range(100)))
+        await asyncio.gather(*(log.append(closes(log, "red")) for _ in range(100)))
     noted = await store.client.hgetall(store.keys.closes)
     assert [len(numbers.split()) for numbers in noted.values()] == [2]
     assert [stay.left is None for stay in (await claimed(sessions, pid, "t2")).stays] == [False]
@@ -492,7 +492,7 @@ async def test_closings_outlive_the_entries_of_the_log(store: RedisChannel) -> N
     async with running(log.write()):
         await log.append(moves(log, ENTER, "s1", 7))
         await log.append(moves(log, ENTER, "s1", 700))
-        await asyncio.gather(*(log.append(closes(room)) for room in range(600)))
+        await asyncio.gather(*(log.append(closes(log, room)) for room in range(600)))
     record = await claimed(sessions, pid, "t2")
     assert membership.rooms_at(record.stays, record.last.n).keys() == {700}
 
@@ -501,13 +501,13 @@ async def test_old_closings_are_forgotten_a_few_with_each_new_one(store: RedisCh
     log = store.log()
     link = store.link()
     async with running(log.write()):
-        await asyncio.gather(*(log.append(closes(room)) for room in range(40)))
+        await asyncio.gather(*(log.append(closes(log, room)) for room in range(40)))
         for room in range(40):  # as if they were old
             await link.call("ZADD", store.keys.closed, 1, f"{room + 2} /\n{room}")
-        await log.append(closes("red"))
+        await log.append(closes(log, "red"))
         assert len(await store.client.hgetall(store.keys.closes)) == 37
         for room in range(100, 112):
-            await log.append(closes(room))
+            await log.append(closes(log, room))
     noted = await store.client.hgetall(store.keys.closes)
     assert not {f"/\n{room}".encode() for room in range(40)} & noted.keys()
 

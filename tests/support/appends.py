@@ -29,15 +29,22 @@ def moves(log: Log, kind: str, sid: str, room: Room, namespace: str = "/") -> Ap
     :param kind: ``ENTER`` or ``LEAVE``.
     """
     other = (log.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-    action = Action(kind, ((log.keys.session(sid),), namespace, dump(room), other))
+    members = (log.keys.everyone(namespace),), (log.keys.members(namespace, room),)
+    action = Action(kind, ((log.keys.session(sid),), namespace, dump(room), other, *members))
     return Append(control_head(kind, namespace, sid, room), (), action)
 
 
-def closes(room: Room, namespace: str = "/") -> Append:
+def closes(log: Log, room: Room, namespace: str = "/") -> Append:
     """A room is closed: what the manager's ``close_room`` appends."""
-    return Append(control_head(CLOSE, namespace, room), (), Action(CLOSE, (namespace, dump(room))))
+    return Append(
+        control_head(CLOSE, namespace, room),
+        (),
+        Action(CLOSE, (namespace, dump(room), (log.keys.members(namespace, room),))),
+    )
 
 
 def forgets(log: Log, sid: str) -> Append:
     """A session is ended: what the manager's ``disconnect`` appends."""
-    return Append(control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),),)))
+    return Append(
+        control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),), (log.keys.everyone("/"),)))
+    )

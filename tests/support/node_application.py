@@ -7,7 +7,7 @@ import logging
 from typing import Any, ClassVar
 
 import socketio
-from socketio_recovery import AsyncRedisStreamsManager
+from socketio_recovery import AsyncRedisStreamsManager, Participant
 
 from .observed import Observed
 
@@ -62,6 +62,8 @@ class Application:
         self.seen: list[dict[str, Any]] = []
         for namespace in NAMESPACES:
             self._add_handlers(namespace)
+        for room in config.get("watch", ()):
+            self.manager.on_participants(room, observer=self._changed)
         if "instrument" in config:
             self.sio.instrument(**config["instrument"])
 
@@ -74,6 +76,10 @@ class Application:
         """Sends the clients elsewhere, and ends."""
         await self.manager.drain()
         await self.manager.close()
+
+    async def _changed(self, change: str, participant: Participant) -> None:
+        await asyncio.sleep(0)
+        self.seen.append({"what": change, "sid": participant.sid, "state": participant.state, "node": participant.node})
 
     def _add_handlers(self, namespace: str) -> None:
         sio, manager, config, seen = self.sio, self.manager, self.config, self.seen
@@ -103,6 +109,9 @@ class Application:
                 if "enter" in auth and not manager.recovered(sid, namespace):
                     for room in auth["enter"]:
                         await sio.enter_room(sid, room, namespace)
+                    if "ask" in auth:
+                        found = await manager.participants(auth["ask"], namespace)
+                        seen.append({"what": "asked", "sids": [participant.sid for participant in found]})
                     await sio.save_session(sid, {"name": auth["name"]}, namespace)
                     reason = manager.recovery_reason(sid, namespace)
                     hello = (f"hello.{sid}", {"reason": reason, "node": config["node"]})

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import socketio
-from socketio_recovery import RedisStreamsManager
+from socketio_recovery import Participant, RedisStreamsManager
 
 from .node_application import NAMESPACES
 from .node_control import from_json, shift_clock, to_json
@@ -92,6 +92,9 @@ def run(config: dict[str, Any]) -> None:
                 if "enter" in auth and not manager.recovered(sid, namespace):
                     for room in auth["enter"]:
                         sio.enter_room(sid, room, namespace)
+                    if "ask" in auth:
+                        found = manager.participants(auth["ask"], namespace)
+                        seen.append({"what": "asked", "sids": [participant.sid for participant in found]})
                     sio.save_session(sid, {"name": auth["name"]}, namespace)
                     reason = manager.recovery_reason(sid, namespace)
                     hello = (f"hello.{sid}", {"reason": reason, "node": config["node"]})
@@ -152,6 +155,12 @@ def run(config: dict[str, Any]) -> None:
 
     for namespace in NAMESPACES:
         handlers(namespace)
+    for room in config.get("watch", ()):
+
+        @manager.on_participants(room)
+        def changed(change: str, participant: Participant) -> None:
+            seen.append({"what": change, "sid": participant.sid, "state": participant.state, "node": participant.node})
+
     if "instrument" in config:
         sio.instrument(**config["instrument"])
 

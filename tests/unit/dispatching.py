@@ -126,6 +126,7 @@ class DispatchingNode:
         self.without_record: list[Connection] = []
         self.answered: list[tuple[int, Payload]] = []
         self.moved: list[tuple[str, str, Room]] = []
+        self.told: list[str] = []
         self.partition = Partition(Window(retention, window_bytes), LOGGER)
         self.connections = Connections(self.partition)
         self.delivery = Delivery(
@@ -153,6 +154,9 @@ class DispatchingNode:
 
     def answer(self, callback_id: int, payload: Payload) -> None:
         self.answered.append((callback_id, payload))
+
+    def participants(self, entry: Entry) -> None:
+        self.told.append(entry.kind)
 
     def entered(self, connection: Connection, room: Room) -> None:
         self.moved.append(("entered", connection.sid, room))

@@ -52,6 +52,7 @@ from .leaving import Leaving
 from .scope import Scope
 from .session_endings import SessionEndings
 from .sessions import Sessions
+from .tasks import KeyedQueue
 from .upstream.engineio_transport import Transports, is_open
 from .upstream.socketio_server import SocketIOServer
 
@@ -77,6 +78,7 @@ class Connecting:
         sessions: Sessions,
         endings: SessionEndings,
         leaving: Leaving,
+        tasks: KeyedQueue,
         can_recover: Callable[[Mapping[str, Any]], bool],
         timeout: float,
         metrics: Metrics,
@@ -89,6 +91,7 @@ class Connecting:
         self.sessions = sessions
         self.endings = endings
         self.leaving = leaving
+        self.tasks = tasks
         self.can_recover = can_recover
         self.timeout = timeout
         self.metrics = metrics
@@ -239,6 +242,8 @@ class Connecting:
         connection.socket.session[connection.namespace] = record.data
         connection.extra = record.extra
         self.connections.add(connection)
+        if connection.rooms:
+            self.tasks.start(("place", connection.sid), lambda: self.endings.place(connection))
         return Outcome.RECOVERED
 
     async def _create(self, here: Scope, namespace: str, transport: str, socket: Any, capable: bool) -> Connection:

@@ -12,6 +12,7 @@ from ..metrics import NO_METRICS, Metrics
 from .log import Log
 from .loop_delay import measure_loop_delay
 from .membership_log import MembershipLog
+from .participants import Participants
 from .tasks import supervise
 
 #: How long a task may take to end until it is cancelled once more, in seconds: redis-py swallows that now and then.
@@ -57,11 +58,12 @@ class Life:
     log of another thread's event loop.
     """
 
-    __slots__ = ("_pid", "background", "log", "loop", "membership")
+    __slots__ = ("_pid", "background", "log", "loop", "membership", "participants")
 
-    def __init__(self, log: Log, membership: MembershipLog, background: Background) -> None:
+    def __init__(self, log: Log, membership: MembershipLog, participants: Participants, background: Background) -> None:
         self.log = log
         self.membership = membership
+        self.participants = participants
         self.background = background
         self.loop = asyncio.get_running_loop()
         self._pid = os.getpid()

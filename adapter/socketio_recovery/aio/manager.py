@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from socketio import AsyncManager, Server
 from socketio.packet import Packet
@@ -32,6 +32,7 @@ from ..identity import Identity, Producer
 from ..membership import changed
 from ..metrics import NO_METRICS, Metrics, Reading
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
+from ..participants import Count, Participant
 from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..rooms_view import RoomsView
@@ -42,12 +43,17 @@ from .life import Background, Life, keep
 from .log import ATTEMPTS, Append, Log
 from .membership_log import MembershipLog, Move, not_its_own
 from .node import Node
+from .participant_changes import Observer
+from .participants import Participants
 from .pubsub_bridge import Elsewhere, PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_client import client_for
 from .redis_link import RedisLink
+from .script_calls import ScriptCalls
 from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
 from .upstream.engineio_transport import Transports
+
+Answer = TypeVar("Answer")
 
 #: How long :meth:`AsyncRedisStreamsManager.close` tries to remove a key that expires by itself, in seconds.
 FORGET = 1.0
@@ -260,7 +266,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
                 return life
         self._tracing.look()
         if (node := self.node) is not None:
-            self._life = life = Life(node.log, node.membership, node.background)
+            self._life = life = Life(node.log, node.membership, node.participants, node.background)
             node.start(self.host_id)
             return life
         if not self.write_only:
@@ -270,9 +276,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics),
             producer=self._producer,
         )
-        self._life = life = Life(
-            log, MembershipLog(log, self._keys, self._elsewhere()), Background(self.metrics, logger)
-        )
+        calls = ScriptCalls(self._link(settings.publish_timeout / ATTEMPTS))
+        participants = Participants(calls, self._keys, settings.publish_timeout)
+        membership = MembershipLog(log, self._keys, self._elsewhere())
+        self._life = life = Life(log, membership, participants, Background(self.metrics, logger))
         life.background.start({"writer": log.write})
         return life
 
@@ -367,6 +374,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             await life.background.stop()
             if self.node is not None:
                 await self.node.close()
+            else:
+                await life.participants.calls.close()
         if life.log.producer.forgettable:
             await self._forget(life.log.producer)
 
@@ -652,6 +661,88 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             raise ValueError("cannot close a sid room")
         await self._start().membership.close(room, namespace)
 
+    # -- participants -------------------------------------------------------------------------------
+
+    async def participants(self, room: Any = None, namespace: str | None = None) -> list[Participant]:
+        """Who is in a room, or in a namespace, on all nodes; clients that are only reconnecting included.
+
+        :param room: one, or several in a list, a tuple or a set: who is in any of them. The default is everybody.
+        :param namespace: the default is ``"/"``.
+        :returns: :class:`Participant`: ``sid``, ``node``, ``state`` (``"connected"`` or ``"reconnecting"``), ``since``
+            (seconds since 1970), ``rooms`` and ``data``, in the order of ``since``.
+        :raises RedisUnavailable: if Redis does not answer in time: after ``handshake_timeout`` seconds, and for a
+            ``write_only`` manager after ``publish_timeout``.
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+
+        It is exact at one position of the log: whoever asks after an ``enter_room`` has returned, on whatever node,
+        sees it. In a ``connect`` handler, the handler's own client is there, with the rooms that it has been given. A
+        client of a node that was killed is reconnecting until its time is over, and is not there after that. The cost
+        grows with the number of those who are found, not with that of all clients.
+        """
+        return await self._asked(Participants.list, room, namespace, [])
+
+    async def count(self, room: Any = None, namespace: str | None = None) -> Count:
+        """How many are in a room, or in a namespace, on all nodes: :class:`Count`, with ``connected``,
+        ``reconnecting`` and ``total``.
+
+        For one room, or everybody, it costs the same whatever the number is. A client that returns, or leaves its node,
+        may be counted in its rooms with the state that it had before for some milliseconds.
+
+        Parameters and errors are those of :meth:`participants`.
+        """
+        return await self._asked(Participants.count, room, namespace, Count(0, 0))
+
+    async def _asked(
+        self,
+        question: Callable[[Participants, str, list[Room]], Awaitable[Answer]],
+        room: Any,
+        namespace: str | None,
+        nobody: Answer,
+    ) -> Answer:
+        namespace = check_namespace(namespace or "/")
+        rooms = audience(room)
+        if rooms is None:
+            return nobody
+        life = self._start()
+        if queued := scope.moves_of_handler():
+            await life.membership.settle(queued)
+        return await question(life.participants, namespace, rooms)
+
+    def on_participants(
+        self, room: Any = None, namespace: str | None = None, observer: Observer | None = None
+    ) -> Callable[[Observer], Observer]:
+        """Registers a function that is told who joins, leaves, loses its connection and returns, on all nodes::
+
+            @manager.on_participants("lobby")
+            async def changed(change, participant):
+                ...  # change is "join", "leave", "reconnecting" or "returned"
+
+        :param room: the room to watch; ``None``, the default, is everybody in the namespace.
+        :param namespace: the default is ``"/"``.
+        :param observer: the function, if this is not used as a decorator. It may be a coroutine function. Calls come
+            one after the other. What it raises is logged.
+        :raises TypeError: if ``room`` can't be a room, or ``namespace`` a namespace.
+        :raises RuntimeError: with ``write_only``, or before a server has this manager.
+
+        Each node that has registered it calls it. Who is there already is not told: see :meth:`participants`. Changes
+        of one participant that cancel each other out within some milliseconds may be left out. If Redis loses data, or
+        can't be reached for a while, what has changed meanwhile is told after that.
+        """
+        room, namespace = check_room(room), check_namespace(namespace or "/")
+        if self.node is None:
+            raise RuntimeError(
+                "only a manager that serves clients can watch: pass it to a server as client_manager first"
+            )
+        changes = self.node.changes
+
+        def register(observer: Observer) -> Observer:
+            changes.observe(namespace, room, observer)
+            return observer
+
+        if observer is not None:
+            register(observer)
+        return register
+
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
 
@@ -717,8 +808,16 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     async def _end(self, sid: str, namespace: str) -> None:
         namespace = check_namespace(namespace)
-        if isinstance(sid, str):  # else nobody has it
-            await self._start().membership.disconnect(sid, namespace)
+        if not isinstance(sid, str):  # nobody has it
+            return
+        life = self._start()
+        rooms: tuple[Room, ...] = ()
+        with suppress(RedisUnavailable):  # then it is counted in its rooms until its deadline
+            found = await life.participants.find(namespace, [sid])
+            rooms = found[sid].participant.rooms if sid in found else ()
+        await life.membership.disconnect(sid, namespace)
+        with suppress(RedisUnavailable):
+            await life.participants.place(sid, namespace, rooms)
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None

@@ -51,7 +51,8 @@ class MembershipLog:
     def _append(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Room) -> Append:
         session = (self.keys.session(sid),)
         room_session = (self.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-        action = Action(kind, (session, namespace, dump(room), room_session))
+        members = (self.keys.everyone(namespace),), (self.keys.members(namespace, room),)
+        action = Action(kind, (session, namespace, dump(room), room_session, *members))
         return Append(control_head(kind, namespace, sid, room), (), action)
 
     async def settle(self, moves: Sequence[Move], level: int = logging.WARNING) -> None:
@@ -87,12 +88,12 @@ class MembershipLog:
 
     async def close(self, room: Room, namespace: str) -> None:
         """All sessions leave a room."""
-        action = Action(CLOSE, (namespace, dump(room)))
+        action = Action(CLOSE, (namespace, dump(room), (self.keys.members(namespace, room),)))
         await self.log.append(Append(control_head(CLOSE, namespace, room), (), action))
 
     async def disconnect(self, sid: str, namespace: str) -> None:
         """A session ends now. The node that has its client tells it."""
-        action = Action("end", ((self.keys.session(sid),),))
+        action = Action("end", ((self.keys.session(sid),), (self.keys.everyone(namespace),)))
         await self.log.append(Append(control_head(DISCONNECT, namespace, sid), (), action))
 
 

@@ -35,7 +35,9 @@ from .log import ATTEMPTS, READ_BLOCK, Log
 from .log_watch import LogWatch
 from .look_back import LookBack
 from .membership_log import MembershipLog, Move
+from .node_heartbeat import NodeHeartbeat
 from .orphans import Orphans
+from .participant_changes import ParticipantChanges
 from .pubsub_bridge import PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
@@ -55,11 +57,18 @@ class _Effects:
     """What entries of the log cause on this node; see :class:`Effects`."""
 
     def __init__(
-        self, manager: Any, transports: Transports, leaving: Leaving, callbacks: Callbacks, logger: logging.Logger
+        self,
+        manager: Any,
+        transports: Transports,
+        leaving: Leaving,
+        callbacks: Callbacks,
+        changes: ParticipantChanges,
+        logger: logging.Logger,
     ) -> None:
         self.close_transport = transports.close
         self.disconnect = leaving.start_disconnect
         self.answer = callbacks.answered
+        self.participants = changes.changed
         self._manager = manager
         self._logger = logger
 
@@ -127,8 +136,9 @@ class Node:
             logger,
             metrics,
         )
+        calls = ScriptCalls(link(settings.handshake_timeout / ATTEMPTS))
         self.sessions = Sessions(
-            ScriptCalls(link(settings.handshake_timeout / ATTEMPTS)),
+            calls,
             keys,
             "",
             durations.max_disconnection,
@@ -150,7 +160,12 @@ class Node:
             metrics,
             logger,
         )
-        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, logger)
+        self.participants = self.sessions.participants
+        self.heartbeat = NodeHeartbeat(
+            calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
+        )
+        self.changes = ParticipantChanges(self.participants, self.heartbeat, self.partition, self.tasks, logger)
+        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, self.changes, logger)
         self.delivery = Delivery(
             self.partition,
             self.connections,
@@ -183,6 +198,7 @@ class Node:
             self.sessions,
             self.endings,
             self.leaving,
+            self.tasks,
             settings.can_recover,
             settings.handshake_timeout,
             metrics,
@@ -235,12 +251,15 @@ class Node:
 
         :param name: this node's name in the cluster.
         """
-        self.sessions.node = self.callbacks.node = self.delivery.node = self.inbox.lease.node = name
+        self.sessions.node = self.callbacks.node = self.delivery.node = name
+        self.heartbeat.name = self.inbox.lease.node = name
         self.background.start(
             {
                 "writer": self.log.write,
                 "reader": lambda: self.log.follow(self.delivery),
                 "heartbeat": self.heartbeats.run,
+                "heartbeat of the node": self.heartbeat.run,
+                "watch for participants": self.changes.run,
                 "watch for orphans": self.orphans.watch,
                 "watch over the log": self.log_watch.run,
             }
@@ -341,4 +360,6 @@ class Node:
         await self.look_back.close()
         with suppress(RedisUnavailable):
             await self.endings.finish()
+            if not self.connections:
+                await self.heartbeat.leave()
         await self.sessions.calls.close()

@@ -7,9 +7,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from ..connections import Connection, Hold
+from ..entries import Room
 from ..errors import RedisUnavailable
 from ..reasons import Ending
 from .sessions import Sessions
+
+
+def _named(connection: Connection) -> tuple[str, str, str, list[Room]]:
+    """What Redis is told of a connection: sid, token, namespace, rooms. A call that waits keeps no connection."""
+    return connection.sid, connection.token, connection.namespace, list(connection.rooms)
 
 
 class SessionEndings:
@@ -29,23 +35,35 @@ class SessionEndings:
             await self.forget(connection)
         elif connection.hold is Hold.ACCEPTED:
             if connection.ending is Ending.LOST and connection.pid is not None:
-                sid, token = connection.sid, connection.token  # a call that waits keeps no connection
-                await self._call(sid, lambda: self.sessions.detach(sid, token))
+                await self._detach(connection, failed=False)
             else:
                 await self.forget(connection)
 
+    async def place(self, connection: Connection) -> None:
+        """A session has a connection again: it counts as connected in its rooms, too."""
+        sid, _, namespace, rooms = _named(connection)
+
+        async def place() -> bool:
+            await self.sessions.participants.place(sid, namespace, rooms)
+            return True
+
+        await self._call(sid, place)
+
     async def give_back(self, connection: Connection) -> None:
         """A claim did not end in a recovery: the session is as it was before, until the deadline it had."""
-        sid, token = connection.sid, connection.token
-        await self._call(sid, lambda: self.sessions.detach(sid, token, failed=True))
+        await self._detach(connection, failed=True)
+
+    async def _detach(self, connection: Connection, failed: bool) -> None:
+        sid, token, namespace, rooms = _named(connection)
+        await self._call(sid, lambda: self.sessions.detach(sid, token, namespace, rooms, failed))
 
     async def forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if another connection owns it."""
         if connection.hold in (Hold.FORGOTTEN, Hold.ADOPTED):
             return True
         connection.note("forgets")
-        sid, token = connection.sid, connection.token
-        return await self._call(sid, lambda: self.sessions.forget(sid, token))
+        sid, token, namespace, rooms = _named(connection)
+        return await self._call(sid, lambda: self.sessions.forget(sid, token, namespace, rooms))
 
     async def damaged(self, connection: Connection) -> None:
         """The record does not agree with the log: nobody can go on with the session any more."""

@@ -17,15 +17,18 @@ What a record says is in ``session_record.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..entries import EVICT, Offset, Position, dump
+from ..entries import CHANGED, EVICT, Offset, Position, Room, control_head, dump
 from ..errors import SessionGone
+from ..participants import node_number
 from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT, SAVE, Argument, Script
 from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_data, read_claim, read_orphan
+from .participants import Participants
 from .script_calls import ScriptCalls
 
 #: Sessions in one heartbeat script: a long script keeps Redis from serving others.
@@ -77,6 +80,7 @@ class Sessions:
         self.lease = lease
         self.timeout = timeout
         self.witness = witness
+        self.participants = Participants(calls, keys, timeout)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         return await self.calls.run(script, keys, arguments, self.timeout)
@@ -92,8 +96,9 @@ class Sessions:
         told = self.witness()
         epoch, n = await self._run(
             CREATE,
-            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned],
+            [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned, self.keys.everyone(namespace)],
             *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.ORPHAN_GRACE),
+            *(-node_number(self.node), control_head(CHANGED, namespace, sid)),
         )
         birth = Position(int(epoch), int(n))
         told(birth)
@@ -107,12 +112,14 @@ class Sessions:
         :param offset: that of the last event that the client has seen; the record says whether the log holds it.
         """
         told = self.witness()
+        keys = self.keys
         try:
             reply = await self._run(
                 CLAIM,
-                [self.keys.session(pid.sid), self.keys.log, self.keys.meta, self.keys.closes, self.keys.owned],
+                [keys.session(pid.sid), keys.log, keys.meta, keys.closes, keys.owned, keys.everyone(namespace)],
                 *(namespace, pid.hash, token, self._holder(transport), dump([EVICT, namespace, pid.sid])[:-1]),
                 *(self.ttl, self.ORPHAN_GRACE, offset.id if offset is not None else ""),
+                *(-node_number(self.node), control_head(CHANGED, namespace, pid.sid)),
             )
         except Exception as error:
             if not _damaged(error):
@@ -123,19 +130,39 @@ class Sessions:
             told(record.last)
         return record
 
-    async def detach(self, sid: str, token: str, failed: bool = False) -> bool:
+    async def detach(
+        self, sid: str, token: str, namespace: str = "/", rooms: Iterable[Room] = (), failed: bool = False
+    ) -> bool:
         """The owner's transport is gone; the session waits.
 
+        :param rooms: those that it is in, as far as this node knows.
         :param failed: the token's claim did not end in a recovery: the session goes back to how it found it.
         :returns: whether ``token`` was the owner's.
         """
-        keys = [self.keys.session(sid), self.keys.owned]
         arguments = (token, self.max_disconnection, self.GRACE, int(failed), self.ORPHAN_GRACE)
-        return bool(await self._run(DETACH, keys, *arguments))
+        return await self._over(DETACH, sid, namespace, rooms, *arguments)
 
-    async def forget(self, sid: str, token: str) -> bool:
-        """The session is over. Returns whether ``token`` was the owner's."""
-        return bool(await self._run(FORGET, [self.keys.session(sid), self.keys.owned], token))
+    async def forget(self, sid: str, token: str, namespace: str = "/", rooms: Iterable[Room] = ()) -> bool:
+        """The session is over. Returns whether ``token`` was the owner's.
+
+        :param rooms: those that it is in, as far as this node knows.
+        """
+        return await self._over(FORGET, sid, namespace, rooms, token)
+
+    async def _over(
+        self, script: Script, sid: str, namespace: str, rooms: Iterable[Room], *arguments: Argument
+    ) -> bool:
+        """Tells Redis that a connection is over."""
+        keys = self.keys
+        members = [keys.members(namespace, room) for room in rooms]
+        done, *others = await self._run(
+            script,
+            [keys.session(sid), keys.owned, keys.log, keys.meta, keys.everyone(namespace), *members],
+            *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of),
+        )
+        if others:  # it has entered them just now, and this node has not heard of it
+            await self.participants.place(sid, namespace, [json.loads(room) for room in others])
+        return bool(done)
 
     async def save(self, sid: str, token: str, data: object) -> None:
         """Stores the session's data.

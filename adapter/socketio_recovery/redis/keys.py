@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..entries import Room, dump
+
 
 class Keys:
     """The names of one channel's keys. They share one hash tag, so that the scripts work on Redis Cluster.
@@ -23,11 +25,27 @@ class Keys:
         #: What of the log and of python-socketio's channel was carried over to the other, and the node that does it.
         self.pubsub = tag + ":pubsub"
         self.pubsub_lease = tag + ":pubsub:lease"
+        self.nodes = tag + ":nodes"
+        #: What the names of rooms' members begin with.
+        self.members_of = tag + ":members:"
         self._tag = tag
 
     def producer(self, name: str) -> str:
         """The key that remembers what a producer has stored."""
         return f"{self._tag}:producer:{name}"
+
+    def everyone(self, namespace: str) -> str:
+        """The key of a namespace's sessions, for questions; see ``lua/_members.lua``.
+
+        :raises ValueError: for text that has no UTF-8 form.
+        """
+        key = f"{self._tag}:everyone:{namespace}"
+        key.encode()
+        return key
+
+    def members(self, namespace: str, room: Room) -> str:
+        """The key of a room's members, for questions. The room is JSON, which holds no line break."""
+        return f"{self.members_of}{dump(room)}\n{namespace}"
 
     def session(self, sid: str) -> str:
         """The key of a session's record.

@@ -24,7 +24,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         folder = resources.files(__package__) / "lua"
-        parts = ("_log", "_rooms", "_owned", name)
+        parts = ("_log", "_rooms", "_owned", "_members", name)
         self.name = name
         constants = f"local OLDEST_FORMAT = {SUPPORTED.oldest}"
         self.source = "\n".join([constants, *((folder / f"{part}.lua").read_text() for part in parts)])
@@ -54,3 +54,9 @@ LEASE: Final = Script("lease")
 TAKE: Final = Script("take")
 # The publish/subscribe bridge.
 PUBLISH: Final = Script("publish")
+# Participants.
+PLACE: Final = Script("place")
+NODE_HEARTBEAT: Final = Script("node_heartbeat")
+MEMBERS: Final = Script("members")
+COUNT: Final = Script("count")
+PARTICIPANTS: Final = Script("participants")

@@ -14,9 +14,11 @@ from ..aio.life import keep
 from ..aio.log import Append, Log
 from ..aio.manager import AsyncRedisStreamsManager
 from ..aio.node import Node
+from ..aio.participant_changes import Observer
 from ..aio.upstream.admin_ui import KeepsTimestamps, is_admin_ui
 from ..entries import Room
 from ..metrics import Metrics
+from ..participants import Count, Participant
 from ..reasons import Outcome
 from ..settings import Options
 from .bridge import Bridge
@@ -129,6 +131,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         self._new_core: Callable[[], _Core] = lambda: _Core(self, self._bridge, *arguments, metrics=metrics, **options)
         self._core = self._new_core()  # what is wrong with the arguments is an error here, not later
         self._facade: Facade | None = None
+        self._watches: list[tuple[Any, str | None, Observer]] = []
         self._hooks: ThreadHooks | None = None
 
     @property
@@ -167,6 +170,8 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         if self._facade is not None:
             self._facade = Facade(self._facade.real, self._bridge, self._facade.original)
             self._core.set_server(self._facade)
+        for watch in self._watches:
+            self._watch(*watch)
 
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""
@@ -278,6 +283,42 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
     def close_room(self, room: Any, namespace: str | None = None) -> None:
         """Removes all clients from a room, on all nodes: :meth:`AsyncRedisStreamsManager.close_room`."""
         self._bridge.run(self._core.close_room, room, namespace)
+
+    # -- participants -------------------------------------------------------------------------------
+
+    def participants(self, room: Any = None, namespace: str | None = None) -> list[Participant]:
+        """Who is in a room, or in a namespace, on all nodes: :meth:`AsyncRedisStreamsManager.participants`."""
+        return self._bridge.run(self._core.participants, room, namespace)
+
+    def count(self, room: Any = None, namespace: str | None = None) -> Count:
+        """How many are in a room, or in a namespace, on all nodes: :meth:`AsyncRedisStreamsManager.count`."""
+        return self._bridge.run(self._core.count, room, namespace)
+
+    def on_participants(
+        self, room: Any = None, namespace: str | None = None, observer: Observer | None = None
+    ) -> Callable[[Observer], Observer]:
+        """Registers a function that is told who joins, leaves, loses its connection and returns, on all nodes.
+
+        See :meth:`AsyncRedisStreamsManager.on_participants`. The function runs in a thread of the application.
+        """
+
+        def register(observer: Observer) -> Observer:
+            self._watch(room, namespace, observer)
+            self._watches.append((room, namespace, observer))  # for the core of a forked process
+            return observer
+
+        if observer is not None:
+            register(observer)
+        return register
+
+    def _watch(self, room: Any, namespace: str | None, observer: Observer) -> None:
+        def watch() -> None:
+            self._core.on_participants(room, namespace, self._bridge.awaitable(observer))
+
+        if self._bridge.running:
+            self._bridge.do(watch)
+        else:
+            watch()
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room, if somebody has wrapped it."""

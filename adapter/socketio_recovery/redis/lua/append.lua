@@ -11,9 +11,10 @@
 --       count     entries that follow, each as:
 --         fields (a count), then that many names and values for the stream
 --         action  '' | 'enter' | 'leave' | 'close' | 'end'
---           enter, leave: record (index in KEYS), namespace, room, room's record (index in KEYS, 0 = none)
---           close:        namespace, room
---           end:          record (index in KEYS)
+--           enter, leave: record (index in KEYS), namespace, room, room's record (index in KEYS, 0 = none),
+--                         everyone, the room's set (indexes in KEYS)
+--           close:        namespace, room, the room's set (index in KEYS)
+--           end:          record, everyone (indexes in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
 --   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...';
 --   index 0, 'epoch': nothing was stored now, because the epoch is another
@@ -23,7 +24,7 @@ local producer = KEYS[3]
 local sequence, count = tonumber(ARGV[1]), tonumber(ARGV[5])
 local retention, max_length = log.retention or tonumber(ARGV[3]), tonumber(ARGV[4])
 local closes, closed = KEYS[4], KEYS[5]
-local arguments = {[''] = 0, enter = 4, leave = 4, close = 2, ['end'] = 1}
+local arguments = {[''] = 0, enter = 6, leave = 6, close = 3, ['end'] = 2}
 
 local reply = {log.epoch, integer(log.n)}
 local known = redis.call('HMGET', producer, 'sequence', 'refused', 'kept')
@@ -65,6 +66,7 @@ end
 local function move(action, first, last)
   local session, namespace, room = KEYS[tonumber(ARGV[last + 2])], ARGV[last + 3], ARGV[last + 4]
   local room_record = KEYS[tonumber(ARGV[last + 5])]
+  local everyone, members = KEYS[tonumber(ARGV[last + 6])], KEYS[tonumber(ARGV[last + 7])]
   if redis.call('HGET', session, 'ns') ~= namespace then return 'unknown' end
   if room_record and redis.call('HGET', room_record, 'ns') == namespace then return 'sid' end
   local entered = present(session, closes, namespace, room)
@@ -76,8 +78,11 @@ local function move(action, first, last)
     if closings and not entered_since(closings) then
       redis.call('HSET', closes, namespace .. '\n' .. room, closings .. ' +')
     end
+    local state = redis.call('ZSCORE', everyone, sid_of(session))
+    if state then set_state(members, sid_of(session), state, log.now) end
   else
     end_stay(session, room, entered, n)
+    redis.call('ZREM', members, sid_of(session))
   end
   sweep(session, log)
 end
@@ -88,11 +93,13 @@ local function store(action, first, last)
   local n = add(log, unpack(ARGV, first, last))
   if action == 'close' then
     note_close(ARGV[last + 2] .. '\n' .. ARGV[last + 3], integer(n))
+    redis.call('DEL', KEYS[tonumber(ARGV[last + 4])])
   elseif action == 'end' then
     local session = KEYS[tonumber(ARGV[last + 2])]
     local token = redis.call('HGET', session, 'token')
     if token == '' then
       redis.call('DEL', session)
+      redis.call('ZREM', KEYS[tonumber(ARGV[last + 3])], sid_of(session))
     elseif token then  -- its owner, or if that is dead who adopts it, runs the disconnect handler first
       redis.call('HSET', session, 'hash', '')
     end

@@ -1,11 +1,12 @@
 -- Makes a connection the owner of a session, atomically. Asked again with the same token, it answers
 -- the same. If another connection may still hold the session, an 'evict' entry tells its node.
 --
--- KEYS  session, log, meta, closes, owned
+-- KEYS  session, log, meta, closes, owned, everyone
 -- ARGV  namespace, hash of the secret, token, holder (node and transport, as JSON without brackets),
 --       the head of an 'evict' entry, but for the old holder and the closing bracket,
 --       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline, for a node to adopt it,
---       the stream id of the entry that the client names as the last it has seen ('' = none)
+--       the stream id of the entry that the client names as the last it has seen ('' = none),
+--       the node's number with a minus sign, the head of an entry about the change
 -- Returns 'ok', epoch, n of the last entry of the log (K), n of the oldest less one, whether the named entry is there
 --         (1 or 0), then the record's fields and values;
 --      or 'unknown' | 'expired' | 'epoch' | 'damaged', epoch, K
@@ -35,11 +36,13 @@ if record.token ~= ARGV[3] then
     add(log, 'head', ARGV[5] .. ',' .. record.holder .. ']')
     close(log)
   end
-  -- 'was' is the deadline to go back to, should the claim not end in a recovery.
+  -- 'was' and 'was_since' are what to go back to, should the claim not end in a recovery.
   redis.call('HSET', session, 'token', ARGV[3], 'open', record.open .. ARGV[3] .. ' ', 'holder', ARGV[4],
-    'was', record.deadline)
+    'was', record.deadline, 'was_since', record.since or '0', 'since', integer(log.now))
   own(session, KEYS[5], math.max(tonumber(record.deadline), log.now + ARGV[6]), ARGV[7], log.now)
   redis.call('HINCRBY', session, 'claims', 1)
+  set_state(KEYS[6], sid_of(session), ARGV[9], log.now)
+  if watched(KEYS[3], log.now) then note_change(log, ARGV[10]) end
 end
 for field in pairs(record) do
   local room = string.match(field, '^r:(.*)$')
