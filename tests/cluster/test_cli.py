@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from socketio_recovery.cli.main import COMMANDS, main
+from socketio_recovery.cli.main import COMMANDS, main, parsed
 from socketio_recovery.redis.keys import Keys
 
 from local.ports import free_port
@@ -256,7 +256,44 @@ async def test_stats(start_node: StartNode, clients: JsClients, shell: Shell, st
     assert "sessions" not in (await shell("stats", "--no-sessions"))[0]
 
 
-LOOKING = (["stats"], ["sessions"], ["sessions", "x"], ["tail"], ["tail", "--follow"], ["emit", "e"])
+@pytest.mark.parametrize(
+    ("words", "sids", "rooms"),
+    [
+        (["sessions", "-qypr8kCRqJjsTpRAAAB", "--json"], ["-qypr8kCRqJjsTpRAAAB"], []),
+        (["sessions", "--room", "-qypr8kCRqJjsTpRAAAB", "x"], ["x"], ["-qypr8kCRqJjsTpRAAAB"]),
+    ],
+)
+def test_a_sid_that_begins_like_an_option(words: list[str], sids: list[str], rooms: list[str]) -> None:
+    said = parsed(words)
+    assert (said.sid, said.room) == (sids, rooms)
+
+
+async def test_participants(start_node: StartNode, clients: JsClients, shell: Shell) -> None:
+    a, b = [await start_node() for _ in "ab"]
+    ann, bob = [await clients.open(node, options=WEBSOCKET) for node in (a, b)]
+    for client in (ann, bob):
+        await client.call("join", "lobby")
+    await bob.call("join", 7)
+    await bob.call("save", {"name": "Bob\x1b[31m"})
+    me, him = (client.connects()[0]["sid"] for client in (ann, bob))
+    assert {row["sid"] for row in await shell.json("participants", "--room", "lobby")} == {me, him}
+    assert [row["sid"] for row in await shell.json("participants", "--room", me)] == [me]
+    (row,) = await shell.json("participants", "--room", him, "--data")
+    assert (row["state"], sorted(map(str, row["rooms"])), row["data"]) == (
+        "connected",
+        ["7", "lobby"],
+        {"name": "Bob\x1b[31m"},
+    )
+    text = (await shell("participants", "--room", "lobby", "--data"))[0]
+    assert me in text
+    assert him in text
+    assert "\x1b" not in text
+    assert "Bob" not in (await shell("participants"))[0], "data is shown only if it is asked for"
+    assert (await shell("participants", "--count"))[0] == "2 connected, 0 reconnecting\n"
+    assert (await shell("participants", "--room", "nowhere"))[0] == "nobody\n"
+
+
+LOOKING = (["stats"], ["participants"], ["sessions"], ["sessions", "x"], ["tail"], ["tail", "--follow"], ["emit", "e"])
 
 
 async def test_a_channel_that_does_not_exist(shell: Shell, store: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import redis.exceptions
 from socketio_recovery.entries import CLOSE, ENTER, LEAVE, Room
 from socketio_recovery.participants import Change, Participant, read_members, read_nodes, read_participants
 from socketio_recovery.redis.keys import Keys
@@ -20,7 +21,11 @@ KEYS = Keys("m")
 
 def run(store: SimulatedRedis, script: Script, keys: Sequence[str], *arguments: str) -> Any:
     """Runs a script in no time."""
-    return store.execute([text(part) for part in ("EVAL", script.source, len(keys), *keys, *arguments)])
+    rest = [text(part) for part in (len(keys), *keys, *arguments)]
+    try:
+        return store.execute([b"EVALSHA", script.sha.encode(), *rest])
+    except redis.exceptions.NoScriptError:
+        return store.execute([b"EVAL", script.source.encode(), *rest])
 
 
 def said(store: SimulatedRedis, rooms: Sequence[Room]) -> dict[str, Participant]:

@@ -1,4 +1,4 @@
-"""Reads what a cluster keeps in Redis, and changes nothing: no script is run, and no key is made."""
+"""Reads what a cluster keeps in Redis, and changes nothing: it runs no script, and no key is made."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -12,14 +13,16 @@ from typing import Final
 from ..aio.redis_client import client_for
 from ..aio.redis_link import RedisLink
 from ..errors import RedisUnavailable
-from . import emit, sessions, stats, tail
+from . import emit, participants, sessions, stats, tail
 from .channel import Channel
 from .errors import INTERRUPTED, USAGE, CommandError, explained, is_reply, place
 
 #: The commands. Each is a module with HELP, EPILOG, ``add(parser)`` and ``await run(channel, arguments)``.
-COMMANDS: Final = {"emit": emit, "sessions": sessions, "tail": tail, "stats": stats}
+COMMANDS: Final = {"emit": emit, "participants": participants, "sessions": sessions, "tail": tail, "stats": stats}
 VARIABLE: Final = "SOCKETIO_RECOVERY_URL"
 URL: Final = "redis://localhost:6379/0"
+#: A sid of python-engineio that begins with "-", as one in 64 does.
+SID: Final = re.compile(r"-[A-Za-z0-9_-]{19}")
 #: How long Redis may be silent, in seconds.
 TIMEOUT: Final = 10.0
 
@@ -53,7 +56,21 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     said = list(sys.argv[1:] if arguments is None else arguments)
     if not said or said[0] not in parsers:
         return main.parse_args(said)  # help, or an error
-    return parsers[said[0]].parse_intermixed_args(said[1:], argparse.Namespace(command=said[0]))
+    return parsers[said[0]].parse_intermixed_args(_with_sids(said[1:]), argparse.Namespace(command=said[0]))
+
+
+def _with_sids(said: Sequence[str]) -> list[str]:
+    """The arguments, so that argparse takes a sid that begins with "-" for no option."""
+    words: list[str] = []
+    sids: list[str] = []
+    for word in said:
+        if not SID.fullmatch(word):
+            words.append(word)
+        elif words and words[-1] in ("--room", "--skip"):
+            words[-1] += "=" + word
+        else:
+            sids.append(word)
+    return [*words, "--", *sids] if sids else words
 
 
 async def _run(arguments: argparse.Namespace) -> None:
