@@ -23,6 +23,7 @@ VARIABLE: Final = "SOCKETIO_RECOVERY_URL"
 URL: Final = "redis://localhost:6379/0"
 #: A sid of python-engineio that begins with "-", as one in 64 does.
 SID: Final = re.compile(r"-[A-Za-z0-9_-]{19}")
+MARK: Final = "\0"
 #: How long Redis may be silent, in seconds.
 TIMEOUT: Final = 10.0
 
@@ -56,21 +57,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     said = list(sys.argv[1:] if arguments is None else arguments)
     if not said or said[0] not in parsers:
         return main.parse_args(said)  # help, or an error
-    return parsers[said[0]].parse_intermixed_args(_with_sids(said[1:]), argparse.Namespace(command=said[0]))
-
-
-def _with_sids(said: Sequence[str]) -> list[str]:
-    """The arguments, so that argparse takes a sid that begins with "-" for no option."""
-    words: list[str] = []
-    sids: list[str] = []
-    for word in said:
-        if not SID.fullmatch(word):
-            words.append(word)
-        elif words and words[-1] in ("--room", "--skip"):
-            words[-1] += "=" + word
-        else:
-            sids.append(word)
-    return [*words, "--", *sids] if sids else words
+    # argparse takes what begins with "-" for an option, also a sid.
+    words = [MARK + word if SID.fullmatch(word) else word for word in said[1:]]
+    found = parsers[said[0]].parse_intermixed_args(words, argparse.Namespace(command=said[0]))
+    for name, value in vars(found).items():
+        if isinstance(value, list):
+            setattr(found, name, [word.removeprefix(MARK) for word in value])
+    return found
 
 
 async def _run(arguments: argparse.Namespace) -> None:
