@@ -7,13 +7,16 @@ PORT ?= 8080
 WORKERS ?= 3
 COVERAGE ?= 90
 
-.PHONY: help chat test unit simulation chaos servers compose-test pictures numbers bench chromium proxies style format types coverage flaky versions build clean
+.PHONY: help chat streaming test unit simulation chaos servers compose-test pictures numbers bench chromium proxies style format types coverage flaky versions build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 chat: .venv/ready chat/node_modules/ready  ## run the chat: a Redis server, three nodes, a load balancer
 	@exec $(BIN)/python -m chat --port $(PORT)
+
+streaming: .venv/ready chat/node_modules/ready  ## run examples/streaming: an answer, word by word, through nodes that you kill
+	@exec $(BIN)/python -m examples.streaming --port $(PORT)
 
 test: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium proxies  ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
@@ -36,7 +39,7 @@ compose-test: .venv/ready tests/node_modules/ready  ## docker compose, for real:
 pictures: .venv/ready chat/node_modules/ready chromium  ## the README's pictures, taken by the browser tests
 	$(BIN)/python -m pytest -q tests/browser/test_pages.py::test_how_the_states_look tests/browser/test_film.py
 	mkdir -p docs/pictures
-	cp tests/screenshots/recovery.webp tests/screenshots/offline.png tests/screenshots/cluster-dark.png docs/pictures/
+	cp tests/screenshots/recovery.webp tests/screenshots/streaming.webp tests/screenshots/offline.png tests/screenshots/cluster-dark.png docs/pictures/
 
 numbers: .venv/ready chat/node_modules/ready tests/node_modules/ready  ## what docs/chat.md reports, measured anew; WHERE=compose
 	$(BIN)/python -m benchmarks.chat $(WHERE)

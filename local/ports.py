@@ -1,4 +1,4 @@
-"""Finds TCP ports for servers on this machine."""
+"""TCP ports for servers on this machine: finds a free one, checks one that was chosen."""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ def free_port(avoid: Collection[int] = ()) -> int:
         registry.truncate(0)
         registry.writelines(f"{port} {pid}\n" for port, pid in [*kept, (port, os.getpid())])
         return port
+
+
+def check_port(host: str, port: int) -> None:
+    """Checks that a server can listen on this address and port.
+
+    :raises OSError: if it can't, for instance because another program uses the port. The message is for the user.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(address)
+            # Two sockets may be bound to the same port, but only one may listen. So bind() alone would prove nothing.
+            s.listen()
+    except OSError as error:
+        raise OSError(f"can't listen on {host} port {port}: {error.strerror}; choose another with --port") from None
 
 
 def registry_path() -> Path:

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def die_with_parent() -> None:
-    """Makes the kernel kill this process when its parent dies, however the parent dies. Linux only.
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Makes the kernel send this process a signal when its parent dies, however the parent dies. Linux only.
 
     A new process calls it before it becomes another program: pass it as ``preexec_fn`` of :class:`subprocess.Popen`.
+
+    :param number: the signal: SIGTERM for a program that has processes of its own to end.
     """
     if _prctl is not None:
-        _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        _prctl(1, number)  # PR_SET_PDEATHSIG
 
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
