@@ -83,6 +83,16 @@ async def test_many_enter_and_leave_rooms_wherever_they_are(start_node: StartNod
         assert await settle(a, client) == []
 
 
+async def test_one_client_enters_several_rooms(pair: NodePair, clients: JsClients) -> None:
+    a, b = pair
+    client = await clients.open(a, options=WEBSOCKET)
+    await b.do(
+        ("enter_room", [sid(client), ["red", 7]]), ("emit", ["e", 1], {"to": 7}), ("emit", ["e", 2], {"to": "red"})
+    )
+    await b.do(("leave_room", [sid(client), ["red", 7, "other"]]), ("emit", ["e", 3], {"to": [7, "red"]}))
+    assert await settle(a, client) == [("e", 1), ("e", 2)]
+
+
 async def test_everybody_in_a_namespace_and_nobody(pair: NodePair, clients: JsClients) -> None:
     a, b = pair
     namespaces = ["/", "/other"]
@@ -273,10 +283,10 @@ async def test_the_answers_of_a_room(start_node: StartNode, clients: JsClients) 
     expected = {sid(one): f"{one.name} got question", sid(two): [1, {"x": 2}], sid(nothing): None}
 
     everybody = expected | {sid(away): f"{away.name} got question"}
-    found = await answers(b, "emit_with_ack", "question", ["q"], room="red", skip_sid=sid(silent))
+    found = await answers(b, "emit_with_ack", "question", ["q"], room="red", skip_sid=sid(silent), timeout=3600)
     assert found == Answers(everybody, [], {}), "it does not wait for the timeout"
     await reconnecting(a, away)
-    found = await answers(a, "emit_with_ack", "question", "q", room="red", skip_sid=[sid(silent)])
+    found = await answers(a, "emit_with_ack", "question", "q", room="red", skip_sid=[sid(silent)], timeout=3600)
     assert found == Answers(expected, [sid(away)], {}), "nor for who is reconnecting"
     found = await answers(a, "emit_with_ack", "question", room=["red", "blue"], timeout=1)
     assert found == Answers(expected, sorted([sid(away), sid(silent)]), {})

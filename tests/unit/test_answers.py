@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import socketio
+from socketio_recovery import RedisStreamsManager
 from socketio_recovery.aio import operations
 from socketio_recovery.aio.callbacks import Callbacks
 from socketio_recovery.aio.gathering import Gathering
@@ -157,6 +159,18 @@ async def test_each_node_answers_whatever_becomes_of_its_handler(caplog: pytest.
     assert any(not succeeded and value.startswith("TypeError: ") for succeeded, value in found)
     assert len(found) == 4
     assert caplog.text.count("failed") == 2
+
+
+def test_handlers_are_there_in_a_forked_process() -> None:
+    manager = RedisStreamsManager("redis://127.0.0.1:1/0")
+    with pytest.raises(RuntimeError, match="pass it to a server as client_manager first"):
+        manager.on_server_side("e", print)
+    socketio.Server(async_mode="threading", client_manager=manager)
+    manager.on_server_side("e", print)
+    before = manager._core
+    manager._begin_anew()
+    assert manager._core is not before
+    assert manager._parts()[0].server_side._handlers.keys() == {"e"}
 
 
 async def test_very_many_are_moved_in_batches_and_counted() -> None:
