@@ -306,7 +306,7 @@ class Programs(RuleBasedStateMachine):
         assert cluster.healthy()
         check_settled(cluster, self.history)
         check_participants(cluster, self.history, ROOMS)
-        check_counts(cluster, ROOMS, self.set_back > 0, self.history.outage)
+        check_counts(cluster, self.history, ROOMS, self.set_back > 0)
         for observed in self.observed:
             if not observed.node.dead:
                 observed.check()
@@ -319,7 +319,7 @@ class Programs(RuleBasedStateMachine):
         cluster.run(TTL / 2)
         check_handlers(cluster, self.history)
         check_participants(cluster, self.history, ROOMS)
-        check_counts(cluster, ROOMS, self.set_back > 0, self.history.outage)
+        check_counts(cluster, self.history, ROOMS, self.set_back > 0)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
