@@ -236,7 +236,7 @@ async def test_a_call_of_all_nodes(start_node: StartNode) -> None:
     assert found == Answers({name_c: "c got b"}, [], {name_b: "ValueError: it has no time"})
     assert "the handler of the server-side event 'answer' failed" in b.log()
     found = await answers(a, "server_side_call", "what")
-    assert found == Answers({}, [], dict.fromkeys((name_b, name_c), "no handler is registered for 'what'"))
+    assert found == Answers({}, [], dict.fromkeys((name_b, name_c), "LookupError: no handler is registered for 'what'"))
 
 
 async def test_a_node_is_killed_in_the_middle_of_a_call(start_node: StartNode) -> None:

@@ -155,7 +155,7 @@ async def test_each_node_answers_whatever_becomes_of_its_handler(caplog: pytest.
     found = [CODEC.decode(entry.payload) for entry in log.heads]
     assert [True, [1, "x"]] in found
     assert [False, "ZeroDivisionError: division by zero"] in found
-    assert [False, "no handler is registered for 'nobody'"] in found
+    assert [False, "LookupError: no handler is registered for 'nobody'"] in found
     assert any(not succeeded and value.startswith("TypeError: ") for succeeded, value in found)
     assert len(found) == 4
     assert caplog.text.count("failed") == 2

@@ -57,26 +57,20 @@ class ServerSide:
 
     async def _run(self, entry: Entry, handler: ServerSideHandler | None) -> None:
         assert entry.callback is not None
-        assert entry.payload is not None
         if not entry.callback[1]:
-            assert handler is not None
-            await self._handle(entry, handler)
-            return
-        if handler is None:
-            await self._answer(entry, False, f"no handler is registered for {entry.event!r}")
+            await self._handle(entry, handler)  # what it raises is logged
             return
         try:
-            await self._answer(entry, True, await self._handle(entry, handler))
-        except Exception as error:  # also of a value that can't be serialised
-            self.logger.exception("the handler of the server-side event %r failed", entry.event)
-            await self._answer(entry, False, f"{type(error).__name__}: {error}")
+            answer = self.codec.encode((True, await self._handle(entry, handler)))
+        except Exception as error:  # also if what it returned can't be serialised
+            if handler is not None:
+                self.logger.exception("the handler of the server-side event %r failed", entry.event)
+            answer = self.codec.encode((False, f"{type(error).__name__}: {error}"))
+        await self.log.append(Append(callback_head(*entry.callback, answer, self.node), payload_fields(answer)))
 
-    async def _handle(self, entry: Entry, handler: ServerSideHandler) -> Any:
+    async def _handle(self, entry: Entry, handler: ServerSideHandler | None) -> Any:
+        if handler is None:
+            raise LookupError(f"no handler is registered for {entry.event!r}")
         assert entry.payload is not None
         result = handler(*self.codec.decode(entry.payload))
         return await result if inspect.isawaitable(result) else result
-
-    async def _answer(self, entry: Entry, succeeded: bool, value: Any) -> None:
-        assert entry.callback is not None
-        payload = self.codec.encode((succeeded, value))
-        await self.log.append(Append(callback_head(*entry.callback, payload, self.node), payload_fields(payload)))
