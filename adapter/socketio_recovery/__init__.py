@@ -2,6 +2,7 @@
 
 from .aio.manager import AsyncRedisStreamsManager
 from .aio.stopping import drain_on_sigterm
+from .answers import Answers
 from .continuity import can_recover
 from .errors import (
     HooksReplaced,
@@ -19,6 +20,7 @@ from .threads.manager import RedisStreamsManager
 
 __all__ = [
     "NODE_LOST",
+    "Answers",
     "AsyncRedisStreamsManager",
     "Change",
     "Count",

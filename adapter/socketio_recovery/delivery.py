@@ -26,6 +26,7 @@ from .entries import (
     EVENT,
     EVICT,
     LEAVE,
+    SERVER,
     Entry,
     Payload,
     Position,
@@ -57,8 +58,11 @@ class Effects(Protocol):
     def disconnect(self, connection: Connection) -> None:
         """The application disconnected the session: runs its ``disconnect`` handler."""
 
-    def answer(self, callback_id: int, payload: Payload) -> None:
-        """A client acknowledged an event of this node: runs the callback."""
+    def answer(self, callback_id: int, payload: Payload, by: str) -> None:
+        """A client acknowledged an event of this node, or a node answered it: runs the callback."""
+
+    def server_side(self, entry: Entry) -> None:
+        """Another process emitted an event to the nodes: runs its handler."""
 
     def participants(self, entry: Entry) -> None:
         """An entry that is no event: somebody, on whatever node, may have come, gone, or changed rooms."""
@@ -211,7 +215,11 @@ class Delivery:
             assert entry.payload is not None
             node, id = entry.callback
             if node == self.node:
-                self.effects.answer(id, entry.payload)
+                self.effects.answer(id, entry.payload, entry.by)
+        elif kind == SERVER:
+            assert entry.callback is not None
+            if entry.callback[0] != self.node:
+                self.effects.server_side(entry)
 
     def _hold(self, entry: Entry) -> None:
         """Keeps an event that the window does not hold, for connections that follow the log but are not live yet."""

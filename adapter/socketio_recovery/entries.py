@@ -27,6 +27,7 @@ CLOSE: Final = "close"
 DISCONNECT: Final = "disconnect"
 EVICT: Final = "evict"
 CALLBACK: Final = "callback"
+SERVER: Final = "server"
 EPOCH: Final = "epoch"
 CHANGED: Final = "changed"
 
@@ -100,14 +101,17 @@ class Entry:
     ``close``               namespace, room
     ``disconnect``          namespace, sid
     ``evict``               namespace, sid, node, transport
-    ``callback``            node, callback (its id), payload
+    ``callback``            callback, payload, by: an answer
+    ``server``              callback, payload, event: an event between nodes
     ``epoch``               nothing: a new epoch begins
     ``changed``             namespace, sid: a session came, went or ended; only while somebody watches
     ======================  ==========================================================
     """
 
     __slots__ = (
+        "by",
         "callback",
+        "event",
         "kind",
         "ms",
         "n",
@@ -135,7 +139,10 @@ class Entry:
         #: The ``traceparent`` of the emit, if that is traced; see ``tracing.py``.
         self.trace = ""
         #: EVENT: (node, id) of who waits for the acknowledgement. CALLBACK: (node, id) of who waited.
+        #: SERVER: (node, id) of who emitted it; the id is 0 if nobody waits for an answer.
         self.callback: tuple[str, int] | None = None
+        self.by = ""  # CALLBACK: the ``sid``, or the name of the node, that answers
+        self.event = ""  # SERVER: the name of the event
         self.sid = ""
         self.room: Room = None
         self.node = ""
@@ -278,8 +285,12 @@ def _event_head(
     return dump(head)
 
 
-def callback_head(node: str, callback_id: int, payload: Payload) -> str:
-    return dump([CALLBACK, node, callback_id, [payload.format, payload.arity]])
+def callback_head(node: str, callback_id: int, payload: Payload, by: str = "") -> str:
+    return dump([CALLBACK, node, callback_id, [payload.format, payload.arity], *([by] if by else ())])
+
+
+def server_head(node: str, callback_id: int, event: str, payload: Payload) -> str:
+    return dump([SERVER, node, callback_id, [payload.format, payload.arity], event])
 
 
 def control_head(kind: str, *arguments: object) -> str:
@@ -313,6 +324,7 @@ def parse_entry(n: int, ms: int, fields: Sequence[bytes]) -> Entry:
         return entry
     entry.namespace, entry.rooms, entry.skip = head.namespace, head.rooms, head.skip
     entry.volatile, entry.callback, entry.trace = head.volatile, head.callback, head.trace
+    entry.by, entry.event = head.by, head.event
     entry.payload = Payload(head.format, fields[3], tuple(fields[5::2]), head.arity)
     if not _is_list(entry.payload):
         raise ValueError(f"entry {n} of the log holds no list of arguments, which this library would have written")
@@ -335,6 +347,8 @@ class Head(NamedTuple):
     node: str = ""
     transport: str = ""
     trace: str = ""
+    by: str = ""
+    event: str = ""
 
 
 def parse_head(text: bytes) -> Head:
@@ -362,8 +376,11 @@ def _parse_head(text: bytes) -> Head:
         trace = _trace(options.get("trace"))
         head = Head(kind, namespace, tuple(rooms), tuple(skip), "v" in options, callback, format, arity, trace=trace)
     elif kind == CALLBACK:
-        node, id, (format, arity) = more
-        head = Head(kind, callback=(node, id), format=format, arity=arity)
+        node, id, (format, arity), by = more if len(more) > 3 else (*more, "")
+        head = Head(kind, callback=(node, id), format=format, arity=arity, by=by)
+    elif kind == SERVER:
+        node, id, (format, arity), event = more
+        head = Head(kind, callback=(node, id), format=format, arity=arity, event=event)
     elif kind in (ENTER, LEAVE):
         namespace, sid, room = more
         head = Head(kind, namespace, sid=sid, room=room)
@@ -397,11 +414,12 @@ _TRACE = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
 def _well_formed(head: Head) -> bool:
     """Whether an entry can be dispatched and kept: the same for every node, whoever is connected there."""
     callback = head.callback
-    formats = (JSON, MSGPACK) if head.kind in (EVENT, CALLBACK) else (None,)
+    formats = (JSON, MSGPACK) if head.kind in (EVENT, CALLBACK, SERVER) else (None,)
+    texts = (head.namespace, head.sid, head.node, head.transport, head.by, head.event)
     return (
         head.format in formats
         and (head.format != MSGPACK or (type(head.arity) is int and head.arity >= 0))
-        and all(type(text) is str for text in (head.namespace, head.sid, head.node, head.transport))
+        and all(type(text) is str for text in texts)
         and all(type(room) in (str, int) for room in head.rooms)
         and all(type(sid) is str for sid in head.skip)
         and (head.room is None or type(head.room) in (str, int))

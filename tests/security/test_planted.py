@@ -151,7 +151,9 @@ HEADS: list[Any] = [
     *(["disconnect"], ["disconnect", "/"], ["disconnect", [], []], ["disconnect", "/", {}], ["disconnect", None, None]),
     *(["evict"], ["evict", "/", "$me"], ["evict", [], [], [], []], ["evict", "/", "$me", "$node", []]),
     *(["callback"], ["callback", "$node", []], ["callback", "$node", 1, 1], ["callback", "$node", [], ["j", 0]]),
-    ["callback", 1, 1, ["x", 0]],
+    *(["callback", 1, 1, ["x", 0]], ["callback", "$node", 1, ["j", 0], 1], ["callback", "$node", 1, ["j", 0], []]),
+    *(["server"], ["server", "a", 1, ["j", 0]], ["server", 1, 1, ["j", 0], "e"], ["server", "a", [], ["j", 0], "e"]),
+    *(["server", "a", 1, ["j", 0], []], ["server", "a", 1, ["x", 0], "e"], ["server", "a", 1, ["j", 0], "e", 1]),
 ]
 BODIES: list[tuple[bytes, ...]] = [
     (b'["planted"]',),

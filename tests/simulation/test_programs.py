@@ -20,18 +20,20 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from socketio_recovery.entries import DISCONNECT, parse_entry
 
-from .check import LogHistory, all_over, check, check_handlers, check_settled
+from .check import LOG, LogHistory, all_over, check, check_handlers, check_settled
 from .participants import Observed, check_counts, check_participants
+from .redis import Fields, Id
 from .simulation import END, TTL, SimulatedClient, SimulatedNode, Simulation
 
 #: How many programs to run; 0 stands for the number that CI runs.
 PROGRAMS = int(os.environ.get("SIMULATION_PROGRAMS", "0"))
 PARTS = 6
 
-ROOMS = ("red", "blue", 7)
+ROOMS = ("red", "blue", 7, "many")
 which = st.integers(0, 5)
-rooms = st.sampled_from(ROOMS)
+rooms = st.sampled_from(ROOMS[:3])
 delays = st.sampled_from((0.0, 0.003, 0.02, 0.3, 1.5))
 
 
@@ -62,6 +64,7 @@ class Programs(RuleBasedStateMachine):
                 self.watch(node, True)
             self.cluster.run(0.2)  # they look for the first time, and find nobody
         self.history = LogHistory(self.cluster)
+        self.cluster.store.appended.append(self.ends)
         self.history.trimmed = length > 0
         self.snapshot: Any = None
         self.set_back = 0.0
@@ -153,6 +156,25 @@ class Programs(RuleBasedStateMachine):
         if session is not None:
             session.ended = True
             self.cluster.do(node, lambda: node.sio.disconnect(session.sid))
+
+    @rule(n=which, to=st.sampled_from((None, "red", ("blue", 7))), c=which, room=rooms, leaves=st.booleans())
+    def move_many(self, n: int, to: Any, c: int, room: Any, leaves: bool) -> None:
+        """Many enter or leave rooms, all but one."""
+        node, skip = self.node(n), self.sid(c)
+        move = node.manager.sockets_leave if leaves else node.manager.sockets_join
+        self.cluster.do(node, lambda: move([room, "many"], to=to, skip_sid=skip))
+
+    @rule(n=which, to=st.sampled_from(("red", "many", 7)))
+    def disconnect_many(self, n: int, to: Any) -> None:
+        node = self.node(n)
+        self.cluster.do(node, lambda: node.manager.disconnect_sockets(to))
+
+    def ends(self, key: bytes, id: Id, fields: Fields) -> None:
+        """Notes which sessions the application has ended, when that is stored."""
+        if key == LOG and (entry := parse_entry(id[1], id[0], fields[2:])).kind == DISCONNECT:
+            for client in self.cluster.clients:
+                for session in client.sessions:
+                    session.ended |= session.sid == entry.sid
 
     # -- clients ------------------------------------------------------------------------------------
 
@@ -284,10 +306,11 @@ class Programs(RuleBasedStateMachine):
         assert cluster.healthy()
         check_settled(cluster, self.history)
         check_participants(cluster, self.history, ROOMS)
-        check_counts(cluster, ROOMS, self.set_back > 0)
+        check_counts(cluster, self.history, ROOMS, self.set_back > 0)
         for observed in self.observed:
             if not observed.node.dead:
-                observed.check()
+                assert not observed.faults, observed.faults
+                cluster.until(observed.told_all, 1, f"{observed.node.name} is told all of {observed.room}")
         for number, answers in cluster.answers.items():
             assert answers in ([], [number])
         for client in cluster.clients:
@@ -297,7 +320,7 @@ class Programs(RuleBasedStateMachine):
         cluster.run(TTL / 2)
         check_handlers(cluster, self.history)
         check_participants(cluster, self.history, ROOMS)
-        check_counts(cluster, ROOMS, self.set_back > 0)
+        check_counts(cluster, self.history, ROOMS, self.set_back > 0)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -260,3 +260,15 @@ def test_the_number_of_a_node_is_exact_as_a_score() -> None:
     numbers = {node_number(f"node {i}") for i in range(1000)}
     assert len(numbers) == 1000
     assert all(0 < int(float(number)) == number < 1 << 53 for number in numbers)
+
+
+async def test_the_nodes_that_live(store: RedisChannel) -> None:
+    asks = questions(store)
+    assert await asks.nodes() == ()
+    for node in "AB":
+        await heartbeat(store, node).send()
+    await heartbeat(store, "C", lease=1).send()
+    await store.until(await store.now() + 2)
+    assert sorted(await asks.nodes()) == ["A", "B"]
+    await heartbeat(store, "B").leave()
+    assert await asks.nodes() == ("A",)

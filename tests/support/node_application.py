@@ -46,7 +46,7 @@ class Application:
         self.observed = Observed(config)
         options = {**config.get("manager", {}), **self.observed.options}
         kind: Any = PubSubManager if config.get("pubsub") else AsyncRedisStreamsManager
-        self.manager = kind(config["redis"], logger=logging.getLogger("recovery"), **options)
+        self.manager: AsyncRedisStreamsManager = kind(config["redis"], logger=logging.getLogger("recovery"), **options)
         logger = logging.getLogger("socketio.test")
         logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
         self.sio = socketio.AsyncServer(
@@ -64,6 +64,8 @@ class Application:
             self._add_handlers(namespace)
         for room in config.get("watch", ()):
             self.manager.on_participants(room, observer=self._changed)
+        if not config.get("pubsub"):
+            self._add_server_side_handlers()
         if "instrument" in config:
             self.sio.instrument(**config["instrument"])
 
@@ -80,6 +82,21 @@ class Application:
     async def _changed(self, change: str, participant: Participant) -> None:
         await asyncio.sleep(0)
         self.seen.append({"what": change, "sid": participant.sid, "state": participant.state, "node": participant.node})
+
+    def _add_server_side_handlers(self) -> None:
+        @self.manager.on_server_side("note")
+        def note(*args: Any) -> None:
+            self.seen.append({"what": "server side", "args": args})
+
+        @self.manager.on_server_side("answer")
+        async def answer(who: str, seconds: float = 0) -> str:
+            """Takes its time on the node ``who``, and fails there if that is no time."""
+            note(who)
+            if who == self.name:
+                if not seconds:
+                    raise ValueError("it has no time")
+                await asyncio.sleep(seconds)
+            return f"{self.name} got {who}"
 
     def _add_handlers(self, namespace: str) -> None:
         sio, manager, config, seen = self.sio, self.manager, self.config, self.seen

@@ -161,6 +161,20 @@ def run(config: dict[str, Any]) -> None:
         def changed(change: str, participant: Participant) -> None:
             seen.append({"what": change, "sid": participant.sid, "state": participant.state, "node": participant.node})
 
+    @manager.on_server_side("note")
+    def note(*args: Any) -> None:
+        seen.append({"what": "server side", "args": args})
+
+    @manager.on_server_side("answer")
+    def answer(who: str, seconds: float = 0) -> str:
+        """Takes its time on the node ``who``, and fails there if that is no time."""
+        note(who)
+        if who == config["node"]:
+            if not seconds:
+                raise ValueError("it has no time")
+            time.sleep(seconds)
+        return f"{config['node']} got {who}"
+
     if "instrument" in config:
         sio.instrument(**config["instrument"])
 

@@ -124,7 +124,8 @@ class DispatchingNode:
         self.aborted: list[Socket] = []
         self.disconnected: list[Connection] = []
         self.without_record: list[Connection] = []
-        self.answered: list[tuple[int, Payload]] = []
+        self.answered: list[tuple[int, Payload, str]] = []
+        self.server_events: list[tuple[str, tuple[str, int] | None]] = []
         self.moved: list[tuple[str, str, Room]] = []
         self.told: list[str] = []
         self.partition = Partition(Window(retention, window_bytes), LOGGER)
@@ -152,8 +153,11 @@ class DispatchingNode:
     async def damaged(self, connection: Connection) -> None:
         self.without_record.append(connection)
 
-    def answer(self, callback_id: int, payload: Payload) -> None:
-        self.answered.append((callback_id, payload))
+    def answer(self, callback_id: int, payload: Payload, by: str) -> None:
+        self.answered.append((callback_id, payload, by))
+
+    def server_side(self, entry: Entry) -> None:
+        self.server_events.append((entry.event, entry.callback))
 
     def participants(self, entry: Entry) -> None:
         self.told.append(entry.kind)

@@ -16,6 +16,7 @@ from socketio_recovery.entries import (
     JSON,
     LEAVE,
     MSGPACK,
+    SERVER,
     Entry,
     Payload,
     Position,
@@ -190,9 +191,20 @@ async def test_a_callback_goes_to_the_node_that_waits() -> None:
     heard = node.answered
     for name in ("node", "another"):
         entry = Entry(CALLBACK)
-        entry.callback, entry.payload = (name, 5), Payload(JSON, b"[1]", (), 0)
+        entry.callback, entry.payload, entry.by = (name, 5), Payload(JSON, b"[1]", (), 0), "s1"
         node.take(entry)
-    assert heard == [(5, Payload(JSON, b"[1]", (), 0))]
+    assert heard == [(5, Payload(JSON, b"[1]", (), 0), "s1")]
+
+
+async def test_an_event_between_nodes_goes_to_all_but_the_one_that_emitted_it() -> None:
+    node = DispatchingNode()
+    client = node.connect()
+    for name in ("node", "another"):
+        entry = Entry(SERVER)
+        entry.callback, entry.payload, entry.event = (name, 0), Payload(JSON, b"[1]", (), 0), "reload"
+        node.take(entry)
+    assert node.server_events == [("reload", ("another", 0))]
+    assert queued(client) == []
 
 
 async def test_one_entry_that_fails_does_not_stop_the_others() -> None:

@@ -22,6 +22,7 @@ from socketio_recovery.entries import (
     JSON,
     LEAVE,
     MSGPACK,
+    SERVER,
     Entry,
     Offset,
     Payload,
@@ -37,6 +38,7 @@ from socketio_recovery.entries import (
     event_head,
     parse_entry,
     payload_fields,
+    server_head,
     skipped,
 )
 
@@ -250,6 +252,15 @@ def test_an_event_comes_back_as_it_was(
 def test_a_callback_comes_back_as_it_was(node: str, id: int, payload: Payload) -> None:
     entry = stored(callback_head(node, id, payload), payload)
     assert (entry.kind, entry.callback, entry.payload) == (CALLBACK, (node, id), payload)
+    assert (entry.by, entry.replayed) == ("", False)
+    answer = stored(callback_head(node, id, payload, "s1"), payload)
+    assert (answer.callback, answer.payload, answer.by) == ((node, id), payload, "s1")
+
+
+@given(node=st.text(max_size=8), id=st.integers(0, 2**40), event=st.text(max_size=8), payload=payloads)
+def test_an_event_between_nodes_comes_back_as_it_was(node: str, id: int, event: str, payload: Payload) -> None:
+    entry = stored(server_head(node, id, event, payload), payload)
+    assert (entry.kind, entry.callback, entry.event, entry.payload) == (SERVER, (node, id), event, payload)
     assert not entry.replayed
 
 
@@ -295,6 +306,12 @@ def test_the_other_kinds_come_back_as_they_were() -> None:
         [b"head", b'["event","/",[],[],{"f":["x",0]}]', b"data", b"[]"],
         [b"head", b'["enter","/",7,"red"]'],
         [b"head", b'["close","/",true]'],
+        [b"head", b'["callback","node",1,["j",0],7]', b"data", b"[]"],
+        [b"head", b'["server","node",1,["j",0]]', b"data", b"[]"],
+        [b"head", b'["server","node",1,["j",0],7]', b"data", b"[]"],
+        [b"head", b'["server",7,1,["j",0],"e"]', b"data", b"[]"],
+        [b"head", b'["server","node",1,["x",0],"e"]', b"data", b"[]"],
+        [b"head", b'["server","node",1,["j",0],"e"]', b"data", b"{}"],
         [b"head", b'["event","/"]', b"data", b"{}"],
         [b"head", b'["event","/"]', b"data", b'["\xff"]'],
     ],

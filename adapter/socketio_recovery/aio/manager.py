@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from socketio import AsyncManager, Server
 from socketio.packet import Packet
 
+from ..answers import Answers, of_clients, of_nodes
 from ..connections import Connection, State
 from ..continuity import can_recover
 from ..entries import (
@@ -32,13 +33,13 @@ from ..identity import Identity, Producer
 from ..membership import changed
 from ..metrics import NO_METRICS, Metrics, Reading
 from ..packets import Codec, JsonCodec, MsgpackCodec, codec_for
-from ..participants import Count, Participant
+from ..participants import Count, Participant, ParticipantState
 from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..rooms_view import RoomsView
 from ..settings import Settings
 from ..tracing import Tracing
-from . import scope
+from . import operations, scope
 from .life import Background, Life, keep
 from .log import ATTEMPTS, Append, Log
 from .membership_log import MembershipLog, Move, not_its_own
@@ -50,6 +51,7 @@ from .pubsub_watch import PubSubWatch
 from .redis_client import client_for
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
+from .server_side import ServerSideHandler, server_side_entry
 from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
 from .upstream.engineio_transport import Transports
 
@@ -593,7 +595,59 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             self._get_logger().info("%s acknowledges an event that nobody waits for", sid)
             return
         # The protocol has a list there. A client may send anything.
-        await self.node.callbacks.acknowledged(*waits, data if isinstance(data, (list, tuple)) else ())
+        await self.node.callbacks.acknowledged(*waits, data if isinstance(data, (list, tuple)) else (), sid)
+
+    async def emit_with_ack(
+        self,
+        event: str,
+        data: Any = None,
+        room: Any = None,
+        namespace: str | None = None,
+        skip_sid: Any = None,
+        timeout: float = 60,
+        to: Any = None,
+    ) -> Answers:
+        """Emits an event to rooms, or to everybody, and gathers what the clients acknowledge, on all nodes.
+
+        :param timeout: how long to wait for the answers once the event is stored, in seconds. The default is 60.
+        :returns: :class:`Answers`. ``answers`` has what each client answered, by its ``sid``, in the form in which
+            ``AsyncServer.call`` returns it. ``missing`` names who was in the rooms and did not answer in time. That is
+            no error.
+        :raises RuntimeError: with ``write_only``, or before a server has this manager.
+        :raises RedisUnavailable: if Redis does not say in time who is in the rooms. Nothing is emitted then.
+
+        Other parameters and errors are those of :meth:`emit`. Who is expected to answer is read right before the event
+        is stored, exactly as of one position of the log. It waits for those who are connected then; who is reconnecting
+        gets no event with a callback, and is missing. The answer of a client that enters a room just after that counts.
+        """
+        encoded = self._encoded(event, data, namespace, to or room, skip_sid)
+        node = self._serving("gather answers")
+        if encoded is None:
+            return Answers({}, [], {})
+        namespace, rooms, skip, payload = encoded
+        life = await self._settled()
+        members = (await life.participants.members(namespace, rooms)).standings
+        expected = {sid: standing.state for sid, standing in members.items() if sid not in skip}
+        with node.callbacks.gather() as (id, gathering):
+            head = event_head(namespace, rooms, skip, payload, False, (self.host_id, id))
+            await life.log.append(Append(head, payload_fields(payload)))
+            connected = [sid for sid, state in expected.items() if state is ParticipantState.CONNECTED]
+            await gathering.wait(connected, timeout)
+            return of_clients(expected, gathering.got)
+
+    def _serving(self, what: str) -> Node:
+        if self.node is None:
+            raise RuntimeError(
+                f"only a manager that serves clients can {what}: pass it to a server as client_manager first"
+            )
+        return self.node
+
+    async def _settled(self) -> Life:
+        """What is started, once the changes of rooms are stored that this task's ``connect`` handler has queued."""
+        life = self._start()
+        if queued := scope.moves_of_handler():
+            await life.membership.settle(queued)
+        return life
 
     # -- rooms --------------------------------------------------------------------------------------
 
@@ -703,9 +757,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         rooms = audience(room)
         if rooms is None:
             return nobody
-        life = self._start()
-        if queued := scope.moves_of_handler():
-            await life.membership.settle(queued)
+        life = await self._settled()
         return await question(life.participants, namespace, rooms)
 
     def on_participants(
@@ -729,11 +781,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         can't be reached for a while, what has changed meanwhile is told after that.
         """
         room, namespace = check_room(room), check_namespace(namespace or "/")
-        if self.node is None:
-            raise RuntimeError(
-                "only a manager that serves clients can watch: pass it to a server as client_manager first"
-            )
-        changes = self.node.changes
+        changes = self._serving("watch").changes
 
         def register(observer: Observer) -> Observer:
             changes.observe(namespace, room, observer)
@@ -742,6 +790,141 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if observer is not None:
             register(observer)
         return register
+
+    # -- operations on many -------------------------------------------------------------------------
+
+    async def sockets_join(self, rooms: Any, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
+        """Adds clients to rooms, wherever they are: on any node, or between two connections.
+
+        :param rooms: one, or several in a list, a tuple or a set.
+        :param to: which clients: those in a room, or in any of several, or the one with a ``sid``. The default is all.
+        :param namespace: the default is ``"/"``.
+        :param skip_sid: clients to leave out.
+        :returns: how many clients entered at least one of the rooms.
+        :raises ValueError: if a room is a session's own (its ``sid``).
+        :raises TypeError: if ``rooms`` or ``to`` can't be rooms, or ``namespace`` a namespace.
+        :raises RedisUnavailable: if Redis does not say in time who is in ``to``. Nothing is changed then.
+        :raises PublishTimeout: if Redis does not take it in time. What was stored before that stays.
+
+        Who is in ``to`` is exact as of one position of the log. Then each client's entering is an entry of the log: an
+        event that is emitted to the rooms when this has returned, on whatever node, reaches them all. A session that
+        ends meanwhile is passed over.
+        """
+        return await self._move_many(ENTER, rooms, to, namespace, skip_sid)
+
+    async def sockets_leave(
+        self, rooms: Any, to: Any = None, namespace: str | None = None, skip_sid: Any = None
+    ) -> int:
+        """Removes clients from rooms, wherever they are.
+
+        :returns: how many clients left at least one of the rooms.
+
+        Parameters and errors are those of :meth:`sockets_join`. To remove everybody from a room, :meth:`close_room` is
+        one entry of the log.
+        """
+        return await self._move_many(LEAVE, rooms, to, namespace, skip_sid)
+
+    async def _move_many(
+        self, kind: Literal["enter", "leave"], rooms: Any, to: Any, namespace: str | None, skip_sid: Any
+    ) -> int:
+        moved_to = [room for room in dict.fromkeys(check_rooms(rooms)) if room is not None]
+        namespace, sids, life = await self._many(to, namespace, skip_sid)
+        return await operations.move(life.membership, kind, namespace, sids, moved_to) if moved_to else 0
+
+    async def disconnect_sockets(self, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
+        """Ends the sessions of clients, wherever they are, also of those that are reconnecting.
+
+        :returns: how many sessions it ended.
+
+        Parameters and errors are those of :meth:`sockets_join`. It returns when that is stored: no client gets an event
+        that is emitted after that, and none of them recovers. The ``disconnect`` handlers run meanwhile, on the nodes
+        that have the clients. To end one client and wait for its handler, there is ``AsyncServer.disconnect``.
+        """
+        namespace, sids, life = await self._many(to, namespace, skip_sid)
+        await operations.disconnect(life.membership, life.participants, namespace, sids)
+        return len(sids)
+
+    async def _many(self, to: Any, namespace: str | None, skip_sid: Any) -> tuple[str, list[str], Life]:
+        namespace, skip = check_namespace(namespace or "/"), set(skipped(skip_sid))
+        to = audience(to)
+        life = await self._settled()
+        members = (await life.participants.members(namespace, to)).standings if to is not None else {}
+        return namespace, [sid for sid in members if sid not in skip], life
+
+    async def fetch_sockets(self, to: Any = None, namespace: str | None = None) -> list[Participant]:
+        """The clients that :meth:`sockets_join` and the like would reach: :meth:`participants` by Socket.IO's name.
+
+        Unlike in Socket.IO, those that are reconnecting are there too; their ``state`` says it.
+        """
+        return await self.participants(to, namespace)
+
+    # -- events between nodes -----------------------------------------------------------------------
+
+    def on_server_side(
+        self, event: str, handler: ServerSideHandler | None = None
+    ) -> Callable[[ServerSideHandler], ServerSideHandler]:
+        """Registers a function that runs when another process emits an event to the nodes::
+
+            @manager.on_server_side("reload")
+            async def reload(what):
+                ...
+
+        :param event: any str. A handler takes the place of the one that was registered before for the same event.
+        :param handler: the function, if this is not used as a decorator. It may be a coroutine function. It is called
+            with the arguments of the event, one call after the other for each process that emits. What it returns is
+            this node's answer to :meth:`server_side_call`. What it raises is logged, and told the caller.
+        :raises TypeError: if ``event`` is no str.
+        :raises RuntimeError: with ``write_only``, or before a server has this manager.
+        """
+        if not isinstance(event, str):
+            raise TypeError(f"the name of an event must be a str, not {type(event).__name__}: {event!r}")
+        server_side = self._serving("handle events of other nodes").server_side
+
+        def register(handler: ServerSideHandler) -> ServerSideHandler:
+            server_side.handle(event, handler)
+            return handler
+
+        if handler is not None:
+            register(handler)
+        return register
+
+    async def server_side_emit(self, event: str, *args: Any) -> None:
+        """Emits an event to all other nodes, whose handlers (:meth:`on_server_side`) run. No client gets it.
+
+        :param event: any str.
+        :param args: what an event's data may be.
+        :raises TypeError: for an event that is no str, or data that can't be serialised. Nothing is stored then.
+        :raises PublishTimeout: if Redis does not take it within ``publish_timeout`` seconds.
+        :raises PublishAbandoned: if Redis loses its data while the event is on its way.
+
+        A ``write_only`` process can emit, too. Returns once the event is stored. Each node that follows the log then
+        gets it once, in one order with everything else. One that starts later, or that loses its place in the log, does
+        not.
+        """
+        life = self._start()
+        await life.log.append(server_side_entry(self._codec, self.host_id, event, args))
+
+    async def server_side_call(self, event: str, *args: Any, timeout: float = 5) -> Answers:
+        """Emits an event to all other nodes, and gathers what their handlers return.
+
+        :param timeout: how long to wait for the answers once the event is stored, in seconds. The default is 5.
+        :returns: :class:`Answers`, by the names of nodes (``host_id``). ``missing`` names the nodes that lived when the
+            event was emitted and did not answer in time, for example because they died. That is no error. ``errors``
+            has what a handler raised, or that a node has none.
+        :raises RuntimeError: with ``write_only``, or before a server has this manager.
+        :raises RedisUnavailable: if Redis does not say in time which nodes live. Nothing is emitted then.
+
+        Other parameters and errors are those of :meth:`server_side_emit`. Which nodes live is read right before the
+        event is stored; a node counts as alive until it has sent no heartbeat for a while: ``docs/operations.md``.
+        """
+        node = self._serving("gather answers")
+        life = self._start()
+        with node.callbacks.gather() as (id, gathering):
+            entry = server_side_entry(self._codec, self.host_id, event, args, id)
+            expected = [name for name in await life.participants.nodes() if name != self.host_id]
+            await life.log.append(entry)
+            await gathering.wait(expected, timeout)
+            return of_nodes(expected, gathering.got)
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
@@ -811,13 +994,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if not isinstance(sid, str):  # nobody has it
             return
         life = self._start()
-        rooms: tuple[Room, ...] = ()
-        with suppress(RedisUnavailable):  # then it is counted in its rooms until its deadline
-            found = await life.participants.find(namespace, [sid])
-            rooms = found[sid].participant.rooms if sid in found else ()
-        await life.membership.disconnect(sid, namespace)
-        with suppress(RedisUnavailable):
-            await life.participants.place(sid, namespace, rooms)
+        await operations.disconnect(life.membership, life.participants, namespace, [sid])
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None

@@ -55,36 +55,48 @@ class MembershipLog:
         action = Action(kind, (session, namespace, dump(room), room_session, *members))
         return Append(control_head(kind, namespace, sid, room), (), action)
 
-    async def settle(self, moves: Sequence[Move], level: int = logging.WARNING) -> None:
+    async def settle(self, moves: Sequence[Move], level: int = logging.WARNING) -> set[str]:
         """Waits until moves are stored and dispatched. If some fail, the first error is raised when all are over.
 
         :param level: how a move of a session that does not exist is logged.
+        :returns: the sessions for which something has changed.
         :raises ValueError: if a room is another session's own.
         """
         errors: list[Exception] = []
         unknown: list[Move] = []
-        for i, move in enumerate(moves):
-            try:
-                result = await self.log.answer(move.append)
-            except asyncio.CancelledError:
-                for other in moves[i + 1 :]:
-                    self.log.abandon(other.append)
-                raise
-            except Exception as error:
-                errors.append(error)
-                continue
-            if result is AppendResult.SID_ROOM:
+        moved: set[str] = set()
+        for move, result in zip(moves, await self._answers([move.append for move in moves]), strict=True):
+            if isinstance(result, Exception):
+                errors.append(result)
+            elif result is AppendResult.STORED:
+                moved.add(move.sid)
+            elif result is AppendResult.SID_ROOM:
                 errors.append(not_its_own(move.room))
             elif result is AppendResult.UNKNOWN_SESSION:
                 unknown.append(move)
         if unknown and self.elsewhere is not None:
             await self.elsewhere(unknown)
         elif unknown:
-            kind, sid, *_ = unknown[0]
-            rooms = ", ".join(repr(move.room) for move in unknown)
-            self.log.logger.log(level, "%s has no session: it can't %s room %s", sid, kind, rooms)
+            sids = ", ".join(dict.fromkeys(move.sid for move in unknown))
+            rooms = ", ".join(dict.fromkeys(repr(move.room) for move in unknown))
+            self.log.logger.log(level, "%s has no session: it can't %s room %s", sids, unknown[0].kind, rooms)
         if errors:
             raise errors[0]
+        return moved
+
+    async def _answers(self, appends: Sequence[Append]) -> list[AppendResult | Exception]:
+        """What became of entries that are queued, or what was raised."""
+        answers: list[AppendResult | Exception] = []
+        for i, append in enumerate(appends):
+            try:
+                answers.append(await self.log.answer(append))
+            except asyncio.CancelledError:
+                for other in appends[i + 1 :]:
+                    self.log.abandon(other)
+                raise
+            except Exception as error:
+                answers.append(error)
+        return answers
 
     async def close(self, room: Room, namespace: str) -> None:
         """All sessions leave a room."""
@@ -93,8 +105,23 @@ class MembershipLog:
 
     async def disconnect(self, sid: str, namespace: str) -> None:
         """A session ends now. The node that has its client tells it."""
-        action = Action("end", ((self.keys.session(sid),), (self.keys.everyone(namespace),)))
-        await self.log.append(Append(control_head(DISCONNECT, namespace, sid), (), action))
+        await self.disconnect_all([sid], namespace)
+
+    async def disconnect_all(self, sids: Sequence[str], namespace: str) -> None:
+        """Sessions end now, as by :meth:`disconnect`. If some fail, the first error is raised when all are over.
+
+        :raises ValueError: for a text that has no UTF-8 form. Nothing is queued then.
+        """
+        everyone = (self.keys.everyone(namespace),)
+        appends = [
+            Append(control_head(DISCONNECT, namespace, sid), (), Action("end", ((self.keys.session(sid),), everyone)))
+            for sid in sids
+        ]
+        for append in appends:
+            self.log.queue(append)
+        for answer in await self._answers(appends):
+            if isinstance(answer, Exception):
+                raise answer
 
 
 def not_its_own(room: Room) -> ValueError:

@@ -42,6 +42,7 @@ from .pubsub_bridge import PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
 from .script_calls import ScriptCalls
+from .server_side import ServerSide
 from .session_data import SessionData
 from .session_endings import SessionEndings
 from .sessions import Sessions
@@ -63,12 +64,14 @@ class _Effects:
         leaving: Leaving,
         callbacks: Callbacks,
         changes: ParticipantChanges,
+        server_side: ServerSide,
         logger: logging.Logger,
     ) -> None:
         self.close_transport = transports.close
         self.disconnect = leaving.start_disconnect
         self.answer = callbacks.answered
         self.participants = changes.changed
+        self.server_side = server_side.received
         self._manager = manager
         self._logger = logger
 
@@ -149,6 +152,7 @@ class Node:
         )
         self.membership = MembershipLog(self.log, keys, elsewhere)
         self.callbacks = Callbacks("", self.log, codecs[0], self.tasks)
+        self.server_side = ServerSide(self.log, codecs[0], self.tasks, logger)
         self.endings = SessionEndings(self.sessions, logger)
         self.leaving = Leaving(
             upstream,
@@ -165,7 +169,9 @@ class Node:
             calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
         )
         self.changes = ParticipantChanges(self.participants, self.heartbeat, self.partition, self.tasks, logger)
-        effects = _Effects(manager, self.transports, self.leaving, self.callbacks, self.changes, logger)
+        effects = _Effects(
+            manager, self.transports, self.leaving, self.callbacks, self.changes, self.server_side, logger
+        )
         self.delivery = Delivery(
             self.partition,
             self.connections,
@@ -252,7 +258,7 @@ class Node:
         :param name: this node's name in the cluster.
         """
         self.sessions.node = self.callbacks.node = self.delivery.node = name
-        self.heartbeat.name = self.inbox.lease.node = name
+        self.heartbeat.name = self.inbox.lease.node = self.server_side.node = name
         self.background.start(
             {
                 "writer": self.log.write,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..entries import Room
-from ..participants import Count, Found, Members, Participant, read_members, read_participants
+from ..participants import Count, Found, Members, Participant, read_members, read_nodes, read_participants
 from ..redis.keys import Keys
 from ..redis.scripts import COUNT, MEMBERS, PARTICIPANTS, PLACE
 from .script_calls import ScriptCalls
@@ -49,6 +49,13 @@ class Participants:
         found = await self.find(namespace, list(members.standings))
         participants = [one.participant._replace(state=members.standings[sid].state) for sid, one in found.items()]
         return sorted(participants, key=lambda participant: (participant.since, participant.sid))
+
+    async def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes that live."""
+        keys = self.keys
+        reply = await self.calls.run(PARTICIPANTS, [keys.closes, keys.nodes, keys.everyone("/")], (), self.timeout)
+        now, names_and_values = reply
+        return tuple(node.name for node in read_nodes(names_and_values).values() if node.alive(int(now)))
 
     async def find(self, namespace: str, sids: Sequence[str]) -> dict[str, Found]:
         """The participants with these sids; those that are over are left out."""

@@ -15,7 +15,9 @@ from ..aio.log import Append, Log
 from ..aio.manager import AsyncRedisStreamsManager
 from ..aio.node import Node
 from ..aio.participant_changes import Observer
+from ..aio.server_side import ServerSideHandler
 from ..aio.upstream.admin_ui import KeepsTimestamps, is_admin_ui
+from ..answers import Answers
 from ..entries import Room
 from ..metrics import Metrics
 from ..participants import Count, Participant
@@ -132,6 +134,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         self._core = self._new_core()  # what is wrong with the arguments is an error here, not later
         self._facade: Facade | None = None
         self._watches: list[tuple[Any, str | None, Observer]] = []
+        self._server_side: dict[str, ServerSideHandler] = {}
         self._hooks: ThreadHooks | None = None
 
     @property
@@ -172,6 +175,8 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             self._core.set_server(self._facade)
         for watch in self._watches:
             self._watch(*watch)
+        for event, handler in self._server_side.items():
+            self._handle(event, handler)
 
     def initialize(self) -> None:
         """Called by python-socketio when the first client connects."""
@@ -268,6 +273,19 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
             callback = self._bridge.awaitable(callback)
         self._bridge.run(self._core.emit, event, data, namespace, room, skip_sid, callback, to, volatile, **kwargs)
 
+    def emit_with_ack(
+        self,
+        event: str,
+        data: Any = None,
+        room: Any = None,
+        namespace: str | None = None,
+        skip_sid: Any = None,
+        timeout: float = 60,
+        to: Any = None,
+    ) -> Answers:
+        """Emits an event, and gathers what clients acknowledge: :meth:`AsyncRedisStreamsManager.emit_with_ack`."""
+        return self._bridge.run(self._core.emit_with_ack, event, data, room, namespace, skip_sid, timeout, to)
+
     def trigger_callback(self, sid: str, id: int, data: Sequence[Any]) -> None:
         """A client acknowledged an event; the emitter, on whatever node, is told."""
         self._bridge.run(self._core.trigger_callback, sid, id, data)
@@ -312,13 +330,62 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         return register
 
     def _watch(self, room: Any, namespace: str | None, observer: Observer) -> None:
-        def watch() -> None:
-            self._core.on_participants(room, namespace, self._bridge.awaitable(observer))
+        self._register(lambda: self._core.on_participants(room, namespace, self._bridge.awaitable(observer)))
 
+    def _register(self, register: Callable[[], object]) -> None:
+        """Registers something with the core: on its event loop, if that runs."""
         if self._bridge.running:
-            self._bridge.do(watch)
+            self._bridge.do(register)
         else:
-            watch()
+            register()
+
+    # -- operations on many -------------------------------------------------------------------------
+
+    def sockets_join(self, rooms: Any, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
+        """Adds clients to rooms, wherever they are: :meth:`AsyncRedisStreamsManager.sockets_join`."""
+        return self._bridge.run(self._core.sockets_join, rooms, to, namespace, skip_sid)
+
+    def sockets_leave(self, rooms: Any, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
+        """Removes clients from rooms, wherever they are: :meth:`AsyncRedisStreamsManager.sockets_leave`."""
+        return self._bridge.run(self._core.sockets_leave, rooms, to, namespace, skip_sid)
+
+    def disconnect_sockets(self, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
+        """Ends the sessions of clients, wherever they are: :meth:`AsyncRedisStreamsManager.disconnect_sockets`."""
+        return self._bridge.run(self._core.disconnect_sockets, to, namespace, skip_sid)
+
+    def fetch_sockets(self, to: Any = None, namespace: str | None = None) -> list[Participant]:
+        """The clients in rooms, or in a namespace: :meth:`AsyncRedisStreamsManager.fetch_sockets`."""
+        return self._bridge.run(self._core.fetch_sockets, to, namespace)
+
+    # -- events between nodes -----------------------------------------------------------------------
+
+    def on_server_side(
+        self, event: str, handler: ServerSideHandler | None = None
+    ) -> Callable[[ServerSideHandler], ServerSideHandler]:
+        """Registers a function that runs when another process emits an event to the nodes.
+
+        See :meth:`AsyncRedisStreamsManager.on_server_side`. The function runs in a thread of the application.
+        """
+
+        def register(handler: ServerSideHandler) -> ServerSideHandler:
+            self._handle(event, handler)
+            self._server_side[event] = handler  # for the core of a forked process
+            return handler
+
+        if handler is not None:
+            register(handler)
+        return register
+
+    def _handle(self, event: str, handler: ServerSideHandler) -> None:
+        self._register(lambda: self._core.on_server_side(event, self._bridge.awaitable(handler)))
+
+    def server_side_emit(self, event: str, *args: Any) -> None:
+        """Emits an event to all other nodes: :meth:`AsyncRedisStreamsManager.server_side_emit`."""
+        self._bridge.run(self._core.server_side_emit, event, *args)
+
+    def server_side_call(self, event: str, *args: Any, timeout: float = 5) -> Answers:
+        """Emits an event to all other nodes, and gathers answers: :meth:`AsyncRedisStreamsManager.server_side_call`."""
+        return self._bridge.run(self._core.server_side_call, event, *args, timeout=timeout)
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room, if somebody has wrapped it."""
