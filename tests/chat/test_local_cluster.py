@@ -327,6 +327,7 @@ async def test_who_never_left_is_not_reconnecting(
     at = (await welcomed(bob, 1))["node"]
     both_here = {"ann": (node, "here"), "bob": (at, "here")}
     await until(lambda: people(ann) == people(bob) == both_here, lambda: (people(ann), people(bob)))
+    before = len(ann.events())
     if how == "Redis is killed":
         cluster.signal("redis", signal.SIGKILL)
         await cluster.line("redis is back")
@@ -342,6 +343,9 @@ async def test_who_never_left_is_not_reconnecting(
     all_here = {**both_here, "eve": ((await welcomed(eve, 1))["node"], "here")}
     await until(lambda: people(ann) == people(bob) == all_here, lambda: (people(ann), people(bob)))
     assert [len(client.connects()) for client in (ann, bob)] == [1, 1]
+    if how == "Redis is killed":
+        later = [person["state"] for event in ann.events()[before:] if event[0] == "people" for person in event[1]]
+        assert set(later) == {"here"}, "not even for a moment"
 
     async def counted() -> bool:
         async with aiohttp.ClientSession(cluster.url) as http, http.get("/cluster.json") as response:
