@@ -40,7 +40,7 @@ from .store import UNAVAILABLE, ChatStore, RoomHistory
 CHANNEL = "chat"
 #: How often nodes refresh their sessions, in seconds. A node that is killed is noticed after three fifths of it and a
 #: second: its people are shown as reconnecting then.
-HEARTBEAT_INTERVAL = 2.5
+SESSION_HEARTBEAT = 2.5
 
 
 class Chat:
@@ -58,7 +58,7 @@ class Chat:
             channel=CHANNEL,
             logger=logging.getLogger("socketio_recovery"),
             max_disconnection_duration=settings.recover_within,
-            heartbeat_interval=HEARTBEAT_INTERVAL,
+            heartbeat_interval=SESSION_HEARTBEAT,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
         self.people = People(self.manager, self._show_people)
