@@ -19,15 +19,18 @@ from socketio_recovery.prometheus import PrometheusMetrics
 from . import rules
 from .cluster import ClusterView
 from .journal import Journal
+from .people import People
 from .rules import (
     LOBBY,
     MAX_NAME,
     MAX_ROOM,
     MAX_ROOMS,
     MAX_TEXT,
+    PREFIX,
     Introduction,
     RateLimiter,
     RequestRefused,
+    chat_rooms,
     clean,
     room_name,
 )
@@ -36,14 +39,15 @@ from .store import UNAVAILABLE, ChatStore, RoomHistory
 
 #: The name of the cluster, which all its nodes share.
 CHANNEL = "chat"
-#: The Socket.IO room of the chat's room "lobby" is "#lobby". So no client can enter a Socket.IO room of another kind.
-PREFIX = "#"
+#: How often nodes refresh their sessions, in seconds. A node that is killed is noticed after three fifths of it and a
+#: second: its people are shown as reconnecting then.
+SESSION_HEARTBEAT = 2.5
 
 
 class Chat:
     """One node of the chat: a Socket.IO server with the handlers of its events.
 
-    The data of a Socket.IO session is ``{"id", "name"}``: the person's public id, and the name that others see.
+    The data of a Socket.IO session are described at the top of :mod:`chat.people`.
     """
 
     def __init__(self, settings: ChatSettings) -> None:
@@ -58,12 +62,12 @@ class Chat:
             logger=logging.getLogger("socketio_recovery"),
             max_disconnection_duration=settings.recover_within,
             metrics=PrometheusMetrics(self.registry),
+            heartbeat_interval=SESSION_HEARTBEAT,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
-        self.cluster = ClusterView(
-            *(settings, self.store, self.manager, self.journal),
-            *(self._show_people, self._record_again),
-        )
+        self.people = People(self.manager, self._show_people)
+        self.cluster = ClusterView(settings, self.store, self.manager, self.journal, self.people)
+        #: Of the clients that are connected to this node, by the ids of their connections.
         self._rate_limiters: dict[str | None, RateLimiter] = {}
         self.sio.on("connect", self.connect)
         self.sio.on("disconnect", self.disconnect)
@@ -108,7 +112,7 @@ class Chat:
 
     async def stop(self) -> None:
         """Stops the node in order: its clients go to other nodes, and what they said is stored."""
-        self.journal("node.draining", clients=len(self.cluster.here))
+        self.journal("node.draining", clients=len(self._rate_limiters))
         self.cluster.state = "draining"
         await self.manager.drain(over=self.settings.drain_over)
         await self.cluster.stop()
@@ -124,34 +128,33 @@ class Chat:
 
     def rooms(self, sid: str) -> list[str]:
         """Returns the chat's rooms that a client of this node is in, sorted by name."""
-        return sorted(room[len(PREFIX) :] for room in self.sio.rooms(sid) if str(room).startswith(PREFIX))
+        return chat_rooms(self.sio.rooms(sid))
 
     async def connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         """Welcomes a client. Unless its session was recovered, the client introduces itself and enters its rooms."""
         conn = self.manager.eio_sid_from_sid(sid, "/")
         assert conn is not None
         recovered = self.manager.recovered(sid)
-        histories: dict[str, RoomHistory] = {}
+        rooms: dict[str, int] = {}  # to enter
         try:
             if recovered:
                 session = await self.sio.get_session(sid)
+                came_from = session.get("node")
             else:
                 said = Introduction(auth, sid)
-                session = {"id": said.id, "name": said.name}
-                await self.sio.save_session(sid, session)
-                await asyncio.gather(*(self.sio.enter_room(sid, PREFIX + room) for room in said.rooms))
-                # Read the histories after entering the rooms: whatever is said from now on comes as an event as well.
-                histories = await self.store.history(said.rooms)
-            record = self._record(sid, conn, session["name"])
-            before = await self.store.put_person(session["id"], record)
-            self.cluster.here[conn] = session["id"]
+                session, rooms = {"id": said.id, "name": said.name}, said.rooms
+                came_from = self.people.node_of(said.id)
+            await self.sio.save_session(sid, {**session, "node": self.settings.name})
+            await asyncio.gather(*(self.sio.enter_room(sid, PREFIX + room) for room in rooms))
+            # Read the histories after entering the rooms: whatever is said from now on comes as an event as well.
+            histories = await self.store.history(rooms)
             self._rate_limiters[conn] = RateLimiter(self.settings.message_rate, time.monotonic())
             reason = self.manager.recovery_reason(sid)
             if recovered or reason != "new":
-                await self._news(session["name"], before, "recovered" if recovered else str(reason))
+                await self._news(session["name"], came_from, "recovered" if recovered else str(reason))
         except UNAVAILABLE as error:
             raise RedisUnavailable(str(error)) from None  # closes the transport, so that the client tries again
-        self.cluster.wake()
+        self.cluster.people_changed()
         self.journal("session.recovered" if recovered else "session.new", sid=sid, name=session["name"], reason=reason)
         # Not through the log, but in its order: the client gets everything it missed before the welcome, and everything
         # new after it.
@@ -161,9 +164,9 @@ class Chat:
             "name": session["name"],
             "recovered": recovered,
             "reason": reason,
-            "rooms": record["rooms"],
+            "rooms": self.rooms(sid),
             "histories": {room: shown(history) for room, history in histories.items()},
-            "people": self.cluster.people,
+            "people": self.people.shown,
             "nodes": sorted(self.cluster.last_reply.nodes)
             if self.cluster.last_reply is not None
             else [self.settings.name],
@@ -174,57 +177,31 @@ class Chat:
         }
         await self.sio.emit("welcome", welcome, to=sid, ignore_queue=True)
 
-    def _record(self, sid: str, conn: str, name: str) -> dict[str, Any]:
-        """Returns the record of a person who is connected to this node; see :func:`chat.presence.presence_of`."""
-        return {
-            "name": name,
-            "node": self.settings.name,
-            "boot": self.cluster.boot,
-            "conn": conn,
-            "rooms": self.rooms(sid),
-            "lost": 0,
-        }
-
-    async def _record_again(self, conn: str) -> None:
-        sid = self.manager.sid_from_eio_sid(conn, "/")
-        if sid is not None:
-            session = await self.sio.get_session(sid)
-            if await self.store.put_person_again(session["id"], self._record(sid, conn, session["name"])):
-                self.journal("person.again", sid=sid)
-                self.cluster.wake()
-
-    async def _news(self, name: str, before: dict[str, Any] | None, outcome: str) -> None:
+    async def _news(self, name: str, came_from: str | None, outcome: str) -> None:
         """Adds a line to the news on the cluster's page: a client has come back.
 
         :param name: the person's name.
-        :param before: the person's record from before, which says which node the client came from.
+        :param came_from: the node that the client was on before, if that is known.
         :param outcome: "recovered", or the reason for a new session.
         """
         await self.store.add_news(
             {
                 "at": round(time.time() * 1000),
                 "name": name,
-                "from": before["node"] if before else None,
+                "from": came_from,
                 "to": self.settings.name,
                 "outcome": outcome,
             }
         )
 
     async def disconnect(self, sid: str, reason: str) -> None:
-        """Removes a person who left; notes that a connection was lost if the client may come back."""
+        """Forgets a client that left this node. The library knows whether it may come back."""
         conn = self.manager.eio_sid_from_sid(sid, "/")
-        if conn is None or conn not in self.cluster.here:
+        if self._rate_limiters.pop(conn, None) is None:
             self.journal("session.ended", sid=sid, reason=reason)  # the client was not connected to this node
             return
-        id = self.cluster.here.pop(conn)
-        self._rate_limiters.pop(conn, None)
         left = reason in (self.sio.reason.CLIENT_DISCONNECT, self.sio.reason.SERVER_DISCONNECT)
         self.journal("session.left" if left else "session.lost", sid=sid, reason=reason)
-        try:
-            await (self.store.remove_person if left else self.store.mark_lost)(id, conn)
-        except UNAVAILABLE as error:  # the cluster view finds it later; see `unrecorded_departures`
-            self.journal("person.unwritten", logging.WARNING, sid=sid, error=error)
-        self.cluster.wake()
 
     async def kill(self, sid: str, *_: object) -> None:
         """Kills this node. This handler exists only with ``DEMO=1``."""
@@ -279,7 +256,7 @@ class Chat:
                 raise RequestRefused("rooms", f"you are in {MAX_ROOMS} rooms already")
             await self.sio.enter_room(sid, PREFIX + room)
             self.journal("room.joined", sid=sid, room=room)
-            await self._changed(sid, rooms=self.rooms(sid))
+            self.cluster.people_changed()
         return {
             "room": room,
             "history": shown((await self.store.history({room: rules.number(asked.get("seen"))}))[room]),
@@ -292,7 +269,7 @@ class Chat:
             raise RequestRefused("lobby", "nobody leaves the lobby")
         await self.sio.leave_room(sid, PREFIX + room)
         self.journal("room.left", sid=sid, room=room)
-        await self._changed(sid, rooms=self.rooms(sid))
+        self.cluster.people_changed()
         return {"room": room}
 
     async def rename(self, sid: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -302,14 +279,8 @@ class Chat:
         if name != session["name"]:
             await self.sio.save_session(sid, {**session, "name": name})
             self.journal("session.renamed", sid=sid, name=name)
-            await self._changed(sid, name=name)
+            self.cluster.people_changed()
         return {"name": name}
-
-    async def _changed(self, sid: str, **fields: Any) -> None:
-        conn = self.manager.eio_sid_from_sid(sid, "/")
-        if conn in self.cluster.here:
-            await self.store.change_person(self.cluster.here[conn], conn, **fields)
-            self.cluster.wake()
 
 
 def shown(history: RoomHistory) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 #: The most characters of a message, of a person's name, and of a room's name.
@@ -15,6 +16,8 @@ MAX_ROOM = 30
 MAX_ROOMS = 12
 #: The room that everybody is in and nobody can leave.
 LOBBY = "lobby"
+#: The Socket.IO room of the chat's room "lobby" is "#lobby". So no client can enter a Socket.IO room of another kind.
+PREFIX = "#"
 #: What the ids look like that a client makes for itself and for its messages. They are random, so they are unique.
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 
@@ -65,6 +68,11 @@ def room_name(value: object) -> str:
     if not all(c in "-_" or unicodedata.category(c)[0] in "LNM" for c in name) or len(name) > MAX_ROOM:
         raise RequestRefused("room", "a room's name has letters, digits, hyphens and underscores")
     return name
+
+
+def chat_rooms(rooms: Iterable[object]) -> list[str]:
+    """Returns the names of the chat's rooms among some Socket.IO rooms, sorted."""
+    return sorted(room[len(PREFIX) :] for room in map(str, rooms) if room.startswith(PREFIX))
 
 
 def own_id(value: object, what: str) -> str:

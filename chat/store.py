@@ -1,4 +1,4 @@
-"""What the nodes share in Redis beside the log: messages, people, the nodes' heartbeats.
+"""What the nodes share in Redis beside the log: messages, the nodes' heartbeats, news.
 
 This is a thin layer; the scripts that run in Redis are in ``lua/``.
 """
@@ -53,14 +53,12 @@ class HeartbeatReply:
     """What a node learns from Redis with each of its heartbeats.
 
     :ivar now: Redis's time, in milliseconds.
-    :ivar version: changes whenever the record of a person changes.
     :ivar nodes: the name of each node -> its record; ``at`` is the time of its last heartbeat, in ms.
     :ivar outcomes: how often connecting had each outcome, on all nodes together.
     :ivar kill: whether somebody ordered this node to kill itself.
     """
 
     now: int
-    version: str
     nodes: dict[str, dict[str, Any]]
     outcomes: dict[str, int]
     kill: bool
@@ -82,8 +80,8 @@ class ChatStore:
             )
         )
         self._prefix = f"{{{channel}}}:app:"
-        self._say, self._person, self._heartbeat = (
-            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "person", "heartbeat")
+        self._say, self._heartbeat = (
+            self._redis.register_script((LUA / f"{name}.lua").read_text()) for name in ("say", "heartbeat")
         )
 
     def _key(self, *parts: str) -> str:
@@ -150,58 +148,6 @@ class ChatStore:
             found[room] = RoomHistory(int(first or 0), int(last or 0), messages)
         return found
 
-    # -- people -------------------------------------------------------------------------------------
-
-    async def put_person(self, id: str, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Stores the record of a person who has just connected.
-
-        :param id: the person's id.
-        :param record: see :func:`chat.presence.presence_of`.
-        :returns: the record that this one replaces; ``None`` if there was none.
-        """
-        _, before = await self._change(id, "put", record["conn"], record)
-        return json.loads(before) if before else None
-
-    async def put_person_again(self, id: str, record: Mapping[str, Any]) -> bool:
-        """Stores the record of a person who is still connected, unless the person has a newer connection.
-
-        :returns: whether the record was stored.
-        """
-        return bool((await self._change(id, "again", record["conn"], record))[0])
-
-    async def change_person(self, id: str, conn: str, **fields: Any) -> bool:
-        """Changes fields of a person's record, if it still belongs to the connection ``conn``.
-
-        :returns: whether it was changed.
-        """
-        return bool((await self._change(id, "change", conn, fields))[0])
-
-    async def mark_lost(self, id: str, conn: str) -> bool:
-        """Notes that a person's connection ``conn`` was lost now; the person counts as reconnecting from now on.
-
-        Nothing changes if this was noted before, or if the person has a newer connection.
-
-        :returns: whether the record was changed.
-        """
-        return bool((await self._change(id, "lost", conn))[0])
-
-    async def remove_person(self, id: str, conn: str) -> bool:
-        """Removes a person who left or did not come back, unless the person has a newer connection than ``conn``.
-
-        :returns: whether the person was removed.
-        """
-        return bool((await self._change(id, "gone", conn))[0])
-
-    async def _change(self, id: str, what: str, conn: str, fields: Mapping[str, Any] | None = None) -> tuple[int, str]:
-        keys = [self._key("people"), self._key("version")]
-        changed, before = await self._person(keys=keys, args=[id, what, conn, json.dumps(fields or {})])
-        return changed, before
-
-    async def people(self) -> dict[str, dict[str, Any]]:
-        """Returns the records of all people by their ids; see :func:`chat.presence.presence_of`."""
-        found = await self._call("HGETALL", self._key("people"))
-        return {id: json.loads(record) for id, record in found.items()}
-
     # -- nodes --------------------------------------------------------------------------------------
 
     async def heartbeat(self, name: str, record: Mapping[str, Any], outcomes: Mapping[str, int]) -> HeartbeatReply:
@@ -211,13 +157,12 @@ class ChatStore:
         :param record: how it is; ``at`` (Redis's time, in ms) is added to it.
         :param outcomes: how often connecting to this node had each outcome since its last heartbeat.
         """
-        keys = [self._key("nodes"), self._key("version"), self._key("outcomes"), self._key("kill", name)]
-        now, version, nodes, all_outcomes, kill = await self._heartbeat(
+        keys = [self._key("nodes"), self._key("outcomes"), self._key("kill", name)]
+        now, nodes, all_outcomes, kill = await self._heartbeat(
             keys=keys, args=[name, json.dumps(record), json.dumps(outcomes)]
         )
         return HeartbeatReply(
             int(now),
-            version,
             {node: json.loads(text) for node, text in _pairs(nodes)},
             {outcome: int(times) for outcome, times in _pairs(all_outcomes)},
             bool(kill),

@@ -188,6 +188,51 @@ async def test_an_earlier_owner_changes_nothing(store: RedisChannel) -> None:
     assert await states(store) == {"s1": "connected"}
 
 
+async def silence(store: RedisChannel, **by: int) -> None:
+    """As if each of these nodes had sent its last heartbeat so many ms earlier."""
+    nodes = await store.client.hgetall(store.keys.nodes)
+    for node, earlier in by.items():
+        number, at, rest = nodes[node.encode()].decode().split(" ", 2)
+        await store.client.hset(store.keys.nodes, node, f"{number} {int(at) - earlier} {rest}")
+
+
+async def test_silence_does_not_count_while_redis_is_away(store: RedisChannel) -> None:
+    nodes = [heartbeat(store, name, ttl=600_000) for name in ("A", "B", "C", "later")]
+    for node in nodes[:3]:
+        await node.send()
+        await created(store.sessions(node.name), "s" + node.name, "t" + node.name)
+    outage = {"A": 300_000, "B": 310_000, "C": 361_000}  # C was dead already
+    await silence(store, **outage)
+    assert await states(store) == dict.fromkeys(("sA", "sB", "sC"), "reconnecting")
+    await nodes[3].send()
+    assert await states(store) == dict.fromkeys(("sA", "sB", "sC"), "reconnecting"), "all may have died"
+    await nodes[3].leave()
+    await nodes[1].send()
+    assert await states(store) == {"sA": "connected", "sB": "connected", "sC": "reconnecting"}
+    await silence(store, B=61_000)
+    await nodes[0].send()
+    assert await states(store) == {"sA": "connected", "sB": "reconnecting", "sC": "reconnecting"}
+
+
+async def test_a_node_says_that_it_lives_before_it_asks(store: RedisChannel) -> None:
+    """Otherwise it would find after an outage that it is dead itself, and all others, too."""
+    for name in "AB":
+        await heartbeat(store, name, ttl=600_000).send()
+        await created(store.sessions(name), "s" + name, "t" + name)
+    connected = dict.fromkeys(("sA", "sB"), "connected")
+    for question in ("list", "find", "count"):
+        await silence(store, A=300_000, B=300_000)
+        asks = questions(store)
+        asks.heartbeat = heartbeat(store, "A", ttl=600_000)
+        if question == "count":
+            assert await asks.count("/", []) == Count(2, 0)
+        elif question == "find":
+            found = await asks.find("/", list(connected))
+            assert {sid: one.participant.state for sid, one in found.items()} == connected
+        else:
+            assert {one.sid: one.state for one in await asks.list("/", [])} == connected
+
+
 async def test_a_node_that_ends_in_order_is_not_kept(store: RedisChannel) -> None:
     a, b = heartbeat(store, "A"), heartbeat(store, "B")
     await a.send()

@@ -65,5 +65,15 @@ async def elsewhere(clients: JsClients, cluster: Any, node: str) -> JsClient:
 
 def people(client: JsClient) -> dict[str, tuple[str, str]]:
     """Returns who is in the chat, by the latest list that the client received: name -> (node, state)."""
+    return {person["name"]: (person["node"], person["state"]) for person in _list(client)}
+
+
+def rooms_of(client: JsClient) -> dict[str, list[str]]:
+    """Returns the rooms of each person in the chat, as :func:`people`: name -> rooms."""
+    return {person["name"]: person["rooms"] for person in _list(client)}
+
+
+def _list(client: JsClient) -> list[dict[str, Any]]:
     lists = [e[1] if e[0] == "people" else e[1]["people"] for e in client.events() if e[0] in ("people", "welcome")]
-    return {person["name"]: (person["node"], person["state"]) for person in lists[-1]}
+    found: list[dict[str, Any]] = lists[-1]
+    return found

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from socketio_recovery import Participant, ParticipantState
 
-from chat import presence, rules
+from chat import rules
 from chat.journal import _quoted
+from chat.people import people_of
 from chat.rules import Introduction, RateLimiter, RequestRefused
 from chat.settings import ChatSettings
 
@@ -73,86 +75,40 @@ def test_the_rate_limiter() -> None:
     assert limiter.take(1000) > 0
 
 
-def person(name: str, node: str, boot: str, lost: int = 0) -> dict[str, Any]:
-    return {"name": name, "node": node, "boot": boot, "conn": f"conn-{name}", "rooms": ["lobby"], "lost": lost}
-
-
-NOW = 1_000_000
-NODES = {
-    "a": {"boot": "1", "at": NOW - 100, "state": "up"},
-    "b": {"boot": "1", "at": NOW - presence.DOWN_AFTER, "state": "up"},
-    "c": {"boot": "1", "at": NOW, "state": "stopped"},
-}
+def participant(name: str, state: str = "connected", node: str = "a", id: str = "") -> Participant:
+    data = {"id": id or name, "name": name, "node": node}
+    return Participant(name, "", ParticipantState(state), 0, (7, "#ops", "secret", "#lobby"), data)
 
 
 def test_who_is_here() -> None:
-    people = {
-        "1": person("here", "a", "1"),
-        "2": person("dropped", "a", "1", lost=NOW - 500),
-        "3": person("killed", "b", "1"),
-        "4": person("on a node that was started again", "a", "0"),
-        "5": person("stopped", "c", "1"),
-        "6": person("away for long", "a", "1", lost=NOW - 5001),
-    }
-    found = presence.presence_of(people, NODES, NOW, 0, 5000)
-    states = {p["name"]: p["state"] for p in found.people}
-    assert states == {
-        "here": "here",
-        "dropped": "reconnecting",
-        "killed": "reconnecting",
-        "on a node that was started again": "reconnecting",
-        "stopped": "reconnecting",
-    }
-    assert {id for id, _ in found.lost} == {"3", "4", "5"}  # since when is to be written down
-    assert found.gone == [("6", "conn-away for long")]
-    assert [p["name"] for p in found.people] == sorted(states)
-
-
-def test_presence_does_not_rot() -> None:
-    people = {
-        "1": person("here", "a", "1"),
-        "2": person("left, though it could not be written", "a", "1"),
-        "3": person("elsewhere", "b", "1"),
-    }
-    assert presence.unrecorded_departures(people, "a", "1", {"conn-here": "1"}) == [
-        ("2", "conn-left, though it could not be written")
+    found = people_of(
+        [
+            participant("bob"),
+            participant("Ann", "reconnecting", "b"),
+            participant("connecting")._replace(data={}),
+            participant("<eve>", id="000"),
+            participant("ann", id="111"),
+        ]
+    )
+    assert [(p["name"], p["node"], p["state"], p["id"]) for p in found] == [
+        ("<eve>", "a", "here", "000"),
+        ("ann", "a", "here", "111"),
+        ("Ann", "b", "reconnecting", "Ann"),
+        ("bob", "a", "here", "bob"),
     ]
+    assert {tuple(p["rooms"]) for p in found} == {("lobby", "ops")}
 
 
-def test_nobody_is_taken_for_dead_while_redis_was_away() -> None:
-    """Nobody could send heartbeats then, so the silence of the others counts from when Redis is back."""
-    people = {"1": person("ann", "b", "1"), "2": person("bob", "c", "1")}
-    since = presence.reached_since(0, NOW - 5000, NOW)
-    found = presence.presence_of(people, NODES, NOW, since, 5000)
-    assert [(p["name"], p["state"]) for p in found.people] == [("ann", "here"), ("bob", "reconnecting")]
-    assert found.lost == [("2", "conn-bob")]  # it said that it was stopped
-    later = NOW + presence.DOWN_AFTER
-    since = presence.reached_since(since, later - 500, later)
-    assert presence.presence_of(people, NODES, later, since, 5000).lost == [("1", "conn-ann"), ("2", "conn-bob")]
-
-
-@pytest.mark.parametrize(
-    ("since", "last", "answer"),
-    [
-        pytest.param(0, 0, 0, id="the first heartbeat"),
-        pytest.param(0, NOW - 500, 0, id="no break"),
-        pytest.param(NOW - 500, NOW - 500, NOW - 500, id="no break after one"),
-        pytest.param(0, NOW - presence.DOWN_AFTER, NOW, id="a break"),
-    ],
-)
-def test_since_when_redis_is_reached(since: int, last: int, answer: int) -> None:
-    assert presence.reached_since(since, last, NOW) == answer
-
-
-def test_who_never_left_counts_as_here_again() -> None:
-    """The node of these people was taken for dead, while it was frozen or cut off from Redis."""
-    people = {
-        "1": person("here", "a", "1"),
-        "2": person("noted as lost", "a", "1", lost=NOW - 500),
-        "4": person("on a newer connection that was lost", "b", "1", lost=NOW - 500),
-    }
-    here = {"conn-here": "1", "conn-noted as lost": "2", "removed": "3", "older": "4"}
-    assert presence.unrecorded_arrivals(people, here) == ["conn-noted as lost", "removed"]
+def test_who_has_several_clients_is_there_once() -> None:
+    """As the latest that is connected; a page that is loaded anew may leave a session that waits."""
+    clients = [
+        participant("first", node="a", id="1"),
+        participant("second", node="b", id="1"),
+        participant("lost last", "reconnecting", id="1"),
+    ]
+    assert [(p["name"], p["node"], p["state"]) for p in people_of(clients)] == [("second", "b", "here")]
+    assert [p["name"] for p in people_of(clients[::2])] == ["first"]
+    assert [p["name"] for p in people_of(clients[2:])] == ["lost last"]
 
 
 def test_settings() -> None:

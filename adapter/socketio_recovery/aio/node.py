@@ -168,6 +168,7 @@ class Node:
         self.heartbeat = NodeHeartbeat(
             calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
         )
+        self.participants.heartbeat = self.heartbeat
         self.changes = ParticipantChanges(self.participants, self.heartbeat, self.partition, self.tasks, logger)
         effects = _Effects(
             manager, self.transports, self.leaving, self.callbacks, self.changes, self.server_side, logger

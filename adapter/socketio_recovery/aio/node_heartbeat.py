@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from ..errors import RedisUnavailable
@@ -44,6 +45,7 @@ class NodeHeartbeat:
         self.nodes: dict[int, NodeState] = {}
         #: Since when changes of sessions have been written to the log without a break (ms, Redis's time).
         self.watched_since = 0
+        self._sent_at = -math.inf
         self._wake = asyncio.Event()
 
     @property
@@ -77,6 +79,17 @@ class NodeHeartbeat:
         lease = self.durations.node_lease
         await self._send(lease, lease if self._watches() else 0)
 
+    async def ensure(self) -> None:
+        """Sends a heartbeat if the last one was so long ago that this node may count as dead, or if there was none.
+
+        After an outage of Redis this comes before this node's questions, and the others do not count as dead either:
+        see ``lua/node_heartbeat.lua``.
+
+        :raises RedisUnavailable: if Redis does not answer in time.
+        """
+        if asyncio.get_running_loop().time() - self._sent_at > self.durations.node_lease / 1000:
+            await self.send()
+
     async def leave(self) -> None:
         """This node has no clients any more, and ends.
 
@@ -85,11 +98,13 @@ class NodeHeartbeat:
         await self._send("", 0)
 
     async def _send(self, lease: int | str, watched: int) -> None:
+        sent_at = asyncio.get_running_loop().time()
         now, since, *nodes = await self.calls.run(
             NODE_HEARTBEAT,
             [self.keys.nodes, self.keys.meta],
             [self.name, node_number(self.name), lease, self.durations.ttl, watched],
             self.timeout,
         )
+        self._sent_at = sent_at
         self.now, self.nodes = int(now), read_nodes(nodes)
         self.watched_since = int(since)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..entries import Room
 from ..participants import Count, Found, Members, Participant, read_members, read_nodes, read_participants
 from ..redis.keys import Keys
-from ..redis.scripts import COUNT, MEMBERS, PARTICIPANTS, PLACE
+from ..redis.scripts import COUNT, MEMBERS, PARTICIPANTS, PLACE, Argument, Script
+from .node_heartbeat import NodeHeartbeat
 from .script_calls import ScriptCalls
 
 #: Session records that are read in one script: a long script keeps Redis from serving others.
@@ -27,15 +29,21 @@ class Participants:
         self.calls = calls
         self.keys = keys
         self.timeout = timeout
+        #: That of the node that asks; ``None`` in a process that only writes.
+        self.heartbeat: NodeHeartbeat | None = None
+
+    async def _ask(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
+        if self.heartbeat is not None:
+            await self.heartbeat.ensure()
+        return await self.calls.run(script, keys, arguments, self.timeout)
 
     async def members(self, namespace: str, rooms: Sequence[Room]) -> Members:
         """Who is in any of the rooms, at one position of the log."""
         keys = self.keys
-        reply = await self.calls.run(
+        reply = await self._ask(
             MEMBERS,
             [keys.meta, keys.nodes, keys.everyone(namespace), *(keys.members(namespace, room) for room in rooms)],
             [room if isinstance(room, str) else "" for room in rooms],
-            self.timeout,
         )
         return read_members(reply)
 
@@ -63,11 +71,9 @@ class Participants:
         found: dict[str, Found] = {}
         for start in range(0, len(sids), STEP):
             step = sids[start : start + STEP]
-            reply = await self.calls.run(
+            reply = await self._ask(
                 PARTICIPANTS,
                 [keys.closes, keys.nodes, keys.everyone(namespace), *(keys.session(sid) for sid in step)],
-                (),
-                self.timeout,
             )
             found |= read_participants(step, reply)
         return found
@@ -87,7 +93,7 @@ class Participants:
             return _counted(await self.members(namespace, rooms))
         keys = self.keys
         members = keys.members(namespace, rooms[0]) if rooms else keys.everyone(namespace)
-        count = Count(*map(int, await self.calls.run(COUNT, [keys.nodes, members], (), self.timeout)))
+        count = Count(*map(int, await self._ask(COUNT, [keys.nodes, members])))
         if not count.total and rooms and isinstance(rooms[0], str):  # it may be the own room of a session
             return _counted(await self.members(namespace, rooms))
         return count

@@ -10,9 +10,28 @@
 -- then names and values of the nodes
 
 local now = clock()
+
+-- While Redis is away no node can say that it lives, so that time counts for none of them. A node that was there before
+-- sees it: all have been silent for longer than its lease. (A node that is new sees the same when all others died.)
+local function skip_silence()
+  local function at(value) return tonumber(string.match(value or '', '^%S+ (%d+) ')) end
+  local mine = at(redis.call('HGET', KEYS[1], ARGV[1]))
+  if not mine or mine + ARGV[3] >= now then return end
+  local nodes, latest = redis.call('HGETALL', KEYS[1]), 0
+  for i = 2, #nodes, 2 do latest = math.max(latest, at(nodes[i]) or 0) end
+  if latest + ARGV[3] >= now then return end
+  for i = 2, #nodes, 2 do
+    local number, before, rest = string.match(nodes[i], '^(%S+) (%d+) (%d+ %d+)$')
+    if number then
+      redis.call('HSET', KEYS[1], nodes[i - 1], number .. ' ' .. integer(before + now - latest) .. ' ' .. rest)
+    end
+  end
+end
+
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
 else
+  skip_silence()
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. integer(now) .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 end
 if ARGV[5] ~= '0' then
