@@ -28,12 +28,17 @@ def run(store: SimulatedRedis, script: Script, keys: Sequence[str], *arguments: 
         return store.execute([b"EVAL", script.source.encode(), *rest])
 
 
-def said(store: SimulatedRedis, rooms: Sequence[Room]) -> dict[str, Participant]:
-    """What the library says: sid -> participant."""
+def members(store: SimulatedRedis, rooms: Sequence[Room]) -> list[str]:
+    """Who is in any of the rooms, by what the library says."""
     sets = [KEYS.members("/", room) for room in rooms]
     names = [room if isinstance(room, str) else "" for room in rooms]
-    members = read_members(run(store, MEMBERS, [KEYS.meta, KEYS.nodes, KEYS.everyone("/"), *sets], *names))
-    sids = list(members.standings)
+    reply = run(store, MEMBERS, [KEYS.meta, KEYS.nodes, KEYS.everyone("/"), *sets], *names)
+    return list(read_members(reply).standings)
+
+
+def said(store: SimulatedRedis, rooms: Sequence[Room]) -> dict[str, Participant]:
+    """What the library says: sid -> participant."""
+    sids = members(store, rooms)
     records = [KEYS.session(sid) for sid in sids]
     reply = run(store, PARTICIPANTS, [KEYS.closes, KEYS.nodes, KEYS.everyone("/"), *records])
     return {sid: found.participant for sid, found in read_participants(sids, reply).items()}
@@ -41,8 +46,8 @@ def said(store: SimulatedRedis, rooms: Sequence[Room]) -> dict[str, Participant]
 
 def counted(store: SimulatedRedis, rooms: Sequence[Room]) -> list[int]:
     """What the library counts: connected and reconnecting."""
-    members = KEYS.members("/", rooms[0]) if rooms else KEYS.everyone("/")
-    return list(run(store, COUNT, [KEYS.nodes, members]))
+    counted = KEYS.members("/", rooms[0]) if rooms else KEYS.everyone("/")
+    return list(run(store, COUNT, [KEYS.nodes, counted]))
 
 
 def memberships(history: LogHistory) -> dict[str, set[Room]]:
@@ -89,8 +94,8 @@ def check_participants(cluster: Simulation, history: LogHistory, rooms: Iterable
     for sid, participant in everybody.items():
         assert set(participant.rooms) == inside.get(sid, set()), f"the rooms of {sid}"
     for room in rooms:
-        found = said(cluster.store, (room,))
-        assert found == {sid: one for sid, one in everybody.items() if room in inside.get(sid, ())}, room
+        found = members(cluster.store, (room,))
+        assert set(found) == {sid for sid in everybody if room in inside.get(sid, ())}, room
 
 
 def check_counts(cluster: Simulation, history: LogHistory, rooms: Iterable[Room], set_back: bool) -> None:

@@ -247,6 +247,9 @@ class SimulatedNode:
         self.sio.on("disconnect", self._disconnected)
         assert self.manager.node is not None
         self.manager.node.look_back.size = ReadSize(5, 2000)  # slices are small, as programs are
+        # Three heartbeats in each lease, as by default: more would only take time.
+        heartbeat = self.manager.node.heartbeat
+        heartbeat.durations = heartbeat.durations._replace(node_heartbeat=heartbeat.durations.node_lease // 3)
         self.task(self._start())
 
     @property
