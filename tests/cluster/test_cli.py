@@ -214,7 +214,7 @@ async def test_tail_follows_until_it_is_interrupted(start_node: StartNode, shell
         assert (line["event"], line["args"]) == ("after" if number else "before", [number])
         await a.emit("after", number + 1)
     process.send_signal(signal.SIGINT)
-    _, errors = await process.communicate()
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, errors) == (130, b"")
 
 

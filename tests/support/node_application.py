@@ -18,6 +18,8 @@ class PubSubManager(socketio.AsyncRedisManager):  # type: ignore[misc]
     """python-socketio's own manager, with what the programs of nodes ask theirs."""
 
     healthy = True
+    unhealthy_reasons: ClassVar[list[str]] = []
+    log_lag = 0.0
     outcomes: ClassVar[dict[str, int]] = {}
 
     def recovered(self, sid: str, namespace: str) -> bool:

@@ -294,7 +294,7 @@ class Node:
             await link.close()
 
     async def started(self) -> None:
-        """Waits until this node follows the log.
+        """Waits until this node follows the log, and knows who is there in the rooms that the application watches.
 
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
         :raises UnsupportedFormat: if the log has a format that this version does not know.
@@ -308,6 +308,8 @@ class Node:
         try:
             async with asyncio.timeout(timeout):
                 await started.wait()
+                if self.log.unknown_format is None:
+                    await self.changes.begun.wait()
         except TimeoutError:
             raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from None
         if self.log.unknown_format is not None:

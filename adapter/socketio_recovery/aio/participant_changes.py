@@ -81,6 +81,9 @@ class ParticipantChanges:
         self.logger = logger
         self._watches: dict[tuple[str, Room], _Watch] = {}
         self._wake = asyncio.Event()
+        #: Set when it is known who was there before: from then on changes are told.
+        self.begun = asyncio.Event()
+        self.begun.set()
         #: Entries have told all changes in this epoch, since the reader lost its place the last time, and since then.
         self._since = (0, 0, 0)
         self._alive: set[str] = set()
@@ -92,6 +95,8 @@ class ParticipantChanges:
         """Has ``observer`` called for each change from now on."""
         watch = self._watches.setdefault((namespace, room), _Watch(namespace, room))
         watch.observers.append(observer)
+        if watch.new:
+            self.begun.clear()
         self._wake.set()
         self.heartbeat.wake()
 
@@ -118,6 +123,8 @@ class ParticipantChanges:
                 self._look_around()
                 for watch in list(self._watches.values()):
                     await self._read(watch)
+                if not any(watch.new for watch in self._watches.values()):
+                    self.begun.set()
             except RedisUnavailable as error:
                 self.logger.warning("can't ask who comes and goes, will try again: %s", error)
 

@@ -6,10 +6,13 @@ import argparse
 import asyncio
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
+from ..aio.life import AGAIN
 from ..aio.redis_client import client_for
 from ..aio.redis_link import RedisLink
 from ..errors import RedisUnavailable
@@ -83,11 +86,37 @@ async def _run(arguments: argparse.Namespace) -> None:
         await link.close()
 
 
+def _run_until_interrupted(loop: asyncio.AbstractEventLoop, command: Coroutine[Any, Any, None]) -> None:
+    """Runs a command. Ctrl-C cancels it until it ends: a library may swallow a cancellation while it connects.
+
+    :raises KeyboardInterrupt: if it was interrupted.
+    """
+    task = loop.create_task(command)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        if not task.done():
+            task.cancel()
+            loop.call_later(AGAIN, interrupt)
+
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, and only in the main thread
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     said = parsed(arguments)
     try:
-        asyncio.run(_run(said))
+        with asyncio.Runner() as runner:
+            _run_until_interrupted(runner.get_loop(), _run(said))
     except CommandError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
