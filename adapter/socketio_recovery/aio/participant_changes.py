@@ -134,7 +134,8 @@ class ParticipantChanges:
         since = (partition.position.epoch, partition.cursor.restarts, self.heartbeat.watched_since)
         alive = set(self.heartbeat.alive)
         for watch in self._watches.values():
-            watch.all |= since != self._since
+            # Of a node that was not known, nobody was there yet, or not any more.
+            watch.all |= since != self._since or not alive <= self._alive
             for sid, (participant, deadline) in watch.known.items():
                 over = participant.state is ParticipantState.RECONNECTING and deadline < self.heartbeat.now
                 if over or (participant.node in alive) != (participant.node in self._alive):
