@@ -17,7 +17,6 @@ What a record says is in ``session_record.py``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -31,6 +30,8 @@ from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_dat
 from .participants import Participants
 from .script_calls import ScriptCalls
 
+#: How often a script is told of more rooms of a session, at most.
+NAMING = 5
 #: Sessions in one heartbeat script: a long script keeps Redis from serving others.
 HEARTBEAT_COUNT = 200
 
@@ -153,16 +154,21 @@ class Sessions:
         self, script: Script, sid: str, namespace: str, rooms: Iterable[Room], *arguments: Argument
     ) -> bool:
         """Tells Redis that a connection is over."""
-        keys = self.keys
-        members = [keys.members(namespace, room) for room in rooms]
-        done, *others = await self._run(
-            script,
-            [keys.session(sid), keys.owned, keys.log, keys.meta, keys.everyone(namespace), *members],
-            *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of),
-        )
-        if others:  # it has entered them just now, and this node has not heard of it
-            await self.participants.place(sid, namespace, [json.loads(room) for room in others])
-        return bool(done)
+        keys, named = self.keys, [dump(room) for room in rooms]
+        ends = keys.members_end(namespace)
+        for attempt in range(NAMING):
+            done, *others = await self._run(
+                script,
+                [
+                    *(keys.session(sid), keys.owned, keys.log, keys.meta, keys.everyone(namespace)),
+                    *(keys.members_of + room + ends for room in named),
+                ],
+                *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of, ends, int(attempt == NAMING - 1)),
+            )
+            if int(done) != 2:
+                return bool(done)
+            named += [room.decode(errors="replace") for room in others]  # entered just now: this node has not heard of it
+        raise AssertionError("the last attempt is not refused")
 
     async def save(self, sid: str, token: str, data: object) -> None:
         """Stores the session's data.

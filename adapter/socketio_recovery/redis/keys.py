@@ -43,9 +43,13 @@ class Keys:
         key.encode()
         return key
 
+    def members_end(self, namespace: str) -> str:
+        """What the names of rooms' members in a namespace end with."""
+        return f"\n{namespace}"
+
     def members(self, namespace: str, room: Room) -> str:
         """The key of a room's members, for questions. The room is JSON, which holds no line break."""
-        return f"{self.members_of}{dump(room)}\n{namespace}"
+        return f"{self.members_of}{dump(room)}{self.members_end(namespace)}"
 
     def session(self, sid: str) -> str:
         """The key of a session's record.

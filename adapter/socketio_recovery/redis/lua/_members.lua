@@ -7,8 +7,9 @@
 -- be counted by their state without a look at each. What events do is not decided by these sets, but by the log and by
 -- the session records.
 --
--- A script that changes a session's score changes it in the rooms that its caller names, and says which other rooms the
--- record has. Its caller then has them set by place.lua.
+-- A script that ends a connection changes the score in all rooms of the session, which its caller has to name. If the
+-- record has others, because the session has entered them just now, the script changes nothing and says which: its
+-- caller calls it again. A claim is answered with the rooms, and place.lua then sets the score in them.
 
 local function sid_of(session)
   return string.match(session, '^{.*}:session:(.*)$')
@@ -49,14 +50,14 @@ local function place(everyone, sid, first, now)
   end
 end
 
--- What a script answers that has changed a session: 1, and the rooms in its record that are not among KEYS[first] and
--- those that follow. A room's set is named <prefix><room>\n<namespace>.
-local function done(session, namespace, prefix, first)
-  local named, found = {}, {1}
+-- The rooms in a session's record that are not among KEYS[first] and those that follow. A room's set is named
+-- <prefix><room><suffix>.
+local function unnamed(session, prefix, suffix, first)
+  local named, found = {}, {}
   for i = first, #KEYS do named[KEYS[i]] = true end
   for _, field in ipairs(redis.call('HKEYS', session)) do
     local room = string.match(field, '^r:(.*)$')
-    if room and not named[prefix .. room .. '\n' .. (namespace or '')] then found[#found + 1] = room end
+    if room and not named[prefix .. room .. suffix] then found[#found + 1] = room end
   end
   return found
 end

@@ -4,15 +4,22 @@
 -- ARGV  token, ttl (ms) until the deadline, grace (ms) the record outlives it,
 --       1 = a claim that failed, the deadline is the one that it found; 0 = the disconnect handler has run,
 --       grace (ms) if an owner before has to be waited for,
---       the head of an entry about the change, what the names of rooms' sets begin with
--- Returns 1 and the rooms of its record that are not named; or 0 if the session is gone or belongs to another connection
+--       the head of an entry about the change, what the names of rooms' sets begin and end with,
+--       1 = do it although rooms are not named
+-- Returns 1; or 0 if the session is gone or belongs to another connection;
+--      or 2 and the rooms of its record that are not named: nothing was changed
 
 local session, owned, token, failed = KEYS[1], KEYS[2], ARGV[1], ARGV[4] == '1'
 local before, after = around(session, token)
 if not before then return {0} end
 local rest = failed and before .. after or after
+if redis.call('HGET', session, 'token') ~= token then
+  redis.call('HSET', session, 'open', rest)
+  return {0}
+end
+local more = unnamed(session, ARGV[7], ARGV[8], 6)
+if more[1] and ARGV[9] ~= '1' then return {2, unpack(more, 1, 1000)} end
 redis.call('HSET', session, 'open', rest)
-if redis.call('HGET', session, 'token') ~= token then return {0} end
 local now = clock()
 local deadline = failed and tonumber(redis.call('HGET', session, 'was')) or now + ARGV[2]
 if failed then
@@ -32,4 +39,4 @@ local everyone, sid = KEYS[5], sid_of(session)
 set_state(everyone, sid, integer(deadline), now)
 place(everyone, sid, 6, now)
 if watched(KEYS[4], now) then note_change(open(KEYS[3], KEYS[4]), ARGV[6]) end
-return done(session, redis.call('HGET', session, 'ns'), ARGV[7], 6)
+return {1}
