@@ -167,7 +167,8 @@ class Sessions:
             )
             if int(done) != 2:
                 return bool(done)
-            named += [room.decode(errors="replace") for room in others]  # entered just now: this node has not heard of it
+            # It has entered them just now: this node has not heard of it.
+            named += [room.decode(errors="replace") for room in others]
         raise AssertionError("the last attempt is not refused")
 
     async def save(self, sid: str, token: str, data: object) -> None:
