@@ -7,6 +7,7 @@ public id, the name that others see, and the name of the node that has the conne
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -63,12 +64,14 @@ class People:
             self._changed.clear()
             try:
                 found = people_of(await self._manager.participants())
+                if found != self._everybody:
+                    await self._show(found[:MAX_PEOPLE])
+                    self._everybody = found
             except UNAVAILABLE:
                 self.look_again()
-            else:
-                if found != self._everybody:
-                    self._everybody = found
-                    await self._show(self.shown)
+            except Exception:  # the list must not stay as it is for ever
+                logging.getLogger(__name__).exception("the list of people could not be shown; trying again")
+                self.look_again()
             await asyncio.sleep(PAUSE)
 
 

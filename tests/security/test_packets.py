@@ -64,7 +64,7 @@ ENGINE_IO = st.one_of(
 )
 #: What python-engineio closes a polling connection for. It answers that POST only when the client has polled once more.
 REFUSED = tuple("026")
-FEW = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 numbers = itertools.count(1)
 
 
