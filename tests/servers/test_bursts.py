@@ -140,7 +140,7 @@ async def test_uvicorn(start_server: StartServer, clients: JsClients, ws: str, l
     server = await start_uvicorn(start_server, ws, loop)
     await bursts(clients, server)
     state = await server.get("/state")
-    assert state["past the queue"] > COUNT
+    assert state["past the queue"] > COUNT // 10  # how many depends on how busy the machine is
     assert state["largest"] > 70_000  # to clients that do not compress
     assert state["queued"] > COUNT  # in polling
 
@@ -159,7 +159,7 @@ async def test_uvicorn_with_tls(
     tls = ("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate))
     server = await start_uvicorn(start_server, ws, loop, *tls, scheme="https")
     await bursts(clients, server)
-    assert (await server.get("/state"))["past the queue"] > COUNT
+    assert (await server.get("/state"))["past the queue"] > COUNT // 10
 
 
 async def test_uvicorn_below_a_middleware(start_server: StartServer, clients: JsClients) -> None:
