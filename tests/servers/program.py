@@ -56,10 +56,12 @@ async def burst(sid: str) -> None:
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "http" and scope["path"] in ("/state", "/flood"):
+    if scope["type"] == "http" and scope["path"] in ("/state", "/flood", "/one"):
         if scope["path"] == "/flood":
             for i in range(FLOOD):
                 await sio.emit("flood", (i, "x" * 20_000))
+        if scope["path"] == "/one":
+            await sio.emit("one")
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps(state).encode()})
         return

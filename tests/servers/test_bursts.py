@@ -120,6 +120,18 @@ async def bursts(clients: JsClients, server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
+async def past_the_queue(server: Server) -> None:
+    """Waits until more than a burst has gone past the queue.
+
+    On a busy machine most of the bursts may have to wait in the queue. What is emitted to idle clients does not.
+    """
+
+    async def enough() -> bool:
+        return bool((await server.get("/one"))["past the queue"] > COUNT)
+
+    await until(enough, "messages past the queue")
+
+
 async def uses_websocket(client: JsClient) -> bool:
     return bool((await client.run("get"))["transport"] == "websocket")
 
@@ -140,7 +152,7 @@ async def test_uvicorn(start_server: StartServer, clients: JsClients, ws: str, l
     server = await start_uvicorn(start_server, ws, loop)
     await bursts(clients, server)
     state = await server.get("/state")
-    assert state["past the queue"] > COUNT // 10  # how many depends on how busy the machine is
+    await past_the_queue(server)
     assert state["largest"] > 70_000  # to clients that do not compress
     assert state["queued"] > COUNT  # in polling
 
@@ -159,7 +171,7 @@ async def test_uvicorn_with_tls(
     tls = ("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate))
     server = await start_uvicorn(start_server, ws, loop, *tls, scheme="https")
     await bursts(clients, server)
-    assert (await server.get("/state"))["past the queue"] > COUNT // 10
+    await past_the_queue(server)
 
 
 async def test_uvicorn_below_a_middleware(start_server: StartServer, clients: JsClients) -> None:

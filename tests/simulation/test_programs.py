@@ -331,7 +331,7 @@ def test_programs(part: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=(PROGRAMS or 1200) // PARTS,
+            max_examples=(PROGRAMS or 2000) // PARTS,
             stateful_step_count=25,
             deadline=None,
             database=None,
