@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from socketio_recovery.aio.participants import Participants
 from socketio_recovery.entries import ENTER, LEAVE
 from socketio_recovery.redis.eviction import eviction_policy
 from socketio_recovery.redis.scripts import LEASE, SEEK, TAKE
@@ -176,8 +177,9 @@ async def everything(store: RedisChannel) -> None:
     assert isinstance(claimed, Record)
     assert await sessions.detach("sid", "two")
     assert await sessions.due(1) == ([], False)
-    assert (await sessions.participants.count("/", [])).reconnecting
-    assert set((await sessions.participants.members("/", ["sid"])).standings) == {"sid"}
+    asks = Participants(store.calls(), store.keys, 2)
+    assert (await asks.count("/", [])).reconnecting
+    assert set((await asks.members("/", ["sid"])).standings) == {"sid"}
     start = await link.run(SEEK, [store.keys.log, store.keys.meta], [claimed.last.epoch, 1])
     assert await link.call("XRANGE", store.keys.log, start, "+", "COUNT", 1)
     await sessions.claim(pid, "/", "three", "t")

@@ -248,7 +248,7 @@ class SimulatedNode:
         assert self.manager.node is not None
         self.manager.node.look_back.size = ReadSize(5, 2000)  # slices are small, as programs are
         # Three heartbeats in each lease, as by default: more would only take time.
-        heartbeat = self.manager.node.heartbeat
+        heartbeat = self.manager.node.node_heartbeat
         heartbeat.durations = heartbeat.durations._replace(node_heartbeat=heartbeat.durations.node_lease // 3)
         self.task(self._start())
 

@@ -61,7 +61,7 @@ async def test_a_session_is_connected_then_reconnecting_then_connected_again(sto
         assert await states(store, 7) == {"s1": "reconnecting"}
     await store.until(await store.now() + 1)
     await claimed(b, pid, "t2")
-    await b.participants.place("s1", "/", ["red", 7])
+    await questions(store).place("s1", "/", ["red", 7])
     assert await states(store) == await states(store, "red") == await states(store, 7) == {"s1": "connected"}
     back = await find(store, "s1")
     assert (back.node, set(back.rooms)) == ("B", {"red", 7})
@@ -256,7 +256,7 @@ async def test_sets_of_those_who_are_over_do_not_stay(store: RedisChannel) -> No
     for key in (everyone, red):
         assert 60_000 < await store.client.pttl(key) <= 65_000
     await claimed(sessions, pid, "t2")
-    await sessions.participants.place("s1", "/", ["red"])
+    await questions(store).place("s1", "/", ["red"])
     assert [await store.client.pttl(key) for key in (everyone, red)] == [-1, -1]
 
 

@@ -38,6 +38,7 @@ from .membership_log import MembershipLog, Move
 from .node_heartbeat import NodeHeartbeat
 from .orphans import Orphans
 from .participant_changes import ParticipantChanges
+from .participants import Participants
 from .pubsub_bridge import PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_link import RedisLink
@@ -153,7 +154,10 @@ class Node:
         self.membership = MembershipLog(self.log, keys, elsewhere)
         self.callbacks = Callbacks("", self.log, codecs[0], self.tasks)
         self.server_side = ServerSide(self.log, codecs[0], self.tasks, logger)
-        self.endings = SessionEndings(self.sessions, logger)
+        timeout = settings.handshake_timeout
+        self.node_heartbeat = NodeHeartbeat(calls, keys, "", durations, lambda: bool(self.changes), timeout, logger)
+        self.participants = Participants(calls, keys, timeout, self.node_heartbeat)
+        self.endings = SessionEndings(self.sessions, self.participants, logger)
         self.leaving = Leaving(
             upstream,
             self.connections,
@@ -164,12 +168,7 @@ class Node:
             metrics,
             logger,
         )
-        self.participants = self.sessions.participants
-        self.heartbeat = NodeHeartbeat(
-            calls, keys, "", durations, lambda: bool(self.changes), settings.handshake_timeout, logger
-        )
-        self.participants.heartbeat = self.heartbeat
-        self.changes = ParticipantChanges(self.participants, self.heartbeat, self.partition, self.tasks, logger)
+        self.changes = ParticipantChanges(self.participants, self.node_heartbeat, self.partition, self.tasks, logger)
         effects = _Effects(
             manager, self.transports, self.leaving, self.callbacks, self.changes, self.server_side, logger
         )
@@ -259,13 +258,13 @@ class Node:
         :param name: this node's name in the cluster.
         """
         self.sessions.node = self.callbacks.node = self.delivery.node = name
-        self.heartbeat.name = self.inbox.lease.node = self.server_side.node = name
+        self.node_heartbeat.name = self.inbox.lease.node = self.server_side.node = name
         self.background.start(
             {
                 "writer": self.log.write,
                 "reader": lambda: self.log.follow(self.delivery),
                 "heartbeat": self.heartbeats.run,
-                "heartbeat of the node": self.heartbeat.run,
+                "heartbeat of the node": self.node_heartbeat.run,
                 "watch for participants": self.changes.run,
                 "watch for orphans": self.orphans.watch,
                 "watch over the log": self.log_watch.run,
@@ -370,5 +369,5 @@ class Node:
         with suppress(RedisUnavailable):
             await self.endings.finish()
             if not self.connections:
-                await self.heartbeat.leave()
+                await self.node_heartbeat.leave()
         await self.sessions.calls.close()

@@ -20,17 +20,17 @@ class Participants:
     """Questions about the clients of the cluster. Any process can ask.
 
     :param timeout: how long a call may take, in seconds.
+    :param heartbeat: that of the node that asks; ``None`` in a process that only writes.
 
     Every method raises :class:`RedisUnavailable` if Redis does not answer in time. ``rooms`` is what
     :func:`socketio_recovery.entries.audience` returns: no rooms mean everybody in the namespace.
     """
 
-    def __init__(self, calls: ScriptCalls, keys: Keys, timeout: float) -> None:
+    def __init__(self, calls: ScriptCalls, keys: Keys, timeout: float, heartbeat: NodeHeartbeat | None = None) -> None:
         self.calls = calls
         self.keys = keys
         self.timeout = timeout
-        #: That of the node that asks; ``None`` in a process that only writes.
-        self.heartbeat: NodeHeartbeat | None = None
+        self.heartbeat = heartbeat
 
     async def _ask(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         if self.heartbeat is not None:

@@ -10,6 +10,7 @@ from ..connections import Connection, Hold
 from ..entries import Room
 from ..errors import RedisUnavailable
 from ..reasons import Ending
+from .participants import Participants
 from .sessions import Sessions
 
 
@@ -21,8 +22,9 @@ def _named(connection: Connection) -> tuple[str, str, str, list[Room]]:
 class SessionEndings:
     """Detaches, gives back and forgets sessions."""
 
-    def __init__(self, sessions: Sessions, logger: logging.Logger) -> None:
+    def __init__(self, sessions: Sessions, participants: Participants, logger: logging.Logger) -> None:
         self.sessions = sessions
+        self.participants = participants
         self.logger = logger
         #: Calls that Redis did not take.
         self._unfinished: deque[Callable[[], Awaitable[bool]]] = deque()
@@ -44,7 +46,7 @@ class SessionEndings:
         sid, _, namespace, rooms = _named(connection)
 
         async def place() -> bool:
-            await self.sessions.participants.place(sid, namespace, rooms)
+            await self.participants.place(sid, namespace, rooms)
             return True
 
         await self._call(sid, place)

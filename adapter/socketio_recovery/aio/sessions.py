@@ -27,7 +27,6 @@ from ..reasons import Outcome
 from ..redis.keys import Keys
 from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT, SAVE, Argument, Script
 from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_data, read_claim, read_orphan
-from .participants import Participants
 from .script_calls import ScriptCalls
 
 #: How often a script is told of more rooms of a session, at most.
@@ -81,7 +80,6 @@ class Sessions:
         self.lease = lease
         self.timeout = timeout
         self.witness = witness
-        self.participants = Participants(calls, keys, timeout)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: Argument) -> Any:
         return await self.calls.run(script, keys, arguments, self.timeout)
