@@ -11,13 +11,14 @@ import time
 from typing import Any
 
 import redis.asyncio
-from socketio_recovery.aio.log import Action, Append, Log
+from socketio_recovery.aio.log import Append, Log
 from socketio_recovery.aio.node_heartbeat import NodeHeartbeat
 from socketio_recovery.aio.participants import Participants
 from socketio_recovery.aio.redis_link import RedisLink
 from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.aio.sessions import Sessions
-from socketio_recovery.entries import ENTER, control_head, dump
+from socketio_recovery.entries import ENTER, control_head
+from socketio_recovery.redis.actions import moves
 from socketio_recovery.redis.keys import Keys
 from socketio_recovery.session_record import Pid
 from socketio_recovery.settings import Durations
@@ -91,9 +92,7 @@ async def _measure(bench: Bench, count: int) -> dict[str, list[float]]:
 
 
 def _enters(keys: Keys, sid: str, room: int) -> Append:
-    sets = (keys.everyone("/"),), (keys.members("/", room),)
-    action = Action(ENTER, ((keys.session(sid),), "/", dump(room), None, *sets))
-    return Append(control_head(ENTER, "/", sid, room), (), action)
+    return Append(control_head(ENTER, "/", sid, room), (), moves(ENTER, keys, "/", sid, room))
 
 
 async def _ask(question: Any, right: Any) -> float:

@@ -59,7 +59,7 @@ class LogCursor:
         self.at: Position | None = None
         #: The stream id of the last entry that was read.
         self.id = ""
-        #: How often the node began to follow anew.
+        #: How often the node lost its place, and went on at another: entries between were not read.
         self.restarts = 0
         self._newest: Any = None
         self._broken: int | None = None
@@ -123,6 +123,7 @@ class LogCursor:
             if (hole.epoch, hole.n) <= (epoch, last):
                 raise LogBroken(epoch, f"entry {hole.n} of epoch {hole.epoch} follows {last}")
             self.at = Position(hole.epoch, hole.n - 1)
+            self.restarts += 1
             why = RestartReason.TRIMMED if hole.epoch == epoch else RestartReason.EPOCH
             yield Restart(self.at, why)
             entries = entries[len(batch) :]

@@ -34,6 +34,7 @@ from .entries import (
 )
 from .outside_event import Malformed, log_fields
 from .packets import JsonCodec
+from .redis.actions import NO_ACTION, Action, closes, ends, moves
 from .redis.keys import Keys
 
 #: The field that messages of this library have.
@@ -52,9 +53,7 @@ class Crossing(NamedTuple):
 
     head: str
     data: Sequence[str | bytes]
-    #: The action of ``redis/lua/append.lua`` and its arguments.
-    action: str = ""
-    arguments: tuple[str | tuple[str] | None, ...] = ()
+    action: Action = NO_ACTION
 
 
 def read_message(raw: bytes) -> dict[str, Any]:
@@ -135,19 +134,17 @@ def _marked(head: str) -> str:
 def _moved(message: dict[str, Any], keys: Keys) -> Crossing:
     kind = ENTER if message["method"] == "enter_room" else LEAVE
     namespace, sid, room = check_namespace(message["namespace"]), str(message["sid"]), check_room(message["room"])
-    own = (keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-    arguments = ((keys.session(sid),), namespace, dump(room), own)
-    return Crossing(control_head(kind, namespace, sid, room), _CONTROL, kind, arguments)
+    return Crossing(control_head(kind, namespace, sid, room), _CONTROL, moves(kind, keys, namespace, sid, room))
 
 
 def _closed(message: dict[str, Any], keys: Keys) -> Crossing:
     namespace, room = check_namespace(message["namespace"]), check_room(message["room"])
-    return Crossing(control_head(CLOSE, namespace, room), _CONTROL, CLOSE, (namespace, dump(room)))
+    return Crossing(control_head(CLOSE, namespace, room), _CONTROL, closes(keys, namespace, room))
 
 
 def _disconnected(message: dict[str, Any], keys: Keys) -> Crossing:
     namespace, sid = check_namespace(message["namespace"]), str(message["sid"])
-    return Crossing(control_head(DISCONNECT, namespace, sid), _CONTROL, "end", ((keys.session(sid),),))
+    return Crossing(control_head(DISCONNECT, namespace, sid), _CONTROL, ends(keys, namespace, sid))
 
 
 def _answered(message: dict[str, Any], keys: Keys) -> Crossing | None:

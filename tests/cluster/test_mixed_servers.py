@@ -11,7 +11,7 @@ import pytest
 from socketio_recovery import RedisStreamsManager
 
 from local.redis_server import RedisServer
-from tests.support.js_clients import POLLING, WEBSOCKET, JsClients, settle
+from tests.support.js_clients import POLLING, WEBSOCKET, JsClient, JsClients, settle
 from tests.support.node_process import StartNode
 from tests.support.waiting import until
 
@@ -68,6 +68,10 @@ async def test_the_handlers_of_a_dead_node_run_on_the_other_kind(
     assert sorted(entry["rooms"]) == sorted(["red", sid])
 
 
+async def in_rooms(client: JsClient, *rooms: str) -> bool:
+    return bool((await client.state())["rooms"] == sorted(rooms))
+
+
 @SYNCHRONOUS
 async def test_a_call_and_a_change_of_rooms_from_the_other_kind(
     start_node: StartNode, clients: JsClients, kind: str
@@ -77,7 +81,7 @@ async def test_a_call_and_a_change_of_rooms_from_the_other_kind(
         client = await clients.open(there, options=WEBSOCKET, answer=["answer"])
         sid = client.connects()[0]["sid"]
         await here.do(("enter_room", [sid, "blue"]))
-        assert (await client.state())["rooms"] == sorted(["blue", sid])
+        await until(partial(in_rooms, client, sid, "blue"))  # the other node dispatches it in its own time
         assert await here.do(("call", ["question"], {"to": sid})) == ["answer"]
         await here.do(("disconnect", [sid]))
         await until(partial(client.of, "disconnect"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -146,6 +147,45 @@ async def test_processes_that_only_write(
     await until(lambda: all(("e", "inbox") in client.events() for client in (there, here)))
     assert there.events() == [("e", "old"), ("e", "blue"), ("e", "new"), ("e", "inbox")]
     assert here.events() == [("e", "old"), ("e", "new"), ("e", "inbox")]
+
+
+async def test_changes_of_rooms_that_come_with_other_messages(
+    start_node: StartNode, clients: JsClients, redis_server: RedisServer, store: Any, channel: str
+) -> None:
+    """Many messages are one batch for the log: an entry that is put together wrongly would spoil those after it."""
+    new = await start_node(manager=BRIDGE)
+    await hears(store, channel, 1)
+    one = await clients.open(new, options=WEBSOCKET)
+    two = await clients.open(new, options={**WEBSOCKET, "reconnection": False})
+    sids = [client.connects()[0]["sid"] for client in (one, two)]
+    before = socketio.RedisManager(redis_server.url, channel=channel, write_only=True)
+
+    def write() -> None:
+        for number in range(20):
+            for sid in sids:
+                before.enter_room(sid, "/", "blue")
+            before.emit("e", number, room="blue")
+            before.leave_room(sids[1], "/", "blue")
+            before.emit("but", number, room="blue")
+        before.enter_room(sids[1], "/", "green")
+        before.close_room("green", "/")
+
+    await asyncio.to_thread(write)
+    (got_one, got_two) = await settled([new], [one, two])
+    assert got_one == [event for number in range(20) for event in (("e", number), ("but", number))]
+    assert got_two == [("e", number) for number in range(20)]
+    manager = RedisStreamsManager(redis_server.url, channel, write_only=True)
+    try:
+        for room, inside in (("blue", sids[:1]), ("green", [])):
+            found = await asyncio.to_thread(manager.participants, room)
+            assert [participant.sid for participant in found] == inside
+            assert (await asyncio.to_thread(manager.count, room)).connected == len(inside)
+        await two.run("cut")  # from here on it is ended while it waits, and in a room
+        await asyncio.to_thread(before.enter_room, sids[1], "/", "red")
+        await store.publish(channel, json.dumps({"method": "disconnect", "sid": sids[1], "namespace": "/"}))
+        await until(lambda: asyncio.to_thread(lambda: (manager.count("red").total, manager.count().total) == (0, 1)))
+    finally:
+        await asyncio.to_thread(manager.close)
 
 
 async def test_each_once_while_new_nodes_are_killed(

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 async def test_parallel_connects_on_one_transport(start_node: StartNode) -> None:
     """One is taken, the others are refused, and nothing is left when the transport is gone."""
-    a = await start_node(server={"ping_interval": 1, "ping_timeout": 1})
+    a = await start_node(server={"ping_interval": 1, "ping_timeout": 30})  # no ping is answered here
     url = a.url + "/socket.io/?EIO=4&transport=polling"
     async with aiohttp.ClientSession() as http:
         async with http.get(url) as response:

@@ -16,6 +16,7 @@ from socketio_recovery.metrics import NoMetrics
 from tests.support.redis_channel import no_witness
 
 from .check import LogHistory, check_handlers
+from .participants import Observed
 from .redis import SimulatedStream
 from .simulation import HEARTBEAT, TTL, HandlerRun, SimulatedClient, SimulatedNode, Simulation
 
@@ -408,6 +409,25 @@ def test_an_observer_of_rooms_that_raises_changes_nothing(make: Callable[..., Si
     for client in (first, second):
         assert client.session is not None
         assert client.session.got == [0, 2]
+
+
+def test_who_left_is_told_although_the_log_was_trimmed_past_that(make: Callable[..., Simulation]) -> None:
+    cluster = make(2)
+    a, b = cluster.nodes
+    observed = Observed(b, None, True)
+    cluster.run(0.2)
+    client, sid = opened(cluster, a)
+    cluster.until(lambda: sid in observed.states, 1, "it is told who joins")
+    b.lag = 0.5
+    cluster.emit(a)
+    cluster.run(0.1)  # that is on its way to b, which asks for what follows only then
+    client.disconnect()
+    cluster.run(0.1)
+    cluster.store.do_xtrim(b"{m}:log", b"MAXLEN", b"0")
+    cluster.emit(a)
+    b.lag = 0.0
+    cluster.until(observed.told_all, 2, "it is told who left")
+    assert (observed.states, observed.faults) == ({sid: None}, [])
 
 
 def test_a_connection_that_leaves_twice_is_counted_once(make: Callable[..., Simulation]) -> None:

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import redis.asyncio
 from socketio_recovery.aio import log as log_module
-from socketio_recovery.aio.log import Action, Append, Log
+from socketio_recovery.aio.log import Append, Log
 from socketio_recovery.aio.redis_link import RedisLink
 from socketio_recovery.aio.tasks import Backoff
-from socketio_recovery.entries import EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
+from socketio_recovery.entries import ENTER, EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
 from socketio_recovery.errors import PublishTimeout
 from socketio_recovery.reasons import AppendResult
 from socketio_recovery.redis.keys import Keys
 from socketio_recovery.redis.scripts import APPEND, RENEW, SEEK
+from socketio_recovery.session_record import Pid
 
 from local.ports import free_port
-from tests.support.appends import event
+from tests.support.appends import event, forgets, moves
 from tests.support.background import running
 from tests.support.follower import Follower, partition
 from tests.support.proxy import Proxy
@@ -314,14 +315,32 @@ async def test_a_refusal_whose_reply_was_lost_is_still_told(real: RedisChannel) 
         log = Log(
             real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
         )
-        keys = real.keys
-        sets = (keys.everyone("/"),), (keys.members("/", "retried"),)
-        enter = Action("enter", ((keys.session("nobody"),), "/", '"retried"', None, *sets))
         async with running(log.write()):
             proxy.lose_reply_to = b"retried"
-            assert await log.append(Append('["enter","/","nobody","retried"]', (), enter)) == "unknown"
+            assert await log.append(moves(log, ENTER, "nobody", "retried")) == "unknown"
         assert proxy.lost == 1
         assert await real.heads() == []
+        await client.aclose()
+
+
+async def test_what_a_session_that_was_ended_has_left_is_told_though_the_reply_was_lost(real: RedisChannel) -> None:
+    assert real.server is not None
+    sessions = real.sessions("A")
+    await sessions.create("s1", Pid("s1", "p" * 22), "/", "t1", "transport")
+    async with running((plain := real.log()).write()):
+        await plain.append(moves(plain, ENTER, "s1", "red"))
+        await plain.append(moves(plain, ENTER, "s1", "retried"))
+    assert await sessions.detach("s1", "t1", "/", ["red", "retried"])
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        log = Log(
+            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+        )
+        async with running(log.write()):
+            proxy.lose_reply_to = b"disconnect"
+            assert await log.append(end := forgets(log, "s1")) == "stored"
+        assert proxy.lost == 1
+        assert sorted(end.left) == ['"red"', '"retried"']
         await client.aclose()
 
 
@@ -362,12 +381,9 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
         log = Log(
             real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
         )
-        keys = real.keys
-        sets = (keys.everyone("/"),), (keys.members("/", "retried"),)
-        enter = Action("enter", ((keys.session("nobody"),), "/", '"retried"', None, *sets))
         waiting = [
             asyncio.ensure_future(log.append(append))
-            for append in (event("retried"), Append('["enter","/","nobody","retried"]', (), enter))
+            for append in (event("retried"), moves(log, ENTER, "nobody", "retried"))
         ]
         await asyncio.sleep(0)
         proxy.lose_reply_to = b"retried"

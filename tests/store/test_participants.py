@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
+from socketio_recovery.aio import operations
+from socketio_recovery.aio.membership_log import MembershipLog
 from socketio_recovery.aio.node_heartbeat import NodeHeartbeat
 from socketio_recovery.aio.participants import STEP, Participants
 from socketio_recovery.entries import CHANGED, ENTER, LEAVE, parse_head
@@ -61,7 +63,7 @@ async def test_a_session_is_connected_then_reconnecting_then_connected_again(sto
         assert await states(store, 7) == {"s1": "reconnecting"}
     await store.until(await store.now() + 1)
     await claimed(b, pid, "t2")
-    await questions(store).place("s1", "/", ["red", 7])
+    await questions(store).place("s1", "/", ['"red"', "7"])
     assert await states(store) == await states(store, "red") == await states(store, 7) == {"s1": "connected"}
     back = await find(store, "s1")
     assert (back.node, set(back.rooms)) == ("B", {"red", 7})
@@ -92,6 +94,21 @@ async def test_what_a_participant_says(store: RedisChannel) -> None:
         assert len(await questions(store).list("/chat", [room])) == there, room
         assert (await questions(store).count("/chat", [room])).connected == there, room
     assert await states(store) == await states(store, "red") == {}, "in another namespace"
+
+
+async def test_a_session_that_is_ended_while_it_waits_leaves_all_its_rooms(store: RedisChannel) -> None:
+    log, sessions = store.log(), store.sessions("A")
+    await heartbeat(store).send()
+    await created(sessions)
+    assert await sessions.detach("s1", "t1")
+    membership = MembershipLog(log, store.keys)
+    async with running(log.write()):
+        entering = membership.move(ENTER, "s1", "/", ["red", 'a\n"b', 7])  # in one batch with the end
+        await operations.disconnect(membership, questions(store), "/", ["s1", "nobody"])
+        await membership.settle(entering)
+    assert await states(store) == {}
+    for room in ("red", 'a\n"b', 7):
+        assert await questions(store).count("/", [room]) == (0, 0), room
 
 
 async def test_several_rooms_count_everybody_once(store: RedisChannel) -> None:
@@ -256,7 +273,7 @@ async def test_sets_of_those_who_are_over_do_not_stay(store: RedisChannel) -> No
     for key in (everyone, red):
         assert 60_000 < await store.client.pttl(key) <= 65_000
     await claimed(sessions, pid, "t2")
-    await questions(store).place("s1", "/", ["red"])
+    await questions(store).place("s1", "/", ['"red"'])
     assert [await store.client.pttl(key) for key in (everyone, red)] == [-1, -1]
 
 

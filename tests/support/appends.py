@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from socketio_recovery.aio.log import Action, Append, Log
+from socketio_recovery.aio.log import Append, Log
 from socketio_recovery.entries import (
     CLOSE,
     DISCONNECT,
-    ENTER,
     JSON,
     Payload,
     Room,
     control_head,
-    dump,
     event_head,
     payload_fields,
 )
+from socketio_recovery.redis import actions
 
 
 def event(name: str, *attachments: bytes) -> Append:
@@ -28,23 +27,14 @@ def moves(log: Log, kind: str, sid: str, room: Room, namespace: str = "/") -> Ap
 
     :param kind: ``ENTER`` or ``LEAVE``.
     """
-    other = (log.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-    members = (log.keys.everyone(namespace),), (log.keys.members(namespace, room),)
-    action = Action(kind, ((log.keys.session(sid),), namespace, dump(room), other, *members))
-    return Append(control_head(kind, namespace, sid, room), (), action)
+    return Append(control_head(kind, namespace, sid, room), (), actions.moves(kind, log.keys, namespace, sid, room))
 
 
 def closes(log: Log, room: Room, namespace: str = "/") -> Append:
     """A room is closed: what the manager's ``close_room`` appends."""
-    return Append(
-        control_head(CLOSE, namespace, room),
-        (),
-        Action(CLOSE, (namespace, dump(room), (log.keys.members(namespace, room),))),
-    )
+    return Append(control_head(CLOSE, namespace, room), (), actions.closes(log.keys, namespace, room))
 
 
 def forgets(log: Log, sid: str) -> Append:
     """A session is ended: what the manager's ``disconnect`` appends."""
-    return Append(
-        control_head(DISCONNECT, "/", sid), (), Action("end", ((log.keys.session(sid),), (log.keys.everyone("/"),)))
-    )
+    return Append(control_head(DISCONNECT, "/", sid), (), actions.ends(log.keys, "/", sid))

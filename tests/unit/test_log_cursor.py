@@ -108,6 +108,7 @@ def test_a_batch_that_could_not_be_dispatched_is_not_passed_over_unseen() -> Non
     cursor = cursor_at(0)
     assert next(cursor.read([item(1), item(2)], cursor.id))  # the code that dispatches raises
     assert told(cursor, [item(3)]) == [Restart(Position(7, 2), RestartReason.TRIMMED), [3]]
+    assert cursor.restarts == 2
 
 
 @pytest.mark.parametrize("found", [[], [item(5)], [(b"9-9", [b"not", b"ours"])]])

@@ -35,6 +35,7 @@ from socketio_recovery.pubsub_messages import (
     move_message,
     read_message,
 )
+from socketio_recovery.redis import actions
 from socketio_recovery.redis.keys import Keys
 
 KEYS = Keys("c")
@@ -164,8 +165,7 @@ def test_rooms_and_disconnects() -> None:
     for kind in (ENTER, LEAVE):
         entry, crossing = entered({"method": f"{kind}_room", **about})
         assert (entry.kind, entry.sid, entry.namespace, entry.room) == (kind, "s", "/n", "r")
-        own = (KEYS.session("r"),) if kind == ENTER else None
-        assert (crossing.action, crossing.arguments) == (kind, ((KEYS.session("s"),), "/n", '"r"', own))
+        assert crossing.action == actions.moves(kind, KEYS, "/n", "s", "r")
         assert published(control_head(kind, "/n", "s", "r")) is None
         message = json.loads(move_message(kind, "s", "/n", "r"))
         assert {name: message[name] for name in about if name != "host_id"} == {
@@ -174,13 +174,13 @@ def test_rooms_and_disconnects() -> None:
         assert message["method"] == f"{kind}_room"
     entry, crossing = entered({"method": "close_room", **about})
     assert (entry.kind, entry.namespace, entry.room) == (CLOSE, "/n", "r")
-    assert (crossing.action, crossing.arguments) == (CLOSE, ("/n", '"r"'))
+    assert crossing.action == actions.closes(KEYS, "/n", "r")
     closed = published(control_head(CLOSE, "/n", "r"))
     assert closed is not None
     assert (closed["method"], closed["namespace"], closed["room"]) == ("close_room", "/n", "r")
     entry, crossing = entered({"method": "disconnect", **about})
     assert (entry.kind, entry.namespace, entry.sid) == (DISCONNECT, "/n", "s")
-    assert (crossing.action, crossing.arguments) == ("end", ((KEYS.session("s"),),))
+    assert crossing.action == actions.ends(KEYS, "/n", "s")
     ended = published(control_head(DISCONNECT, "/n", "s"))
     assert ended is not None
     assert (ended["method"], ended["namespace"], ended["sid"]) == ("disconnect", "/n", "s")

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..entries import Entry, Position
 from ..errors import (
@@ -46,6 +46,7 @@ from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
 from ..read_size import ReadSize
 from ..reasons import AppendResult, Fate, RestartReason
+from ..redis.actions import NO_ACTION, Action, left_rooms
 from ..redis.format import SUPPORTED
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
@@ -81,17 +82,6 @@ class Follower(Protocol):
         """These are the next entries, in order and without a gap."""
 
 
-class Action(NamedTuple):
-    """What an entry does to session records, in the same step. See ``redis/lua/append.lua``."""
-
-    name: str = ""
-    #: Script arguments; a ``(key,)`` stands for that key's index, ``None`` for no key.
-    arguments: tuple[str | tuple[str] | None, ...] = ()
-
-
-NO_ACTION = Action()
-
-
 class Answer(Protocol):
     """Who is to be told what became of an entry: a future, or what has as much of one."""
 
@@ -109,7 +99,7 @@ class Answer(Protocol):
 class Append:
     """An entry on its way into the log."""
 
-    __slots__ = ("action", "deadline", "fields", "future", "sent", "size", "stored", "trace")
+    __slots__ = ("action", "deadline", "fields", "future", "left", "sent", "size", "stored", "trace")
 
     def __init__(
         self,
@@ -127,6 +117,8 @@ class Append:
         self.trace = trace
         self.sent = False
         self.stored = False
+        #: The rooms, as JSON, in which the session that it ended is still counted.
+        self.left: Sequence[str] = ()
         self.deadline = 0.0  # event loop time, seconds
         self.future: Answer
 
@@ -445,12 +437,12 @@ class Log:
         except RedisUnavailable:
             raise
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
-            stored, refusals = await self._stored(link, producer) if again is not None else (0, b"")
+            stored, remarks = await self._stored(link, producer) if again is not None else (0, b"")
             if stored < self.producer.sequence + len(batch) - 1:
                 self._fail(batch, Fate.FAILED, partial(type(error), *error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
-            reply = [*at, *filter(None, refusals.split(b"\n"))]
+            reply = [*at, *filter(None, remarks.split(b"\n"))]
         self._epoch = int(reply[0])
         if reply[2:] == [b"0", b"epoch"]:
             self._fail(batch, Fate.ABANDONED, PublishAbandoned)
@@ -485,9 +477,15 @@ class Log:
             append.fail(error())
         self.metrics.appended(fate, len(waiting))
 
-    def _settle(self, batch: Sequence[Append], position: Position, refusals: Sequence[bytes]) -> None:
+    def _settle(self, batch: Sequence[Append], position: Position, remarks: Sequence[bytes]) -> None:
         """A batch is stored, up to ``position``. Its callers are told once this node has dispatched that."""
-        refused = {int(i): why.decode() for i, why in zip(refusals[::2], refusals[1::2], strict=True)}
+        refused = {}
+        for i, remark in zip(map(int, remarks[::2]), remarks[1::2], strict=True):
+            text = remark.decode(errors="replace")
+            if (left := left_rooms(text)) is None:
+                refused[i] = text
+            else:
+                batch[i - 1].left = left
         for append in batch:
             append.stored = True
             if append.trace is not None:
@@ -547,15 +545,15 @@ class Log:
         return raised(reply)
 
     async def _stored(self, link: RedisLink, producer: str) -> tuple[int, bytes]:
-        """The last sequence number that is stored, and what was refused of its batch."""
+        """The last sequence number that is stored, and what the script said of its batch."""
         try:
-            sequence, refusals = await link.call("HMGET", producer, "sequence", "refused")
+            sequence, remarks = await link.call("HMGET", producer, "sequence", "refused")
         except RedisUnavailable:
             raise
         except Exception as error:
             self.logger.error("can't ask what became of a batch: %s", error)
             return 0, b""
-        return int(sequence or 0), refusals or b""
+        return int(sequence or 0), remarks or b""
 
     # -- reading ------------------------------------------------------------------------------------
 

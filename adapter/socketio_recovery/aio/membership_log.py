@@ -7,10 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from ..entries import CLOSE, DISCONNECT, ENTER, Room, control_head, dump
+from ..entries import CLOSE, DISCONNECT, Room, control_head
 from ..reasons import AppendResult
+from ..redis import actions
 from ..redis.keys import Keys
-from .log import Action, Append, Log
+from .log import Append, Log
 
 
 class Move(NamedTuple):
@@ -49,10 +50,7 @@ class MembershipLog:
         return moves
 
     def _append(self, kind: Literal["enter", "leave"], sid: str, namespace: str, room: Room) -> Append:
-        session = (self.keys.session(sid),)
-        room_session = (self.keys.session(room),) if kind == ENTER and isinstance(room, str) else None
-        members = (self.keys.everyone(namespace),), (self.keys.members(namespace, room),)
-        action = Action(kind, (session, namespace, dump(room), room_session, *members))
+        action = actions.moves(kind, self.keys, namespace, sid, room)
         return Append(control_head(kind, namespace, sid, room), (), action)
 
     async def settle(self, moves: Sequence[Move], level: int = logging.WARNING) -> set[str]:
@@ -100,21 +98,21 @@ class MembershipLog:
 
     async def close(self, room: Room, namespace: str) -> None:
         """All sessions leave a room."""
-        action = Action(CLOSE, (namespace, dump(room), (self.keys.members(namespace, room),)))
+        action = actions.closes(self.keys, namespace, room)
         await self.log.append(Append(control_head(CLOSE, namespace, room), (), action))
 
     async def disconnect(self, sid: str, namespace: str) -> None:
         """A session ends now. The node that has its client tells it."""
         await self.disconnect_all([sid], namespace)
 
-    async def disconnect_all(self, sids: Sequence[str], namespace: str) -> None:
+    async def disconnect_all(self, sids: Sequence[str], namespace: str) -> dict[str, Sequence[str]]:
         """Sessions end now, as by :meth:`disconnect`. If some fail, the first error is raised when all are over.
 
+        :returns: the sessions that had no connection, each with the rooms, as JSON, in which it is still counted.
         :raises ValueError: for a text that has no UTF-8 form. Nothing is queued then.
         """
-        everyone = (self.keys.everyone(namespace),)
         appends = [
-            Append(control_head(DISCONNECT, namespace, sid), (), Action("end", ((self.keys.session(sid),), everyone)))
+            Append(control_head(DISCONNECT, namespace, sid), (), actions.ends(self.keys, namespace, sid))
             for sid in sids
         ]
         for append in appends:
@@ -122,6 +120,7 @@ class MembershipLog:
         for answer in await self._answers(appends):
             if isinstance(answer, Exception):
                 raise answer
+        return {sid: append.left for sid, append in zip(sids, appends, strict=True) if append.left}
 
 
 def not_its_own(room: Room) -> ValueError:

@@ -43,11 +43,6 @@ async def disconnect(
 ) -> None:
     """Sessions end now, wherever they are."""
     for start in range(0, len(sids), STEP):
-        step = sids[start : start + STEP]
-        rooms: dict[str, tuple[Room, ...]] = {}
+        left = await membership.disconnect_all(sids[start : start + STEP], namespace)
         with suppress(RedisUnavailable):  # then they are counted in their rooms until their deadlines
-            found = await participants.find(namespace, step)
-            rooms = {sid: one.participant.rooms for sid, one in found.items()}
-        await membership.disconnect_all(step, namespace)
-        with suppress(RedisUnavailable):
-            await asyncio.gather(*(participants.place(sid, namespace, entered) for sid, entered in rooms.items()))
+            await asyncio.gather(*(participants.place(sid, namespace, rooms) for sid, rooms in left.items()))

@@ -78,9 +78,12 @@ class Participants:
             found |= read_participants(step, reply)
         return found
 
-    async def place(self, sid: str, namespace: str, rooms: Iterable[Room]) -> None:
-        """Counts a session in rooms by the state that it has now: see ``lua/_members.lua``."""
-        members = [self.keys.members(namespace, room) for room in rooms]
+    async def place(self, sid: str, namespace: str, rooms: Iterable[str]) -> None:
+        """Counts a session in rooms by the state that it has now: see ``lua/_members.lua``.
+
+        :param rooms: as JSON.
+        """
+        members = [self.keys.members_named(namespace, room) for room in rooms]
         if members:
             await self.calls.run(PLACE, [self.keys.everyone(namespace), *members], [sid], self.timeout)
 

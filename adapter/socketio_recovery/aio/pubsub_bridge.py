@@ -16,6 +16,7 @@ A message is lost if no node hears it to the end: if the connections of all of t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import uuid
 from collections import deque
@@ -40,11 +41,12 @@ from ..pubsub_messages import (
     read_message,
 )
 from ..read_size import ReadSize
+from ..redis.actions import left_rooms
 from ..redis.keys import Keys
-from ..redis.scripts import APPEND, PUBLISH, Argument
+from ..redis.scripts import APPEND, PLACE, PUBLISH, Argument
 from . import lease
 from .lease import Lease
-from .log import READ_BYTES, READ_COUNT, Action, Append, Log
+from .log import READ_BYTES, READ_COUNT, Append, Log
 from .membership_log import Move
 from .redis_link import RedisLink
 from .tasks import Backoff
@@ -181,8 +183,7 @@ class PubSubBridge:
         try:
             crossing = entry_of(message, self.keys)
             if crossing is not None:
-                action = Action(crossing.action, crossing.arguments)
-                append = Append(crossing.head, crossing.data, action)
+                append = Append(*crossing)
         except (Malformed, ValueError) as error:
             self._warn(error)
         if append is not None:
@@ -322,9 +323,18 @@ class PubSubBridge:
             appends = [heard.append for heard in some if heard.append is not None]
             arguments = self.log.arguments(appends, keys, some[0].number, None)
             reply = await link.run(APPEND, keys, arguments)
-            for why in reply[3::2]:
-                if why.startswith(b"failed"):
-                    self.logger.error("a message of python-socketio's managers could not be stored: %s", why.decode())
+            for i, remark in zip(map(int, reply[2::2]), reply[3::2], strict=True):
+                text = remark.decode(errors="replace")
+                if text.startswith("failed"):
+                    self.logger.error("a message of python-socketio's managers could not be stored: %s", text)
+                elif left := left_rooms(text):
+                    await self._leave(link, appends[i - 1], left)
+
+    async def _leave(self, link: RedisLink, append: Append, rooms: Sequence[str]) -> None:
+        """A session without a connection was ended: it is no longer counted in its rooms."""
+        namespace, sid = json.loads(append.fields[1])[1:]
+        sets = [self.keys.members_named(namespace, room) for room in rooms]
+        await link.run(PLACE, [self.keys.everyone(namespace), *sets], [sid])
 
     # -- from the log ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from ..connections import Connection, Hold
-from ..entries import Room
+from ..entries import Room, dump
 from ..errors import RedisUnavailable
 from ..reasons import Ending
 from .participants import Participants
@@ -46,7 +46,7 @@ class SessionEndings:
         sid, _, namespace, rooms = _named(connection)
 
         async def place() -> bool:
-            await self.participants.place(sid, namespace, rooms)
+            await self.participants.place(sid, namespace, map(dump, rooms))
             return True
 
         await self._call(sid, place)

@@ -159,7 +159,7 @@ class Sessions:
                 script,
                 [
                     *(keys.session(sid), keys.owned, keys.log, keys.meta, keys.everyone(namespace)),
-                    *(keys.members_of + room + ends for room in named),
+                    *(keys.members_named(namespace, room) for room in named),
                 ],
                 *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of, ends, int(attempt == NAMING - 1)),
             )

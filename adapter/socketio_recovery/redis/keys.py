@@ -49,7 +49,11 @@ class Keys:
 
     def members(self, namespace: str, room: Room) -> str:
         """The key of a room's members, for questions. The room is JSON, which holds no line break."""
-        return f"{self.members_of}{dump(room)}{self.members_end(namespace)}"
+        return self.members_named(namespace, dump(room))
+
+    def members_named(self, namespace: str, room: str) -> str:
+        """The key of a room's members; the room is given as JSON."""
+        return f"{self.members_of}{room}{self.members_end(namespace)}"
 
     def session(self, sid: str) -> str:
         """The key of a session's record.

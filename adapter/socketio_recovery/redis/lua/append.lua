@@ -17,7 +17,9 @@
 --           end:          record, everyone (indexes in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
 --   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...';
---   index 0, 'epoch': nothing was stored now, because the epoch is another
+--   index 0, 'epoch': nothing was stored now, because the epoch is another;
+--   or, of an entry that is stored: 'left', then the rooms in which the session that it ended is still counted, each
+--   after a byte 31, which JSON does not hold: the caller then calls place.lua
 
 local log = open(KEYS[1], KEYS[2])
 local producer = KEYS[3]
@@ -87,7 +89,23 @@ local function move(action, first, last)
   sweep(session, log)
 end
 
--- Stores an entry, ARGV[first] to ARGV[last]; returns why not, if refused.
+-- Ends a session. Its rooms' sets are not known here; returns their names, if it has no connection that leaves them.
+local function end_session(session, everyone)
+  local token = redis.call('HGET', session, 'token')
+  if token == '' then
+    local left = {'left'}
+    for _, field in ipairs(redis.call('HKEYS', session)) do
+      left[#left + 1] = string.match(field, '^r:(.*)$')
+    end
+    redis.call('DEL', session)
+    redis.call('ZREM', everyone, sid_of(session))
+    return left[2] and table.concat(left, '\31')
+  elseif token then  -- its owner, or if that is dead who adopts it, runs the disconnect handler first
+    redis.call('HSET', session, 'hash', '')
+  end
+end
+
+-- Stores an entry, ARGV[first] to ARGV[last]; returns why not, if refused, or what its caller has to know.
 local function store(action, first, last)
   if action == 'enter' or action == 'leave' then return move(action, first, last) end
   local n = add(log, unpack(ARGV, first, last))
@@ -95,14 +113,7 @@ local function store(action, first, last)
     note_close(ARGV[last + 2] .. '\n' .. ARGV[last + 3], integer(n))
     redis.call('DEL', KEYS[tonumber(ARGV[last + 4])])
   elseif action == 'end' then
-    local session = KEYS[tonumber(ARGV[last + 2])]
-    local token = redis.call('HGET', session, 'token')
-    if token == '' then
-      redis.call('DEL', session)
-      redis.call('ZREM', KEYS[tonumber(ARGV[last + 3])], sid_of(session))
-    elseif token then  -- its owner, or if that is dead who adopts it, runs the disconnect handler first
-      redis.call('HSET', session, 'hash', '')
-    end
+    return end_session(KEYS[tonumber(ARGV[last + 2])], KEYS[tonumber(ARGV[last + 3])])
   end
 end
 
