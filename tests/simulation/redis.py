@@ -90,6 +90,8 @@ class SimulatedRedis:
         self.readers: dict[Callable[[], None], None] = {}
         self.appended: list[Callable[[bytes, Id, Fields], None]] = []
         self._time = time
+        #: Those that this server knows: one that has just started knows none, in whatever process it is simulated.
+        self._scripts: dict[bytes, Any] = {}
         self._lua = _lua()
         self._lua.store = self
 
@@ -286,7 +288,7 @@ class SimulatedRedis:
     # -- scripts ------------------------------------------------------------------------------------
 
     def do_evalsha(self, sha: bytes, count: bytes, *rest: bytes) -> Any:
-        script = _scripts.get(sha)
+        script = self._scripts.get(sha)
         if script is None:
             raise redis.exceptions.NoScriptError("NOSCRIPT No matching script.")
         return self._run(script, int(count), rest)
@@ -294,8 +296,8 @@ class SimulatedRedis:
     def do_eval(self, source: bytes, count: bytes, *rest: bytes) -> Any:
         # the real Redis, too, keeps its scripts when its data is gone
         sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-        _scripts[sha] = self._lua.compile(source)
-        return self._run(_scripts[sha], int(count), rest)
+        self._scripts[sha] = self._lua.compile(source)
+        return self._run(self._scripts[sha], int(count), rest)
 
     def _run(self, script: Any, count: int, rest: Sequence[bytes]) -> Any:
         self._lua.store = self
@@ -309,9 +311,14 @@ class _Lua:
         self.store: SimulatedRedis
         self.runtime = lupa.LuaRuntime(encoding=None, unpack_returned_tuples=False)
         self.runtime.globals()[b"redis"] = self.runtime.table_from({b"call": self.call, b"pcall": self.pcall})
+        self._compiled: dict[bytes, Any] = {}
 
     def compile(self, source: bytes) -> Any:
-        return self.runtime.execute(b"return function(KEYS, ARGV) " + source + b"\nend")
+        script = self._compiled.get(source)
+        if script is None:
+            script = self.runtime.execute(b"return function(KEYS, ARGV) " + source + b"\nend")
+            self._compiled[source] = script
+        return script
 
     def run(self, script: Any, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
         return self.reply(script(self.runtime.table_from(keys), self.runtime.table_from(arguments)))
@@ -343,9 +350,6 @@ class _Lua:
 @functools.cache
 def _lua() -> _Lua:
     return _Lua()
-
-
-_scripts: dict[bytes, Any] = {}
 
 
 # -- the network between a node and the server ------------------------------------------------------

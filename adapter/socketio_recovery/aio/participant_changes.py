@@ -39,6 +39,8 @@ class _Watch:
         self.known: dict[str, Found] = {}
         #: Of whom something has changed; a dict, for its order.
         self.touched: dict[str, None] = {}
+        #: About whom Redis is being asked: they may be in the room, and may change again meanwhile.
+        self.asked: dict[str, None] = {}
         #: Whether the application was told nothing yet: who is there already is no news.
         self.new = True
         #: Whether to look at everybody.
@@ -52,11 +54,11 @@ class _Watch:
 def _touched(watch: _Watch, entry: Entry) -> Iterable[str]:
     """The participants of a watch for whom an entry of its namespace may have changed something."""
     if entry.kind == CLOSE:
-        return watch.known if entry.room == watch.room else ()
+        return (*watch.known, *watch.asked) if entry.room == watch.room else ()
     if entry.kind in (ENTER, LEAVE):
         concerned = entry.room == watch.room
     else:
-        concerned = watch.room in (None, entry.sid) or entry.sid in watch.known
+        concerned = watch.room in (None, entry.sid) or entry.sid in watch.known or entry.sid in watch.asked
     return (entry.sid,) if concerned else ()
 
 
@@ -152,11 +154,14 @@ class ParticipantChanges:
                 rooms = () if watch.room is None else (watch.room,)
                 members = await self.participants.members(watch.namespace, rooms)
                 touched = {**dict.fromkeys(watch.known), **dict.fromkeys(members.standings)}
+            watch.asked = touched
             found = await self.participants.find(watch.namespace, list(touched))
         except BaseException:
             watch.all |= whole
             watch.touched = {**touched, **watch.touched}
             raise
+        finally:
+            watch.asked = {}
         for sid in touched:
             now = found.get(sid)
             if now is not None and not watch.holds(now.participant):
