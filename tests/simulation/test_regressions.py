@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 from socketio_recovery.aio import sessions
-from socketio_recovery.errors import RedisUnavailable
+from socketio_recovery.errors import PublishAbandoned, RedisUnavailable
 from socketio_recovery.metrics import NoMetrics
 
 from tests.support.redis_channel import no_witness
@@ -119,6 +119,49 @@ def test_what_is_owed_for_a_refused_recovery_is_not_asked_of_the_new_session(mak
     websocket = client.websocket
     cluster.run(2 * TTL)
     assert client.websocket is websocket
+    assert len(handled(cluster, sid)) == 1
+
+
+def test_a_session_that_enters_a_room_before_its_node_knows_that_it_exists(make: Callable[..., Simulation]) -> None:
+    """Others see it as a participant from then on. It got an empty view of its rooms, and was called damaged."""
+    cluster = make()
+    a, b = cluster.nodes[:2]
+    create = a.parts.sessions.create
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        birth = await create(*arguments)
+        sid = (await b.manager.participants())[0].sid
+        for work in (b.sio.enter_room(sid, "closed"), b.sio.close_room("closed"), b.sio.enter_room(sid, "red")):
+            await work
+        while not a.parts.partition.has_dispatched(b.parts.partition.position):
+            await asyncio.sleep(0.01)
+        return birth
+
+    a.parts.sessions.create = late  # type: ignore[method-assign]
+    client, sid = opened(cluster, a)
+    cluster.emit(b, to="red")
+    cluster.emit(b, to="closed")
+    cluster.run(0.5)
+    assert client.connected
+    assert len(client.sessions) == 1
+    assert client.session is not None
+    assert client.session.got == [0]
+    assert a.sio.rooms(sid) == [sid, "red"]
+
+
+@pytest.mark.parametrize("error", [PublishAbandoned(), OUT_OF_MEMORY])
+def test_a_client_is_told_that_it_was_disconnected_though_its_record_is_gone(
+    make: Callable[..., Simulation], error: Exception
+) -> None:
+    """Another connection may have claimed the session: the log is to tell it, and does not take that."""
+    cluster = make()
+    a = cluster.nodes[0]
+    client, sid = opened(cluster, a)
+    cluster.store.do_del(f"{{m}}:session:{sid}".encode())
+    membership = a.parts.membership
+    membership.disconnect = failing(membership.disconnect, error)  # type: ignore[method-assign]
+    a.task(a.sio.disconnect(sid))
+    cluster.until(lambda: not client.active, 1, "it is told")
     assert len(handled(cluster, sid)) == 1
 
 

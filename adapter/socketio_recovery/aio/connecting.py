@@ -43,6 +43,7 @@ from ..connections import Connection, Connections, Flow, Hold, State
 from ..continuity import Request, Start, requested, resume, start_of
 from ..entries import Position
 from ..errors import RedisUnavailable
+from ..membership import forward
 from ..metrics import Metrics
 from ..partition import Partition
 from ..reasons import Ending, Outcome
@@ -266,6 +267,10 @@ class Connecting:
         self._check(connection, birth)
         connection.after = connection.sent = birth.n
         connection.epoch = birth.epoch
+        # Others see the session since it was created: they may have had it enter rooms. That one has ended it, the
+        # replay says.
+        closed = forward(self.partition.window, namespace, sid, connection.rooms, birth.n)
+        connection.closed_rooms = closed or []
         self.connections.add(connection)
         return connection
 

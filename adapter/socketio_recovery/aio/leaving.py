@@ -154,8 +154,9 @@ class Leaving:
         A refused client gets one too (``always_connect``). What becomes of its session is for :meth:`leave`.
         """
         if connection.ending is not None and not await self.endings.forget(connection):
-            # Another connection has just claimed it, which is meant as well.
-            await self.membership.disconnect(connection.sid, connection.namespace)
+            # Another connection has just claimed it, which is meant as well. This client is told in any case.
+            sid, namespace = connection.sid, connection.namespace
+            await self.endings.tell(sid, lambda: self.membership.disconnect(sid, namespace))
 
     async def handler_ran_elsewhere(self, connection: Connection) -> bool:
         """Whether another node took this one for dead, and runs the ``disconnect`` handler in its stead.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from ..connections import Connection, Hold
 from ..entries import Room, dump
@@ -12,6 +13,8 @@ from ..errors import RedisUnavailable
 from ..reasons import Ending
 from .participants import Participants
 from .sessions import Sessions
+
+T = TypeVar("T")
 
 
 def _named(connection: Connection) -> tuple[str, str, str, list[Room]]:
@@ -27,7 +30,7 @@ class SessionEndings:
         self.participants = participants
         self.logger = logger
         #: Calls that Redis did not take.
-        self._unfinished: deque[Callable[[], Awaitable[bool]]] = deque()
+        self._unfinished: deque[Callable[[], Awaitable[Any]]] = deque()
 
     async def end(self, connection: Connection) -> None:
         """The connection is over. What becomes of its session depends on what it holds and on how it ends."""
@@ -44,12 +47,7 @@ class SessionEndings:
     async def place(self, connection: Connection) -> None:
         """A session has a connection again: it counts as connected in its rooms, too."""
         sid, _, namespace, rooms = _named(connection)
-
-        async def place() -> bool:
-            await self.participants.place(sid, namespace, map(dump, rooms))
-            return True
-
-        await self._call(sid, place)
+        await self.tell(sid, lambda: self.participants.place(sid, namespace, map(dump, rooms)))
 
     async def give_back(self, connection: Connection) -> None:
         """A claim did not end in a recovery: the session is as it was before, until the deadline it had."""
@@ -57,7 +55,7 @@ class SessionEndings:
 
     async def _detach(self, connection: Connection, failed: bool) -> None:
         sid, token, namespace, rooms = _named(connection)
-        await self._call(sid, lambda: self.sessions.detach(sid, token, namespace, rooms, failed))
+        await self.tell(sid, lambda: self.sessions.detach(sid, token, namespace, rooms, failed))
 
     async def forget(self, connection: Connection) -> bool:
         """The session is over: its ``pid`` is of no use from now on. False if another connection owns it."""
@@ -65,25 +63,21 @@ class SessionEndings:
             return True
         connection.note("forgets")
         sid, token, namespace, rooms = _named(connection)
-        return await self._call(sid, lambda: self.sessions.forget(sid, token, namespace, rooms))
+        return await self.tell(sid, lambda: self.sessions.forget(sid, token, namespace, rooms)) is not False
 
     async def damaged(self, connection: Connection) -> None:
         """The record does not agree with the log: nobody can go on with the session any more."""
         sid, token = connection.sid, connection.token
+        await self.tell(sid, lambda: self.sessions.damaged(sid, token))
 
-        async def note() -> bool:
-            await self.sessions.damaged(sid, token)
-            return True
-
-        await self._call(sid, note)
-
-    async def _call(self, sid: str, call: Callable[[], Awaitable[bool]]) -> bool:
+    async def tell(self, sid: str, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Tells Redis something about a session. If that fails, it returns ``None``, and :meth:`finish` tells it."""
         try:
             return await call()
         except Exception as error:  # not only RedisUnavailable: it may be out of memory
             self.logger.warning("%s left, but Redis can't be told yet: %s", sid, error)
             self._unfinished.append(call)
-            return True
+            return None
 
     async def finish(self) -> None:
         """Tells Redis of the sessions that ended while it could not be told.
