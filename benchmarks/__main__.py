@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import costs, growth, limits, look_back, participants, plots, report, sync, works
+from . import costs, growth, limits, look_back, participants, plots, report, storms, sync, works
 from .bench import Bench
 from .processes import HERE, TITLES, Kind
 
@@ -46,7 +46,7 @@ def main() -> None:
         "--only",
         metavar="NAME",
         action="append",
-        help="only works and curves so named, look_back, participants or sync; repeatable",
+        help="only works, curves and storms so named, look_back, participants or sync; repeatable",
     )
     parser.add_argument(
         "--against",
@@ -81,7 +81,7 @@ def main() -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if results["works"]:
         print(report.comparison(results))
-    for section in ("look_back", "participants", "sync"):
+    for section in ("look_back", "participants", "sync", "storms"):
         if section in results:
             print("\n" + report.SECTIONS[section](results))
     if options.only is None and "node" in contestants and "redis" in contestants:
@@ -104,7 +104,7 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
-    known += ["look_back", "participants", *sync.names(bench)]
+    known += ["look_back", "participants", *sync.names(bench), *storms.storms()]
     if unknown := set(only or ()) - set(known):
         sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     began = time.monotonic()
@@ -126,6 +126,9 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     if only is None or set(only) & set(sync.names(bench)):
         bench.say(f"[{time.monotonic() - began:4.0f} s] synchronous servers")
         results["sync"] = sync.measure(bench, only)
+    if only is None or set(only) & set(storms.storms()):
+        bench.say(f"[{time.monotonic() - began:4.0f} s] storms")
+        results["storms"] = storms.measure(bench, only, contestants)
     if only is None:
         bench.say(f"[{time.monotonic() - began:4.0f} s] a killed node")
         line, results["killed"] = growth.concurrent(bench)

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import socketio
 import uvicorn
 from aiohttp import WSMsgType, web
-from socketio_recovery import AsyncRedisStreamsManager
+from socketio_recovery import AsyncRedisStreamsManager, tuning
 
 from .event import NAME, event_argument
 
@@ -162,6 +162,8 @@ async def serve_uvicorn(app: Any, config: dict[str, Any]) -> None:
 
 
 async def main(config: dict[str, Any]) -> None:
+    if config.get("tuned"):
+        tuning.collect_less()
     app = web.Application()
     contestant: Bare | Writer | SocketIO
     if config["kind"] == "bare":

@@ -34,6 +34,7 @@ class Receiver:
     :ivar received: how many events it has received.
     :ivar recovered: whether its last connect recovered its session.
     :ivar live: whether the Socket.IO connection is established.
+    :ivar took: how long its last connect took, in seconds.
     :ivar latencies: the time from emit to arrival of each event, in seconds; ``None`` if that is not measured.
     """
 
@@ -46,9 +47,11 @@ class Receiver:
         self.offset: str | None = None
         self.recovered = False
         self.live = False
+        self.took = 0.0
         self.latencies: list[float] | None = None
         self.socket: socket.socket | None = None
         self._opened = False
+        self._began = 0.0
         self._buffer = b""
         self._end = b""
         self._recent = (b"", b"")
@@ -56,6 +59,7 @@ class Receiver:
     def connect(self, port: int) -> None:
         """Begins to connect to a node on this machine. :meth:`ready` continues when the socket can be written."""
         self.live = self._opened = self.recovered = False
+        self._began = time.monotonic()
         self._buffer = self._end = b""
         self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -119,6 +123,7 @@ class Receiver:
                 self.recovered = answer["sid"] == self.sid
                 self.sid, self.pid = answer["sid"], answer.get("pid")
                 self.live = True
+                self.took = time.monotonic() - self._began
                 if self._buffer:
                     self._count(self._buffer)
                 return
@@ -213,14 +218,18 @@ class Receivers:
         """
         end = time.monotonic() + patience
         while not condition():
-            for key, mask in self._selector.select(0.02):
-                key.data.ready(mask)
+            self.turn()
             if time.monotonic() > end:
                 received = sum(receiver.received for receiver in self.all)
                 raise TimeoutError(f"not within {patience:g} s; {received} events were received")
             if pause:
                 time.sleep(pause)
         return time.monotonic()
+
+    def turn(self, wait: float = 0.02) -> None:
+        """Receives what is there, and waits up to ``wait`` seconds if that is nothing."""
+        for key, mask in self._selector.select(wait):
+            key.data.ready(mask)
 
     def until_received(self, least: int, pause: float = 0) -> float:
         """Receives until each receiver has ``least`` events, and returns the time then, by :func:`time.monotonic`.

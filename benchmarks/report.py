@@ -155,6 +155,18 @@ def sync(results: dict[str, Any]) -> str:
     return table(["work", "this library", "RedisManager", "this ÷ that"], rows)
 
 
+def storms(results: dict[str, Any]) -> str:
+    """The table of storms: what each contestant measured, and what it took of the time of ``AsyncRedisManager``."""
+    rows = []
+    for storm in results["storms"].values():
+        for setup, found in storm["result"].items():
+            times = storm["times"][setup]
+            first, *more = (f"{quantity} {spread(values)}" for quantity, values in found.items())
+            p50, p99 = (number(1000 * times[round(share * (len(times) - 1))]) for share in (0.5, 0.99))
+            rows.append([storm["title"], setup, first, "; ".join(more), f"{p50} / {p99} ms"])
+    return table(["storm", "contestant", "measured", "", "a client is back, p50 / p99"], rows)
+
+
 #: What a look back may cost, by a part of the quantity's name.
 LOOK_BACK_AIMS = {"p99": "at most 2", "many ÷ one": "at most 1.5", "MB above": "at most 32"}
 
@@ -168,6 +180,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "look_back": look_back,
     "participants": participants,
     "sync": sync,
+    "storms": storms,
 }
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 
 from aiohttp import web
+from socketio_recovery import tuning
 
 from . import CLIENT_FILE, journal
 from .events import Chat
@@ -30,7 +31,17 @@ def main() -> int:
         async def serve() -> web.Application:
             return application(Chat(settings))
 
-        web.run_app(serve(), host=settings.host, port=settings.port, print=None, access_log=None, shutdown_timeout=1)
+        tuning.allow_files()
+        tuning.collect_less()
+        web.run_app(
+            serve(),
+            host=settings.host,
+            port=settings.port,
+            print=None,
+            access_log=None,
+            shutdown_timeout=1,
+            backlog=tuning.backlog(),
+        )
     except (OSError, ValueError) as error:
         print(f"chat.node: {error}", file=sys.stderr)
         return 1

@@ -72,6 +72,22 @@ def test_a_small_look_back(tmp_path: Path) -> None:
     assert "| seconds, many ÷ one | **" in done.stdout
 
 
+def test_small_storms(tmp_path: Path) -> None:
+    names = ("storm-10k", "jitter-10k")
+    only = [part for name in names for part in ("--only", name)]
+    done = run("--rounds", "1", "--scale", "0.01", *only, "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["storms"]
+    assert set(found) == set(names)
+    for storm in found.values():
+        assert set(storm["result"]) == set(storm["times"])
+        assert "this library, tuned" in storm["times"]
+        for times in storm["times"].values():
+            assert len(times) == 200
+            assert times == sorted(times)
+        assert f"| {storm['title']} | this library, tuned | " in done.stdout
+
+
 def test_few_participants(tmp_path: Path) -> None:
     done = run("--rounds", "1", "--scale", "0.01", "--only", "participants", "--out", str(tmp_path), "--against")
     assert done.returncode == 0, done.stderr

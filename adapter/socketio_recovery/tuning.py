@@ -1,0 +1,105 @@
+"""What a process with many clients sets once, when it starts: the garbage collector, open files, the listen backlog.
+
+Nothing here is done by itself: it concerns the whole process, which may hold more than this library.
+
+Garbage collection.  Python frees what is no longer used at once, by counting references. The collector is only for what
+refers to itself in a circle. It looks at all young objects after every 700 that were made and not freed, and sometimes
+at all objects there are. A client that connects makes hundreds of objects that stay. So when thousands of clients come
+at once, the collector spends a third of the processor's time to find nothing. With higher thresholds it runs rarely;
+frozen objects it does not look at any more. See https://docs.python.org/3/library/gc.html.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Final
+
+try:
+    import resource
+except ImportError:  # pragma: no cover - not on Windows
+    resource = None  # type: ignore[assignment]
+
+_LOGGER: Final = logging.getLogger(__name__)
+#: Objects that were made and not freed before the collector looks at the young ones.
+YOUNG: Final = 50_000
+#: Connections that wait until the process accepts them.
+BACKLOG: Final = 4096
+#: Connections of clients that a process is prepared for.
+CLIENTS: Final = 10_000
+#: Files that are open besides the connections of clients.
+OTHER_FILES: Final = 200
+_SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
+
+
+def collect_less(young: int = YOUNG) -> None:
+    """Makes garbage collections rare. Call it once, when the application has imported and built what it needs.
+
+    It collects once, and *freezes* what there is: the collector does not look at that any more. After that it looks at
+    young objects after every ``young`` that were made and not freed; at older ones as often as before, relative to
+    that. Circles of objects that nothing refers to stay for longer: at most ``young`` objects, some tens of MB.
+
+    :param young: objects; 50,000 by default, where Python has 700 (2,000 since 3.13).
+    :raises ValueError: if it is not above 0, which would turn the collector off.
+    """
+    if young <= 0:
+        raise ValueError("young must be above 0: use gc.disable() to turn the collector off")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(young, *gc.get_threshold()[1:])
+
+
+def allow_files(clients: int = CLIENTS) -> int:
+    """Lets the process have so many connections of clients at once: each is an open file.
+
+    It raises the soft limit (``ulimit -n``) up to the hard one. If that is too low, it logs a warning which says how
+    many clients fit; only the operator can raise it (``docs/deploying.md``, Linux).
+
+    :param clients: connections that are expected on this process at most; 10,000 by default.
+    :returns: how many there can be.
+    :raises ValueError: if ``clients`` is not above 0.
+    """
+    if clients <= 0:
+        raise ValueError("clients must be above 0")
+    if resource is None:  # pragma: no cover - Windows has no such limit
+        return clients
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = clients + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        _LOGGER.warning(
+            "%d clients need %d open files, and this process may have %d: raise the hard limit (ulimit -Hn, "
+            "LimitNOFILE=, docker run --ulimit nofile=%d)",
+            clients,
+            wanted,
+            soft,
+            wanted,
+        )
+        return max(0, soft - OTHER_FILES)
+    return clients
+
+
+def backlog(wanted: int = BACKLOG) -> int:
+    """How many connections may wait until the process accepts them, for ``listen()``: what Linux allows of ``wanted``.
+
+    When a node dies, its clients come to the others at once. If the backlog is full, Linux does not answer, and a
+    client tries again after 1 s, then 3 s, then 7 s. Servers have 128 (aiohttp), 2048 (uvicorn, gunicorn) or 100
+    (hypercorn, asyncio) by default: give them this. A warning says so if Linux allows less than ``wanted``.
+
+    :param wanted: connections; 4096 by default.
+    """
+    try:
+        allowed = int(_SOMAXCONN.read_text())
+    except (OSError, ValueError):  # not Linux
+        return wanted
+    if allowed < wanted:
+        _LOGGER.warning(
+            "Linux lets %d connections wait, not %d: raise it with sysctl -w net.core.somaxconn=%d",
+            allowed,
+            wanted,
+            wanted,
+        )
+    return min(allowed, wanted)

@@ -1,0 +1,215 @@
+"""Storms: thousands of clients come back at once. Jitter: each of many clients loses its connection now and then."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
+from .processes import Kind
+
+#: A contestant as it is measured here: its kind, and further configuration of its nodes.
+Setup = tuple[Kind, dict[str, Any]]
+#: What one run measures, and how long each client took to be connected again, in seconds.
+Run = Callable[[Bench, Setup], tuple[Measures, list[float]]]
+
+#: This library and ``AsyncRedisManager``, each with ``tuning.collect_less()`` and without it, and Node's adapter.
+SETUPS: dict[str, Setup] = {
+    "this library, tuned": ("recovery", {"tuned": True}),
+    "this library": ("recovery", {}),
+    "AsyncRedisManager, tuned": ("redis", {"tuned": True}),
+    "AsyncRedisManager": ("redis", {}),
+    "Node's adapter": ("node", {}),
+}
+#: Events that each client misses in a storm.
+MISSED = 20
+#: How many points of each distribution are kept.
+POINTS = 200
+
+
+@dataclass(frozen=True)
+class Storm:
+    """One kind of storm.
+
+    :param title: what the report calls it.
+    :param setups: the names of the contestants.
+    :param rounds: the most rounds to run.
+    """
+
+    title: str
+    run: Run
+    setups: Sequence[str]
+    rounds: int
+
+
+def storms() -> dict[str, Storm]:
+    """All of them, by the names that the command line knows."""
+    everyone, recovering = list(SETUPS), ["this library, tuned", "this library", "Node's adapter"]
+    return {
+        "storm-2k": Storm("2,000 clients recover on one node, 20 missed each", storm(2000, 0), everyone, 3),
+        "storm-5k": Storm("5,000 clients, and 1,000 unrelated events", storm(5000, 1000), everyone, 2),
+        "storm-10k": Storm("10,000 clients of a killed node on two others", killed(10_000), everyone[:4], 2),
+        "jitter-1500": Storm("1,500 clients, each cut every 15 s, for a minute", jitter(1500, 60), recovering, 2),
+        "jitter-10k": Storm("10,000 clients, the same for two minutes", jitter(10_000, 120), everyone[:1], 2),
+    }
+
+
+def measure(bench: Bench, only: Sequence[str] | None, against: Sequence[Kind]) -> dict[str, Any]:
+    """Measures storms; the contestants take turns.
+
+    :param only: the names of those to run; ``None`` for all.
+    :param against: the kinds of contestants to run.
+    :returns: name -> ``title``, ``result`` (contestant -> quantity -> one value for each round) and ``times``
+        (contestant -> how long each client took in the last round, in seconds: some of them, in order).
+    """
+    results: dict[str, Any] = {}
+    for name, one in storms().items():
+        if only is not None and name not in only:
+            continue
+        setups = [setup for setup in one.setups if SETUPS[setup][0] in against]
+        found: dict[str, dict[str, list[float]]] = {setup: {} for setup in setups}
+        times: dict[str, list[float]] = {}
+        for number in range(min(bench.rounds, one.rounds)):
+            for i in range(len(setups)):
+                setup = setups[(i + number) % len(setups)]
+                measures, took = one.run(bench, SETUPS[setup])
+                for quantity, value in measures.items():
+                    found[setup].setdefault(quantity, []).append(value)
+                took.sort()
+                times[setup] = [took[round(p * (len(took) - 1) / (POINTS - 1))] for p in range(POINTS)]
+                said = ", ".join(f"{quantity} {value:.3g}" for quantity, value in measures.items())
+                bench.say(f"  {one.title}: {setup}: {said}")
+        results[name] = {"title": one.title, "result": found, "times": times}
+    return results
+
+
+def storm(clients: int, unrelated: int) -> Run:
+    """All clients of a node come back to it at once. With ``AsyncRedisManager`` they can only connect again.
+
+    :param unrelated: events for nobody that are emitted while they are away.
+    """
+
+    def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
+        kind, config = setup
+        with bench.cluster(kind, **config) as cluster:
+            meet(cluster, bench.some(clients, 2))
+            before = _away(cluster, unrelated)
+            seconds = _back(cluster)
+            cpu = sum(node.usage.cpu for node in cluster.others) - before
+            return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.receivers.all)}, _times(cluster)
+
+    return run
+
+
+def killed(clients: int) -> Run:
+    """A node is killed; its clients come back at once, to two others."""
+
+    def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
+        kind, config = setup
+        with bench.cluster(kind, 4, **config) as cluster:
+            emitter, victim, *survivors = cluster.nodes
+            cluster.nodes = [emitter, victim]
+            meet(cluster, bench.some(clients, 2))
+            victim.kill()
+            cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
+            cluster.nodes = [emitter, *survivors]
+            try:
+                before = _away(cluster, 0)
+                seconds = _back(cluster)
+                cpu = sum(node.usage.cpu for node in survivors) - before
+                return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.receivers.all)}, _times(cluster)
+            finally:
+                victim.stop()
+
+    return run
+
+
+def meet(cluster: BenchCluster, clients: int) -> None:
+    """Connects the clients, and lets them receive some events: Node's adapter can't recover one without an offset."""
+    cluster.join(clients)
+    cluster.receivers.rest(0.5)
+    cluster.fan_out(3)
+
+
+def _away(cluster: BenchCluster, unrelated: int) -> float:
+    if cluster.kind == "redis":
+        cluster.away(0, 0)
+    else:
+        cluster.away(MISSED, cluster.bench.some(unrelated) if unrelated else 0)
+    return sum(node.usage.cpu for node in cluster.others)
+
+
+def _back(cluster: BenchCluster) -> float:
+    if cluster.kind != "redis":
+        return cluster.back(MISSED)
+    start = time.monotonic()
+    cluster.receivers.connect(cluster.receivers.all, [node.port for node in cluster.others], 0.001)
+    return time.monotonic() - start
+
+
+def _times(cluster: BenchCluster) -> list[float]:
+    return [receiver.took for receiver in cluster.receivers.all]
+
+
+def jitter(clients: int, seconds: float, every: float = 15.0, away: float = 2.0) -> Run:
+    """Each client loses its connection about every ``every`` seconds, and is away for ``away`` seconds.
+
+    Two events a second go to all. Each client must have each event once at the end.
+    """
+
+    def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
+        kind, config = setup
+        dice = random.Random(1)
+        with bench.cluster(kind, **config) as cluster:
+            receivers = cluster.receivers
+            meet(cluster, bench.some(clients, 2))
+            receivers.reset()
+            duration = max(seconds * bench.scale, 3)
+            count = round(2 * duration)
+            ports = [node.port for node in cluster.others]
+            cluster.emitter.emit(count, ROOM, 1, SIZE, rate=2)
+            now = time.monotonic()
+            end = now + duration
+            due = sorted((now + dice.uniform(0, every), i) for i in range(len(receivers.all)))
+            took: list[float] = []
+            connecting: dict[int, Any] = {}
+            while due or connecting:
+                now = time.monotonic()
+                while due and due[0][0] <= now:
+                    _, i = due.pop(0)
+                    receiver = receivers.all[i]
+                    if receiver.socket is None:
+                        receiver.connect(ports[i % len(ports)])
+                        connecting[i] = receiver
+                    elif now < end:
+                        receiver.drop()
+                        insort(due, (now + away, i))
+                receivers.turn(0.002)
+                for i, receiver in list(connecting.items()):
+                    if receiver.live:
+                        del connecting[i]
+                        took.append(receiver.took)
+                        if not receiver.recovered and kind != "redis":
+                            raise RuntimeError("a client was not recovered")
+                        insort(due, (time.monotonic() + dice.uniform(every / 2, every * 1.5), i))
+                    elif receiver.socket is None:
+                        raise RuntimeError("a client was sent away")
+                if now > end and all(receiver.socket is not None for receiver in receivers.all) and not connecting:
+                    break
+            cluster.emitter.answer()
+            if kind != "redis":
+                receivers.until_received(count)
+                receivers.rest(0.5)
+                wrong = sum(receiver.received != count for receiver in receivers.all)
+                if wrong:
+                    raise RuntimeError(f"{wrong} of {len(receivers.all)} clients got an event twice")
+            took.sort()
+            p50, p99 = 1000 * statistics.median(took), 1000 * took[int(len(took) * 0.99)]
+            return {"p50 ms": p50, "p99 ms": p99, "reconnects": len(took)}, took
+
+    return run
