@@ -41,6 +41,7 @@ from .metrics import NO_METRICS, Metrics
 from .packets import Codec, Message, converted
 from .partition import Partition
 from .reasons import Ending, RestartReason
+from .replayed import Replayed
 from .tracing import Tracing
 
 #: Events in one slice of a replay, and bytes.
@@ -119,6 +120,7 @@ class Delivery:
         self._over: dict[Connection, None] = {}
         #: Clients that get something of the batch that is being dispatched.
         self._sending: list[Connection] = []
+        self._replayed = Replayed()
 
     # -- the log ------------------------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class Delivery:
         recover from the stream or are told that they can't.
         """
         self.partition.restart(position)
+        self._replayed = Replayed()
         if why is not RestartReason.BOOT:
             connections = list(self.connections)
             if connections:
@@ -283,7 +286,7 @@ class Delivery:
         connection.missed += len(slice.events)
         for entry in slice.events:
             self._send_held(connection, entry.n)
-            self._send(entry, (connection,))
+            self._send(entry, (connection,), self._replayed)
         self._send_held(connection, slice.upto + 1)
         self._flush()
         if slice.ended:
@@ -292,6 +295,8 @@ class Delivery:
             if connection.rooms_then.keys() != connection.rooms.keys():
                 raise RecordDamaged(connection.sid)
             self.connections.go_live(connection)
+            if not self.connections.behind:
+                self._replayed = Replayed()
         return slice
 
     def _disconnected(self, connection: Connection) -> None:
@@ -307,8 +312,11 @@ class Delivery:
 
     # -- to the send queues -------------------------------------------------------------------------
 
-    def _send(self, entry: Entry, members: Collection[Connection]) -> None:
-        """Adds an event to what its recipients get of this batch; :meth:`_flush` sends it."""
+    def _send(self, entry: Entry, members: Collection[Connection], replayed: Replayed | None = None) -> None:
+        """Adds an event to what its recipients get of this batch; :meth:`_flush` sends it.
+
+        :param replayed: has the messages of events that others have missed as well.
+        """
         payload, skip, n = entry.payload, entry.skip, entry.n
         assert payload is not None
         ack = None if entry.callback is None else n
@@ -320,7 +328,11 @@ class Delivery:
                 continue
             if offset and connection.pid is not None:
                 if not with_offset:
+                    with_offset = replayed.get(n) if replayed is not None else []
+                if not with_offset:
                     with_offset = self._messages(entry.namespace, payload, offset, None)
+                    if replayed is not None:
+                        replayed.keep(n, with_offset)
                 messages = with_offset
                 connection.sent = n
             else:

@@ -2,11 +2,12 @@
 
 Nothing here is done by itself: it concerns the whole process, which may hold more than this library.
 
-Garbage collection.  Python frees what is no longer used at once, by counting references. The collector is only for what
-refers to itself in a circle. It looks at all young objects after every 700 that were made and not freed, and sometimes
-at all objects there are. A client that connects makes hundreds of objects that stay. So when thousands of clients come
-at once, the collector spends a third of the processor's time to find nothing. With higher thresholds it runs rarely;
-frozen objects it does not look at any more. See https://docs.python.org/3/library/gc.html.
+Garbage collection.  Python frees what is no longer used at once, by counting references. The collector is only for
+what refers to itself in a circle. It often looks at young objects, which is cheap: they are still in the processor's
+cache. And now and then it looks at all objects there are: a *full* collection. A client that connects makes hundreds of
+objects that stay. So when thousands come at once there are several full collections, and each holds up everything for
+up to a second, to find next to nothing: half of the processor's time goes into that. See
+https://docs.python.org/3/library/gc.html.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ except ImportError:  # pragma: no cover - not on Windows
     resource = None  # type: ignore[assignment]
 
 _LOGGER: Final = logging.getLogger(__name__)
-#: Objects that were made and not freed before the collector looks at the young ones.
-YOUNG: Final = 50_000
+#: Collections of the middle generation before a full one.
+FULL: Final = 1000
 #: Connections that wait until the process accepts them.
 BACKLOG: Final = 4096
 #: Connections of clients that a process is prepared for.
@@ -33,21 +34,23 @@ OTHER_FILES: Final = 200
 _SOMAXCONN: Final = Path("/proc/sys/net/core/somaxconn")
 
 
-def collect_less(young: int = YOUNG) -> None:
-    """Makes garbage collections rare. Call it once, when the application has imported and built what it needs.
+def collect_less(full: int = FULL) -> None:
+    """Makes full garbage collections rare. Call it once, when the application has imported and built what it needs.
 
-    It collects once, and *freezes* what there is: the collector does not look at that any more. After that it looks at
-    young objects after every ``young`` that were made and not freed; at older ones as often as before, relative to
-    that. Circles of objects that nothing refers to stay for longer: at most ``young`` objects, some tens of MB.
+    It collects once, and *freezes* what there is: the collector does not look at that any more. From then on a full
+    collection comes after ``full`` of the middle ones. Young objects are looked at as often as before. So circles of
+    objects that have become old before nothing refers to them any more stay for longer: a client that has left leaves
+    some 5 kB of them, and a full collection comes after some 25,000 connects.
 
-    :param young: objects; 50,000 by default, where Python has 700 (2,000 since 3.13).
-    :raises ValueError: if it is not above 0, which would turn the collector off.
+    :param full: collections of the middle generation; 1,000 by default, where Python has 10.
+    :raises ValueError: if it is not above 0.
     """
-    if young <= 0:
-        raise ValueError("young must be above 0: use gc.disable() to turn the collector off")
+    if full <= 0:
+        raise ValueError("full must be above 0: use gc.disable() to turn the collector off")
     gc.collect()
     gc.freeze()
-    gc.set_threshold(young, *gc.get_threshold()[1:])
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, full)
 
 
 def allow_files(clients: int = CLIENTS) -> int:

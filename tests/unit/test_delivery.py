@@ -139,6 +139,30 @@ async def test_a_room_that_is_closed_is_left_by_all() -> None:
     assert "red" in node.connections.live.rooms("/other")
 
 
+async def test_clients_that_catch_up_share_messages_until_the_last_of_them_has_caught_up() -> None:
+    node = DispatchingNode()
+    node.take(event("1"), event("2"))
+    one, two = node.behind("s1", 0), node.behind("s2", 1)
+    other = node.behind("s3", 0, pid=None)  # gets no offsets
+    for connection in (one, other):
+        await node.catch_up.replay(connection)
+    assert len(kept := queued(one)) == 2
+    assert all(message not in kept for message in queued(other))
+    await node.catch_up.replay(two)
+    assert queued(two) == kept[1:]
+    three, four = node.behind("s4", 0), node.behind("s5", 0)
+    await node.catch_up.replay(three)
+    again = queued(three)
+    assert [message.data for message in again] == [message.data for message in kept]
+    assert again[0] is not kept[0]
+    node.connections.mute(four)
+    node.delivery.restart(Position(EPOCH + 1, 0), RestartReason.EPOCH)
+    node.take(event("1"))
+    late = node.behind("s6", 0)
+    await node.catch_up.replay(late)
+    assert queued(late)[0].data != again[0].data
+
+
 async def test_a_disconnect_comes_after_what_was_before_it() -> None:
     node = DispatchingNode()
     gone = node.disconnected

@@ -118,6 +118,34 @@ async def test_what_the_transport_has_no_room_for_waits_in_the_queue() -> None:
     task.cancel()
 
 
+async def test_who_waits_until_all_is_written_is_told_when_the_writer_waits_again() -> None:
+    outbox, wire = opened()
+    outbox.put_nowait(Message("the CONNECT"))
+    waits = [asyncio.create_task(outbox.written()) for _ in range(2)]
+    waits[0].cancel()
+    await asyncio.sleep(0)
+    await outbox.get()  # what it took is not sent yet
+    await asyncio.sleep(0)
+    assert not waits[1].done()
+    task = await waited_for(outbox)
+    await asyncio.wait_for(waits[1], 1)
+    await asyncio.wait_for(outbox.written(), 1)
+    outbox.send([Message("missed")])
+    assert wire.got == [Message("missed").frame]
+    task.cancel()
+
+
+@pytest.mark.parametrize("why", ["closed", "woken", "polling", "not upgraded"])
+async def test_nobody_waits_for_a_writer_that_will_not_wait(why: str) -> None:
+    outbox = SendQueue() if why == "polling" else opened(upgraded=why != "not upgraded")[0]
+    outbox.put_nowait(Message("the CONNECT"))
+    wait = asyncio.create_task(outbox.written())
+    await asyncio.sleep(0)
+    assert wait.done() == (why in ("polling", "not upgraded"))
+    outbox.close() if why == "closed" else outbox.wake()
+    await asyncio.wait_for(wait, 1)
+
+
 async def test_nothing_to_send_is_nothing() -> None:
     outbox, wire = opened(compresses=True)
     task = await waited_for(outbox)

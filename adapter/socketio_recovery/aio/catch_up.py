@@ -86,6 +86,7 @@ class CatchUp:
         """
         socket = connection.socket
         delivery = self.delivery
+        await socket.queue.written()  # the CONNECT: then what it missed is one write, past the queue
         while connection.flow is Flow.BEHIND and is_open(socket):
             if connection.after < delivery.partition.window.floor:
                 await self.look_back.bring(connection)

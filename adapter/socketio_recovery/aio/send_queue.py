@@ -40,6 +40,7 @@ class SendQueue(asyncio.Queue[Any]):
         self._compresses: Callable[[], bool] = _no
         self._writer_waits = False
         self._drains: Sequence[tuple[int, int, asyncio.Future[None]]] = ()
+        self._idle: asyncio.Future[None] | None = None
         #: Bytes that wait.
         self.bytes = 0
 
@@ -59,6 +60,7 @@ class SendQueue(asyncio.Queue[Any]):
     def close(self) -> None:
         """The WebSocket is closed: everything is queued from now on."""
         self._tcp = None
+        self._wake_idle()
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends messages behind everything that was put before."""
@@ -85,10 +87,28 @@ class SendQueue(asyncio.Queue[Any]):
 
     async def get(self) -> Any:
         self._writer_waits = True
+        if self.empty():
+            self._wake_idle()
         try:
             return await super().get()
         finally:
             self._writer_waits = False
+
+    async def written(self) -> None:
+        """Waits until the writing task has nothing left to send: then :meth:`send` writes at once.
+
+        It returns at once where that can't be, and when :meth:`wake` or :meth:`close` is called.
+        """
+        if self._tcp is None or not self._socket.upgraded or (self._writer_waits and self.empty()):
+            return
+        if self._idle is None:
+            self._idle = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._idle)
+
+    def _wake_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
 
     # -- who waits for room -------------------------------------------------------------------------
 
@@ -104,7 +124,8 @@ class SendQueue(asyncio.Queue[Any]):
             self._drains = [other for other in self._drains if other is not waits]
 
     def wake(self) -> None:
-        """Ends all :meth:`drained`, whatever waits: the transport is lost, or a connection is over."""
+        """Ends all :meth:`drained` and :meth:`written`, whatever waits: the transport or a connection is over."""
+        self._wake_idle()
         for *_, future in self._drains:
             if not future.done():
                 future.set_result(None)

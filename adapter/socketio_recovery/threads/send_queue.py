@@ -192,6 +192,9 @@ class ThreadSendQueue:
             self._soon(self._look_at_drains)
         return item
 
+    async def written(self) -> None:
+        """Does not wait: a thread sends, and has nothing left sooner or later. See ``aio/send_queue.py``."""
+
     # -- who waits for room, on the event loop -------------------------------------------------------
 
     async def drained(self, size: int, most_bytes: int) -> None:
