@@ -420,6 +420,41 @@ def test_who_waits_for_room_goes_on_when_there_is_room_or_it_is_woken(world: Wor
     assert not queue._drains
 
 
+@pytest.mark.parametrize("how", ["written", "closed", "woken"])
+def test_who_waits_for_the_writer_is_told_when_it_waits_again(world: World, how: str) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    queue = new_queue(world, lambda function: loops[0].call_soon_threadsafe(function))  # type: ignore[arg-type]
+    link: Any = SimpleNamespace(fits=lambda frames: True, write_now=len)
+    queue.open(SimpleNamespace(upgraded=False), link)
+    queue.put(packet("the CONNECT"))
+
+    async def core() -> bool:
+        loops.append(asyncio.get_running_loop())
+        await queue.written()  # it is not upgraded: somebody else sends
+        queue.open(SimpleNamespace(upgraded=True), link)
+        waits = [asyncio.create_task(queue.written()) for _ in range(2)]
+        waits[0].cancel()
+        await asyncio.sleep(0)
+        assert not waits[1].done()
+        if how == "woken":
+            queue.wake()
+        await asyncio.wait_for(waits[1], PATIENCE)
+        await asyncio.wait_for(queue.written(), PATIENCE) if how != "woken" else None
+        return queue._idle is None
+
+    done = world.native(lambda: asyncio.run(core()))
+    world.until(lambda: queue._idle is not None or done.done())
+    writer = None
+    if how == "written":
+        writer = world.start(lambda: [queue.get(), queue.get(timeout=PATIENCE)])
+    elif how == "closed":
+        queue.close()
+    assert world.result(done)
+    if writer is not None:
+        queue.put(None)
+        assert world.result(writer)[1] is None
+
+
 def test_who_no_longer_waits_for_room_is_forgotten() -> None:
     queue = new_queue(World())
     queue.put(packet("one"))

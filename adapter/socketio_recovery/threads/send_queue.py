@@ -74,6 +74,7 @@ class ThreadSendQueue:
         self._socket: Any = None
         self._wire: Wire | None = None
         self._drains: Sequence[tuple[int, int, asyncio.Future[None]]] = ()
+        self._idle: asyncio.Future[None] | None = None
         #: Bytes that wait.
         self.bytes = 0
 
@@ -88,6 +89,9 @@ class ThreadSendQueue:
         """The WebSocket is closed: everything is queued from now on."""
         with self._lock:
             self._wire = None
+            waits = self._idle is not None
+        if waits:
+            self._soon(self._wake_idle)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends messages behind everything that was put before. It does not wait."""
@@ -139,6 +143,9 @@ class ThreadSendQueue:
                 signal = self._mode.signal()
                 self._getters.append(signal)
                 self._writer_waits = True
+                wanted = self._idle is not None
+            if wanted:
+                self._soon(self._wake_idle)
             try:
                 signal.wait(None if until is None else until - time.monotonic())
             except BaseException:  # gevent.Timeout, say
@@ -192,10 +199,23 @@ class ThreadSendQueue:
             self._soon(self._look_at_drains)
         return item
 
-    async def written(self) -> None:
-        """Does not wait: a thread sends, and has nothing left sooner or later. See ``aio/send_queue.py``."""
+    # -- who waits for the writer, on the event loop -------------------------------------------------
 
-    # -- who waits for room, on the event loop -------------------------------------------------------
+    async def written(self) -> None:
+        """Waits until the writing thread has nothing left to send. See ``aio/send_queue.py``."""
+        with self._lock:
+            if self._wire is None or not self._socket.upgraded or (self._writer_waits and not self._items):
+                return
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            idle = self._idle
+        await asyncio.shield(idle)
+
+    def _wake_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.set_result(None)
 
     async def drained(self, size: int, most_bytes: int) -> None:
         """Waits until no more than ``size`` packets and ``most_bytes`` bytes wait, or :meth:`wake` is called."""
@@ -211,7 +231,8 @@ class ThreadSendQueue:
                 self._drains = [other for other in self._drains if other is not waits]
 
     def wake(self) -> None:
-        """Ends all :meth:`drained`, whatever waits: the transport is lost, or a connection is over."""
+        """Ends all :meth:`drained` and :meth:`written`, whatever waits: the transport or a connection is over."""
+        self._wake_idle()
         for *_, future in self._drains:
             if not future.done():
                 future.set_result(None)
