@@ -121,7 +121,7 @@ async def test_what_the_transport_has_no_room_for_waits_in_the_queue() -> None:
 async def test_who_waits_until_all_is_written_is_told_when_the_writer_waits_again() -> None:
     outbox, wire = opened()
     outbox.put_nowait(Message("the CONNECT"))
-    waits = [asyncio.create_task(outbox.written()) for _ in range(2)]
+    waits = [asyncio.create_task(outbox.written(60)) for _ in range(2)]
     waits[0].cancel()
     await asyncio.sleep(0)
     await outbox.get()  # what it took is not sent yet
@@ -129,7 +129,7 @@ async def test_who_waits_until_all_is_written_is_told_when_the_writer_waits_agai
     assert not waits[1].done()
     task = await waited_for(outbox)
     await asyncio.wait_for(waits[1], 1)
-    await asyncio.wait_for(outbox.written(), 1)
+    await asyncio.wait_for(outbox.written(60), 1)
     outbox.send([Message("missed")])
     assert wire.got == [Message("missed").frame]
     task.cancel()
@@ -139,11 +139,18 @@ async def test_who_waits_until_all_is_written_is_told_when_the_writer_waits_agai
 async def test_nobody_waits_for_a_writer_that_will_not_wait(why: str) -> None:
     outbox = SendQueue() if why == "polling" else opened(upgraded=why != "not upgraded")[0]
     outbox.put_nowait(Message("the CONNECT"))
-    wait = asyncio.create_task(outbox.written())
+    wait = asyncio.create_task(outbox.written(60))
     await asyncio.sleep(0)
     assert wait.done() == (why in ("polling", "not upgraded"))
     outbox.close() if why == "closed" else outbox.wake()
     await asyncio.wait_for(wait, 1)
+
+
+async def test_nobody_waits_for_ever_for_a_writer_that_always_has_something_to_send() -> None:
+    outbox, _ = opened()
+    outbox.put_nowait(Message("of another namespace"))
+    await outbox.written(0.001)
+    assert outbox.qsize() == 1
 
 
 async def test_nothing_to_send_is_nothing() -> None:

@@ -430,16 +430,16 @@ def test_who_waits_for_the_writer_is_told_when_it_waits_again(world: World, how:
 
     async def core() -> bool:
         loops.append(asyncio.get_running_loop())
-        await queue.written()  # it is not upgraded: somebody else sends
+        await queue.written(PATIENCE)  # it is not upgraded: somebody else sends
         queue.open(SimpleNamespace(upgraded=True), link)
-        waits = [asyncio.create_task(queue.written()) for _ in range(2)]
+        waits = [asyncio.create_task(queue.written(PATIENCE)) for _ in range(2)]
         waits[0].cancel()
         await asyncio.sleep(0)
         assert not waits[1].done()
         if how == "woken":
             queue.wake()
         await asyncio.wait_for(waits[1], PATIENCE)
-        await asyncio.wait_for(queue.written(), PATIENCE) if how != "woken" else None
+        await asyncio.wait_for(queue.written(PATIENCE), PATIENCE) if how != "woken" else None
         return queue._idle is None
 
     done = world.native(lambda: asyncio.run(core()))

@@ -20,6 +20,8 @@ from .upstream.engineio_transport import is_open
 
 #: How long a client's first packets may wait for its replay, in seconds.
 INLINE = 0.05
+#: How long a replay waits for the writer before it goes the slower way, in seconds.
+WRITTEN = 1.0
 
 
 class CatchUp:
@@ -86,7 +88,9 @@ class CatchUp:
         """
         socket = connection.socket
         delivery = self.delivery
-        await socket.queue.written()  # the CONNECT: then what it missed is one write, past the queue
+        # The CONNECT: then what the client missed is one write, past the queue. On a slow link that is shared with
+        # another namespace, the writer may always have something to do.
+        await socket.queue.written(WRITTEN)
         while connection.flow is Flow.BEHIND and is_open(socket):
             if connection.after < delivery.partition.window.floor:
                 await self.look_back.bring(connection)

@@ -94,16 +94,18 @@ class SendQueue(asyncio.Queue[Any]):
         finally:
             self._writer_waits = False
 
-    async def written(self) -> None:
+    async def written(self, timeout: float) -> None:
         """Waits until the writing task has nothing left to send: then :meth:`send` writes at once.
 
         It returns at once where that can't be, and when :meth:`wake` or :meth:`close` is called.
+
+        :param timeout: how long to wait at most, in seconds.
         """
         if self._tcp is None or not self._socket.upgraded or (self._writer_waits and self.empty()):
             return
         if self._idle is None:
             self._idle = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._idle)
+        await asyncio.wait([self._idle], timeout=timeout)
 
     def _wake_idle(self) -> None:
         if self._idle is not None:

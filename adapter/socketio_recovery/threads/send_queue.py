@@ -201,7 +201,7 @@ class ThreadSendQueue:
 
     # -- who waits for the writer, on the event loop -------------------------------------------------
 
-    async def written(self) -> None:
+    async def written(self, timeout: float) -> None:
         """Waits until the writing thread has nothing left to send. See ``aio/send_queue.py``."""
         with self._lock:
             if self._wire is None or not self._socket.upgraded or (self._writer_waits and not self._items):
@@ -209,7 +209,7 @@ class ThreadSendQueue:
             if self._idle is None:
                 self._idle = asyncio.get_running_loop().create_future()
             idle = self._idle
-        await asyncio.shield(idle)
+        await asyncio.wait([idle], timeout=timeout)
 
     def _wake_idle(self) -> None:
         with self._lock:
