@@ -107,6 +107,20 @@ class BenchCluster:
         self.receivers.add(count, [node.port for node in self.others], rooms)
         self.receivers.rest(0.3)
 
+    def meet(self, count: int) -> None:
+        """Connects receivers, and lets them have some events: Node's adapter can't recover one without an offset."""
+        self.join(count)
+        self.fan_out(3)
+
+    def lose_a_node(self, count: int) -> None:
+        """Connects receivers to one of the nodes that have clients, and kills it. The cluster has the others left."""
+        emitter, victim, *survivors = self.nodes
+        self.nodes = [emitter, victim]
+        self.meet(count)
+        victim.kill()
+        self.receivers.until(lambda: all(receiver.socket is None for receiver in self.receivers.all))
+        self.nodes = [emitter, *survivors]
+
     def fan_out(self, count: int, in_flight: int = 64, pause: float = 0.005) -> Measures:
         """Emits events on the emitter, and waits until all receivers have all of them.
 

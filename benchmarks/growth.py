@@ -151,24 +151,19 @@ def concurrent(bench: Bench) -> tuple[Curve, list[dict[str, float]]]:
 def _killed(bench: Bench, clients: int) -> Measures:
     """Kills a node with so many clients, which then recover on two others."""
     with bench.cluster("recovery", 4) as cluster:
-        emitter, victim, *survivors = cluster.nodes
-        cluster.receivers.add(clients, [victim.port], lambda i: [ROOM])
-        cluster.receivers.rest(0.5)
-        victim.kill()
-        cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
+        cluster.lose_a_node(clients)
         missed = 20
         cluster.write(missed)
         cluster.pause()
-        before = sum(node.usage.cpu for node in survivors), bench.redis_usage.cpu
+        before = sum(node.usage.cpu for node in cluster.others), bench.redis_usage.cpu
         bench.redis.config_resetstat()
-        cluster.nodes = [emitter, *survivors]
         seconds = cluster.back(missed)
         stats: Any = bench.redis.info("commandstats")
         scripts = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
         return {
             "clients": clients,
             "s": seconds,
-            "cpu ms per client": 1000 * (sum(node.usage.cpu for node in survivors) - before[0]) / clients,
+            "cpu ms per client": 1000 * (sum(node.usage.cpu for node in cluster.others) - before[0]) / clients,
             "redis cpu ms per client": 1000 * (bench.redis_usage.cpu - before[1]) / clients,
             "redis calls per client": scripts / clients,
         }

@@ -156,7 +156,7 @@ def sync(results: dict[str, Any]) -> str:
 
 
 def storms(results: dict[str, Any]) -> str:
-    """The table of storms: what each contestant measured, and what it took of the time of ``AsyncRedisManager``."""
+    """The table of storms: what was measured with each contestant, and how long its clients were connecting."""
     rows = []
     for storm in results["storms"].values():
         for setup, found in storm["result"].items():

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .bench import ROOM, SIZE, Bench, BenchCluster, Measures
+from .bench import ROOM, SIZE, Bench, Measures
 from .processes import Kind
+from .receivers import Receivers
+from .works import recover
 
 #: A contestant as it is measured here: its kind, and further configuration of its nodes.
 Setup = tuple[Kind, dict[str, Any]]
@@ -98,11 +100,8 @@ def storm(clients: int, unrelated: int) -> Run:
     def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
         kind, config = setup
         with bench.cluster(kind, **config) as cluster:
-            meet(cluster, bench.some(clients, 2))
-            before = _away(cluster, unrelated)
-            seconds = _back(cluster)
-            cpu = sum(node.usage.cpu for node in cluster.others) - before
-            return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.receivers.all)}, _times(cluster)
+            cluster.meet(bench.some(clients, 2))
+            return recover(MISSED, unrelated)(cluster), [receiver.took for receiver in cluster.receivers.all]
 
     return run
 
@@ -113,48 +112,10 @@ def killed(clients: int) -> Run:
     def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
         kind, config = setup
         with bench.cluster(kind, 4, **config) as cluster:
-            emitter, victim, *survivors = cluster.nodes
-            cluster.nodes = [emitter, victim]
-            meet(cluster, bench.some(clients, 2))
-            victim.kill()
-            cluster.receivers.until(lambda: all(receiver.socket is None for receiver in cluster.receivers.all))
-            cluster.nodes = [emitter, *survivors]
-            try:
-                before = _away(cluster, 0)
-                seconds = _back(cluster)
-                cpu = sum(node.usage.cpu for node in survivors) - before
-                return {"s": seconds, "cpu ms per client": 1000 * cpu / len(cluster.receivers.all)}, _times(cluster)
-            finally:
-                victim.stop()
+            cluster.lose_a_node(bench.some(clients, 2))
+            return recover(MISSED, 0)(cluster), [receiver.took for receiver in cluster.receivers.all]
 
     return run
-
-
-def meet(cluster: BenchCluster, clients: int) -> None:
-    """Connects the clients, and lets them receive some events: Node's adapter can't recover one without an offset."""
-    cluster.join(clients)
-    cluster.receivers.rest(0.5)
-    cluster.fan_out(3)
-
-
-def _away(cluster: BenchCluster, unrelated: int) -> float:
-    if cluster.kind == "redis":
-        cluster.away(0, 0)
-    else:
-        cluster.away(MISSED, cluster.bench.some(unrelated) if unrelated else 0)
-    return sum(node.usage.cpu for node in cluster.others)
-
-
-def _back(cluster: BenchCluster) -> float:
-    if cluster.kind != "redis":
-        return cluster.back(MISSED)
-    start = time.monotonic()
-    cluster.receivers.connect(cluster.receivers.all, [node.port for node in cluster.others], 0.001)
-    return time.monotonic() - start
-
-
-def _times(cluster: BenchCluster) -> list[float]:
-    return [receiver.took for receiver in cluster.receivers.all]
 
 
 def jitter(clients: int, seconds: float, every: float = 15.0, away: float = 2.0) -> Run:
@@ -165,43 +126,14 @@ def jitter(clients: int, seconds: float, every: float = 15.0, away: float = 2.0)
 
     def run(bench: Bench, setup: Setup) -> tuple[Measures, list[float]]:
         kind, config = setup
-        dice = random.Random(1)
         with bench.cluster(kind, **config) as cluster:
             receivers = cluster.receivers
-            meet(cluster, bench.some(clients, 2))
+            cluster.meet(bench.some(clients, 2))
             receivers.reset()
             duration = max(seconds * bench.scale, 3)
             count = round(2 * duration)
-            ports = [node.port for node in cluster.others]
             cluster.emitter.emit(count, ROOM, 1, SIZE, rate=2)
-            now = time.monotonic()
-            end = now + duration
-            due = sorted((now + dice.uniform(0, every), i) for i in range(len(receivers.all)))
-            took: list[float] = []
-            connecting: dict[int, Any] = {}
-            while due or connecting:
-                now = time.monotonic()
-                while due and due[0][0] <= now:
-                    _, i = due.pop(0)
-                    receiver = receivers.all[i]
-                    if receiver.socket is None:
-                        receiver.connect(ports[i % len(ports)])
-                        connecting[i] = receiver
-                    elif now < end:
-                        receiver.drop()
-                        insort(due, (now + away, i))
-                receivers.turn(0.002)
-                for i, receiver in list(connecting.items()):
-                    if receiver.live:
-                        del connecting[i]
-                        took.append(receiver.took)
-                        if not receiver.recovered and kind == "recovery":
-                            raise RuntimeError("a client was not recovered")
-                        insort(due, (time.monotonic() + dice.uniform(every / 2, every * 1.5), i))
-                    elif receiver.socket is None:
-                        raise RuntimeError("a client was sent away")
-                if now > end and all(receiver.socket is not None for receiver in receivers.all) and not connecting:
-                    break
+            took = _cut(receivers, [node.port for node in cluster.others], duration, every, away, kind == "recovery")
             cluster.emitter.answer()
             end = time.monotonic() + 10
             receivers.until(lambda: time.monotonic() > end or all(r.received >= count for r in receivers.all))
@@ -216,3 +148,42 @@ def jitter(clients: int, seconds: float, every: float = 15.0, away: float = 2.0)
             return measures, took
 
     return run
+
+
+def _cut(
+    receivers: Receivers, ports: Sequence[int], duration: float, every: float, away: float, recover: bool
+) -> list[float]:
+    """Cuts receivers now and then, and connects them again, for ``duration`` seconds and until all are back.
+
+    :param recover: whether each must recover.
+    :returns: how long each connect took, in seconds.
+    """
+    dice = random.Random(1)
+    took: list[float] = []
+    connecting: set[int] = set()
+    now = time.monotonic()
+    end = now + duration
+    #: When each receiver is to be cut, or to be connected again.
+    due = sorted((now + dice.uniform(0, every), i) for i in range(len(receivers.all)))
+    while due or connecting:
+        now = time.monotonic()
+        while due and due[0][0] <= now:
+            _, i = due.pop(0)
+            receiver = receivers.all[i]
+            if receiver.socket is None:
+                receiver.connect(ports[i % len(ports)])
+                connecting.add(i)
+            elif now < end:
+                receiver.drop()
+                insort(due, (now + away, i))
+        receivers.turn(0.002)
+        for i in [i for i in connecting if receivers.all[i].live or receivers.all[i].socket is None]:
+            receiver = receivers.all[i]
+            if receiver.socket is None or (recover and not receiver.recovered):
+                raise RuntimeError("a client was sent away, or not recovered")
+            connecting.remove(i)
+            took.append(receiver.took)
+            insort(due, (time.monotonic() + dice.uniform(every / 2, every * 1.5), i))
+        if now > end and not connecting and all(receiver.socket is not None for receiver in receivers.all):
+            break
+    return took

@@ -113,13 +113,7 @@ def works(bench: Bench) -> list[Work]:
         return lambda cluster: cluster.join(some(count))
 
     def met(count: int) -> Callable[[BenchCluster], None]:
-        """Lets the clients receive some events first: Node's adapter can't recover a client that has no offset."""
-
-        def prepare(cluster: BenchCluster) -> None:
-            cluster.join(some(count))
-            cluster.fan_out(3)
-
-        return prepare
+        return lambda cluster: cluster.meet(some(count))
 
     everyone: tuple[Kind, ...] = ("recovery", "redis", "node")
     fan_out: tuple[Kind, ...] = ("recovery", "uvicorn", "redis", "redis-uvicorn", "node", "bare")

@@ -39,8 +39,8 @@ def collect_less(full: int = FULL) -> None:
 
     It collects once, and *freezes* what there is: the collector does not look at that any more. From then on a full
     collection comes after ``full`` of the middle ones. Young objects are looked at as often as before. So circles of
-    objects that have become old before nothing refers to them any more stay for longer: a client that has left leaves
-    some 5 kB of them, and a full collection comes after some 25,000 connects.
+    objects that have become old before nothing refers to them any more stay for longer. A client that has left leaves
+    some 30 such objects; with some 280 objects for each that connects, a full collection comes after 25,000 of them.
 
     :param full: collections of the middle generation; 1,000 by default, where Python has 10.
     :raises ValueError: if it is not above 0.

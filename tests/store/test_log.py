@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,6 +33,22 @@ from tests.support.waiting import until
 
 def names(entries: list[Entry]) -> list[str]:
     return [e.payload.data.decode() for e in entries if e.payload]
+
+
+@asynccontextmanager
+async def proxied(real: RedisChannel, timeout: float = 5) -> AsyncIterator[tuple[Proxy, Log]]:
+    """A log that reaches its server through a proxy.
+
+    :param timeout: how long an append may take, in seconds.
+    """
+    assert real.server is not None
+    async with Proxy(real.server.port) as proxy:
+        client = redis.asyncio.Redis.from_url(proxy.url)
+        try:
+            link = partial(RedisLink, client)
+            yield proxy, Log(real.keys, link, None, 60_000, 0, timeout, logging.getLogger("test.log"))
+        finally:
+            await client.aclose()
 
 
 async def fill(log: Log, *events: str) -> None:
@@ -258,12 +276,7 @@ async def test_without_redis_an_entry_is_withdrawn() -> None:
 
 
 async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: RedisChannel) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 0.3, logging.getLogger("test.log")
-        )
+    async with proxied(real, 0.3) as (proxy, log):
         proxy.open.clear()
         async with running(log.write()):
             fates = []
@@ -283,17 +296,11 @@ async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: 
             await log.append(event("third"))
         stored = [fields[5] for _, fields in (await real.entries())[1:]]
         assert stored == [b'["opens the connection"]', b'["first"]', b'["third"]']
-        await client.aclose()
 
 
 @pytest.mark.parametrize("count", [1, 40])
 async def test_a_batch_whose_reply_was_lost_is_stored_once(real: RedisChannel, count: int) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
-        )
+    async with proxied(real) as (proxy, log):
         async with running(log.write()):
             await log.append(event("before"))
             proxy.lose_reply_to = b"retried"
@@ -305,52 +312,34 @@ async def test_a_batch_whose_reply_was_lost_is_stored_once(real: RedisChannel, c
             await log.append(event("after"))
         stored = [fields[5].decode() for _, fields in (await real.entries())[1:]]
         assert stored == ['["before"]', *(f'["retried {i}"]' for i in range(count)), '["after"]']
-        await client.aclose()
 
 
 async def test_a_refusal_whose_reply_was_lost_is_still_told(real: RedisChannel) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
-        )
+    async with proxied(real) as (proxy, log):
         async with running(log.write()):
             proxy.lose_reply_to = b"retried"
             assert await log.append(moves(log, ENTER, "nobody", "retried")) == "unknown"
         assert proxy.lost == 1
         assert await real.heads() == []
-        await client.aclose()
 
 
 async def test_what_a_session_that_was_ended_has_left_is_told_though_the_reply_was_lost(real: RedisChannel) -> None:
-    assert real.server is not None
     sessions = real.sessions("A")
     await sessions.create("s1", Pid("s1", "p" * 22), "/", "t1", "transport")
     async with running((plain := real.log()).write()):
         await plain.append(moves(plain, ENTER, "s1", "red"))
         await plain.append(moves(plain, ENTER, "s1", "retried"))
     assert await sessions.detach("s1", "t1", "/", ["red", "retried"])
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
-        )
+    async with proxied(real) as (proxy, log):
         async with running(log.write()):
             proxy.lose_reply_to = b"disconnect"
             assert await log.append(end := forgets(log, "s1")) == "stored"
         assert proxy.lost == 1
         assert sorted(end.left) == ['"red"', '"retried"']
-        await client.aclose()
 
 
 async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lost(real: RedisChannel) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
-        )
+    async with proxied(real) as (proxy, log):
         bad = event("bad", *[b""] * 5000)  # more than Lua can unpack
         waiting = [asyncio.ensure_future(log.append(a)) for a in (event("retried"), bad, event("good"))]
         await asyncio.sleep(0)
@@ -362,7 +351,6 @@ async def test_an_entry_that_could_not_be_stored_is_told_though_the_reply_was_lo
         assert (results[0], results[2]) == ("stored", "stored")
         stored = [fields[5] for _, fields in (await real.entries())[1:]]
         assert stored == [b'["retried"]', b'["good"]']
-        await client.aclose()
 
 
 async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_second_time(
@@ -623,12 +611,7 @@ async def test_foreign_and_unreadable_entries_do_not_stop_the_reader(store: Redi
 
 
 async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel) -> None:
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
-        )
+    async with proxied(real) as (proxy, log):
         follower = Follower(log)
         async with running(log.write(), follower.run()):
             await until(lambda: follower.starts)
@@ -638,17 +621,11 @@ async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel)
             await log.append(event("5"))
         assert names(follower.entries) == [f'["{i}"]' for i in range(6)]
         assert follower.reasons == ["boot"]
-        await client.aclose()
 
 
 async def test_a_connection_that_died_without_a_word_does_not_cost_an_emit(real: RedisChannel) -> None:
     """Neither the writer's nor the reader's: an attempt takes a part of the time that callers wait."""
-    assert real.server is not None
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 4, logging.getLogger("test.log")
-        )
+    async with proxied(real, 4) as (proxy, log):
         follower = Follower(log)
         async with running(log.write(), follower.run()):
             await until(lambda: follower.starts)
@@ -658,19 +635,13 @@ async def test_a_connection_that_died_without_a_word_does_not_cost_an_emit(real:
             await until(lambda: len(follower.entries) == 2)
         assert names(follower.entries) == ['["before"]', '["after"]']
         assert (await real.numbers())[-1] == 3
-        await client.aclose()
 
 
 async def test_a_slow_link_with_large_entries_is_read_to_its_end(real: RedisChannel) -> None:
     """A reply may take much longer than Redis may be silent; and 512 entries may be too much for one reply."""
-    assert real.server is not None
     log = real.log()
     await fill(log, "first")
-    async with Proxy(real.server.port) as proxy:
-        client = redis.asyncio.Redis.from_url(proxy.url)
-        slow = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 1.2, logging.getLogger("test.log")
-        )
+    async with proxied(real, 1.2) as (proxy, slow):
         follower = Follower(slow)
         async with running(log.write()):
             async with running(follower.run()):
@@ -681,7 +652,6 @@ async def test_a_slow_link_with_large_entries_is_read_to_its_end(real: RedisChan
             await until(lambda: len(follower.entries) == 60)
         assert follower.reasons == ["boot"]
         assert slow._read_size.count < 20
-        await client.aclose()
 
 
 # -- finding an entry by its number -----------------------------------------------------------------

@@ -88,9 +88,10 @@ class CatchUp:
         """
         socket = connection.socket
         delivery = self.delivery
-        # The CONNECT: then what the client missed is one write, past the queue. On a slow link that is shared with
-        # another namespace, the writer may always have something to do.
-        await socket.queue.written(WRITTEN)
+        if connection.recovered:
+            # First the CONNECT: then what the client missed is one write, past the queue. On a slow link that is shared
+            # with another namespace, the writer may always have something to do.
+            await socket.queue.written(WRITTEN)
         while connection.flow is Flow.BEHIND and is_open(socket):
             if connection.after < delivery.partition.window.floor:
                 await self.look_back.bring(connection)

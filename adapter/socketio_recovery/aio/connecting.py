@@ -267,8 +267,8 @@ class Connecting:
         self._check(connection, birth)
         connection.after = connection.sent = birth.n
         connection.epoch = birth.epoch
-        # Others see the session since it was created: they may have had it enter rooms. That one has ended it, the
-        # replay says.
+        # Others see the session since it was created, and may have had it enter rooms. (If somebody has ended it, the
+        # replay comes upon that.)
         closed = forward(self.partition.window, namespace, sid, connection.rooms, birth.n)
         connection.closed_rooms = closed or []
         self.connections.add(connection)

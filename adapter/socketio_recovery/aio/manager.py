@@ -228,10 +228,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             self._elsewhere(),
         )
 
-    def _pubsub_bridge(self, codecs: Sequence[Codec]) -> Callable[[Log], PubSubBridge]:
+    def _pubsub_bridge(self, codecs: Sequence[Codec]) -> Callable[[Log, Participants], PubSubBridge]:
         timeout, logger = self.settings.publish_timeout / ATTEMPTS, self._get_logger()
-        return lambda log: PubSubBridge(
-            *(self._client.pubsub, self.channel, self._keys, log, self._link, codecs, timeout, logger)
+        return lambda log, participants: PubSubBridge(
+            *(self._client.pubsub, self.channel, self._keys, log, participants, self._link, codecs, timeout, logger)
         )
 
     def _elsewhere(self) -> Callable[[Sequence[Move]], Awaitable[None]] | None:

@@ -116,7 +116,7 @@ class Node:
         tracing: Tracing,
         transports: Callable[[Any, Connections, KeyedQueue], Transports] = Transports,
         pubsub_watch: PubSubWatch | None = None,
-        pubsub_bridge: Callable[[Log], PubSubBridge] | None = None,
+        pubsub_bridge: Callable[[Log, Participants], PubSubBridge] | None = None,
         elsewhere: Callable[[Sequence[Move]], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
@@ -247,7 +247,7 @@ class Node:
             logger,
         )
         self.inbox = Inbox(keys, self.log, link, settings.publish_timeout / ATTEMPTS, metrics, logger)
-        self.pubsub_bridge = pubsub_bridge(self.log) if pubsub_bridge is not None else None
+        self.pubsub_bridge = pubsub_bridge(self.log, self.participants) if pubsub_bridge is not None else None
         self.pubsub_watch = pubsub_watch
         self.background = Background(metrics, logger)
         self.hooks.install()

@@ -16,7 +16,6 @@ A message is lost if no node hears it to the end: if the connections of all of t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import uuid
 from collections import deque
@@ -26,7 +25,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
-from ..entries import Payload, parse_entry
+from ..entries import Payload, parse_entry, parse_head
 from ..errors import RedisUnavailable, ReplyTooLarge
 from ..outside_event import Malformed
 from ..packets import Codec, JsonCodec, converted
@@ -43,11 +42,12 @@ from ..pubsub_messages import (
 from ..read_size import ReadSize
 from ..redis.actions import left_rooms
 from ..redis.keys import Keys
-from ..redis.scripts import APPEND, PLACE, PUBLISH, Argument
+from ..redis.scripts import APPEND, PUBLISH, Argument
 from . import lease
 from .lease import Lease
 from .log import READ_BYTES, READ_COUNT, Append, Log
 from .membership_log import Move
+from .participants import Participants
 from .redis_link import RedisLink
 from .tasks import Backoff
 
@@ -92,6 +92,7 @@ class PubSubBridge:
         channel: str,
         keys: Keys,
         log: Log,
+        participants: Participants,
         link: Callable[[float], RedisLink],
         codecs: Sequence[Codec],
         timeout: float,
@@ -100,6 +101,7 @@ class PubSubBridge:
         self.channel = channel
         self.keys = keys
         self.log = log
+        self.participants = participants
         self.timeout = timeout
         self.logger = logger
         self.lease = Lease(keys.pubsub_lease)
@@ -328,13 +330,8 @@ class PubSubBridge:
                 if text.startswith("failed"):
                     self.logger.error("a message of python-socketio's managers could not be stored: %s", text)
                 elif left := left_rooms(text):
-                    await self._leave(link, appends[i - 1], left)
-
-    async def _leave(self, link: RedisLink, append: Append, rooms: Sequence[str]) -> None:
-        """A session without a connection was ended: it is no longer counted in its rooms."""
-        namespace, sid = json.loads(append.fields[1])[1:]
-        sets = [self.keys.members_named(namespace, room) for room in rooms]
-        await link.run(PLACE, [self.keys.everyone(namespace), *sets], [sid])
+                    head = parse_head(str(appends[i - 1].fields[1]).encode())
+                    await self.participants.place(head.sid, head.namespace, left)
 
     # -- from the log ---------------------------------------------------------------------------------
 
