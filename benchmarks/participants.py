@@ -15,6 +15,7 @@ from socketio_recovery.aio.log import Append, Log
 from socketio_recovery.aio.node_heartbeat import NodeHeartbeat
 from socketio_recovery.aio.participants import Participants
 from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.redis_servers import RedisServers
 from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.aio.sessions import Sessions
 from socketio_recovery.entries import ENTER, control_head
@@ -52,9 +53,9 @@ def measure(bench: Bench) -> dict[str, Any]:
 async def _measure(bench: Bench, count: int) -> dict[str, list[float]]:
     client = redis.asyncio.Redis.from_url(bench.server.url)
     keys, logger = Keys("bench"), logging.getLogger("benchmarks")
-    calls = ScriptCalls(RedisLink(client, 30))
+    calls = ScriptCalls(RedisLink(RedisServers(client), 30))
     sessions = Sessions(calls, keys, "node", HOUR, HOUR, HOUR, 300, lambda: lambda position: None)
-    log = Log(keys, lambda timeout: RedisLink(client, timeout), None, HOUR, 0, 300, logger)
+    log = Log(keys, lambda timeout: RedisLink(RedisServers(client), timeout), None, HOUR, 0, 300, logger)
     writer = asyncio.create_task(log.write())
     try:
         durations = Durations(HOUR, HOUR, HOUR, HOUR, 1000, HOUR)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def free_port(avoid: Collection[int] = ()) -> int:
+def free_port(avoid: Collection[int] = (), second: int = 0) -> int:
     """Returns a TCP port on which no program listens, and that no other caller was given.
 
     A server binds its port a little later than it is chosen. So the port is kept for the calling process, until that
@@ -21,6 +21,7 @@ def free_port(avoid: Collection[int] = ()) -> int:
     outgoing connections (Linux: from 32768 on).
 
     :param avoid: ports that are reserved for other processes.
+    :param second: how much higher another port is that the server needs, too; 0 for none.
     """
     with registry_path().open("a+") as registry:
         fcntl.flock(registry, fcntl.LOCK_EX)
@@ -30,15 +31,20 @@ def free_port(avoid: Collection[int] = ()) -> int:
         kept = [(port, pid) for port, pid in noted if _lives(pid)]
         taken = {port for port, _ in kept} | set(avoid)
         while True:
-            port = 15_000 + secrets.randbelow(17_000)
-            if port in taken:
-                continue
-            with socket.socket() as s, suppress(OSError):
-                s.bind(("127.0.0.1", port))
+            port = 15_000 + secrets.randbelow(17_000 - second)
+            chosen = {port, port + second}
+            if not chosen & taken and all(map(_can_bind, chosen)):
                 break
         registry.truncate(0)
-        registry.writelines(f"{port} {pid}\n" for port, pid in [*kept, (port, os.getpid())])
+        registry.writelines(f"{port} {pid}\n" for port, pid in [*kept, *((port, os.getpid()) for port in chosen)])
         return port
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as s, suppress(OSError):
+        s.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def check_port(host: str, port: int) -> None:

@@ -60,6 +60,8 @@ class RedisServer:
     :param options: further command-line options of the server.
     :param preexec: called in the new process before it becomes the server.
     :param avoid: ports that are reserved for other processes.
+    :param sentinel: the configuration of a Sentinel, if it is to be one: lines of text.
+    :param second_port: how much higher another port is that the server needs, too; 0 for none.
     :raises FileNotFoundError: if there is no server program.
     """
 
@@ -69,6 +71,8 @@ class RedisServer:
         options: tuple[str, ...] = (),
         preexec: Callable[[], None] | None = None,
         avoid: Collection[int] = (),
+        second_port: int = 0,
+        sentinel: str | None = None,
     ) -> None:
         server = binary or find_server()
         if server is None:
@@ -76,10 +80,15 @@ class RedisServer:
         self.binary = server
         self.options = options
         self.preexec = preexec
-        self.port = free_port(avoid)
+        self.port = free_port(avoid, second_port)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = tempfile.TemporaryDirectory(prefix="socketio-recovery-redis-")
         self.process: subprocess.Popen[bytes] | None = None
+        self._configuration: tuple[str, ...] = ()
+        if sentinel is not None:  # it writes to its file
+            file = Path(self._folder.name) / "sentinel.conf"
+            file.write_text(sentinel)
+            self._configuration = (str(file), "--sentinel")
         self.start()
 
     def start(self) -> None:
@@ -87,8 +96,10 @@ class RedisServer:
         self.process = subprocess.Popen(
             [
                 str(self.binary),
+                *self._configuration,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder.name),
-                *("--save", "", "--daemonize", "no"),
+                *(() if self._configuration else ("--save", "")),
+                *("--daemonize", "no"),
                 *self.options,
             ],
             stdout=subprocess.DEVNULL,
@@ -103,7 +114,7 @@ class RedisServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as s:
                     s.sendall(b"PING\r\n")
-                    if s.recv(16).startswith(b"+PONG"):
+                    if s.recv(16).startswith((b"+PONG", b"-NOAUTH")):
                         return
             except OSError:
                 pass

@@ -48,7 +48,7 @@ class Emitters:
         limit = MANAGER["publish_timeout"] + 3
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=limit))
         self._outside = AsyncRedisStreamsManager(
-            self.world.redis.url, CHANNEL, write_only=True, logger=_quiet, publish_timeout=MANAGER["publish_timeout"]
+            self.world.redis_url, CHANNEL, write_only=True, logger=_quiet, publish_timeout=MANAGER["publish_timeout"]
         )
         for node in self.world.all_nodes:
             self._run(self._emitter(node.name, self._through(node)))
@@ -180,7 +180,7 @@ class Emitters:
         :returns: a function that emits so many of them, and returns when they are stored.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.chaos.traffic", self.world.redis.url, CHANNEL),
+            *(sys.executable, "-m", "tests.chaos.traffic", self.world.redis_url, CHANNEL),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=ROOT,

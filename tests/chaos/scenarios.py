@@ -7,19 +7,27 @@ import itertools
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import redis.asyncio
+import redis.exceptions
+from socketio_recovery.redis.keys import Keys
 
+from local.redis_server import RedisServer
 from tests.support.js_clients import JsClient
 from tests.support.node_process import NodeProcess
 from tests.support.proxy import Proxy
+from tests.support.redis_commands import run, send
 from tests.support.waiting import until
 
 from .emitters import Emitters
 from .history import Fate
-from .world import PATIENCE, ROOMS, Setup, World
+from .world import CHANNEL, PATIENCE, ROOMS, Setup, World
+
+#: A key in the slot of the log.
+LOG = Keys(CHANNEL).log
 
 Faults = Callable[[World, Emitters], Awaitable[None]]
 
@@ -409,6 +417,102 @@ async def slow_link(world: World, emitters: Emitters) -> None:
             # Their nodes have caught up. Without that, more would come than the link can ever take.
             await until(lambda: world.connected() == len(world.everybody), "all are back", PATIENCE)
         await world.pause(0.3, 1.0)
+
+
+# -- Redis Cluster, and Sentinels -------------------------------------------------------------------
+
+
+@scenario(Setup(redis_kind="cluster"))
+async def cluster_failover(world: World, emitters: Emitters) -> None:
+    """In Redis Cluster, the master of the log's slot gets SIGKILL or SIGSTOP; a replica takes over, or is killed."""
+    async for number in world.rounds():
+        master = await world.cluster.master_of(LOG)
+        replica = await world.cluster.replica_of(master)
+        how = ("kill", "freeze", "kill both")[number % 3]
+        with world.fault(f"{how} the master of the log's slot"):
+            async with world.may_lose():
+                if how == "freeze":
+                    send(master, signal.SIGSTOP)
+                else:
+                    master.kill()
+                if world.rng.random() < 0.5:
+                    await _cut(world, _some(world))
+                if how == "kill both":
+                    replica.kill()
+                    await world.pause(0.5, 2.0)
+                    replica.start()
+                await until(partial(_is_master, replica), "another master", PATIENCE)
+                if how == "freeze":
+                    await world.pause(0.0, 1.0)
+                    send(master, signal.SIGCONT)
+                else:
+                    master.start()
+                await world.cluster.whole()
+        await world.pause(0.5, 1.5)
+
+
+async def _is_master(server: RedisServer) -> bool:
+    with suppress(OSError, redis.exceptions.RedisError):
+        return bool((await run(server, "ROLE"))[0] == "master")
+    return False
+
+
+@scenario(Setup(redis_kind="cluster"))
+async def cluster_slot_moves(world: World, emitters: Emitters) -> None:
+    """In Redis Cluster, the log's slot moves to another master, key by key, under traffic; some clients are cut."""
+    async for _ in world.rounds():
+        with world.fault("move the log's slot"):
+            await asyncio.gather(world.cluster.move_slot(LOG, 0.02), _cut(world, _some(world)))
+            await world.healthy()
+        await world.pause(0.5, 1.5)
+
+
+@scenario(Setup(redis_kind="sentinels"))
+async def sentinel_failover(world: World, emitters: Emitters) -> None:
+    """The master gets SIGKILL or SIGSTOP, and Sentinels have a replica take over; some clients are cut."""
+    async for number in world.rounds():
+        master = await world.sentinels.master()
+        with world.fault(("kill", "freeze")[number % 2] + " the master"):
+            async with world.may_lose():
+                if number % 2:
+                    send(master, signal.SIGSTOP)
+                else:
+                    master.kill()
+                if world.rng.random() < 0.5:
+                    await _cut(world, _some(world))
+                await world.sentinels.failed_over(master)
+                if number % 2:
+                    await world.pause(0.0, 1.0)
+                    send(master, signal.SIGCONT)
+                else:
+                    master.start()
+                await world.sentinels.whole()
+        await world.pause(0.5, 1.5)
+
+
+@scenario(Setup(redis_kind="sentinels"))
+async def sentinel_partition(world: World, emitters: Emitters) -> None:
+    """The Sentinels lose the master, which goes on, and have a replica take over; nodes and clients are on both.
+
+    Some of the nodes' connections to the old master end, so that a node could have some to each.
+    """
+    async for _ in world.rounds():
+        master = await world.sentinels.master()
+        with world.fault("part the master from the Sentinels"):
+            async with world.may_lose():
+                await world.sentinels.cut_off(master)
+                await world.sentinels.failed_over(master)
+                await world.pause(0.0, 0.5)
+                node = world.rng.choice(world.nodes)
+                node.kill()  # it comes back to the new master; the others are still on the old one
+                await _start(node)
+                for _ in range(3):
+                    await world.sentinels.end_some(master, lambda: world.rng.random() < 0.2)
+                    await _cut(world, _some(world))
+                    await world.pause(0.2, 0.7)
+                await world.sentinels.join(master)
+                await world.sentinels.whole()
+        await world.pause(0.5, 1.5)
 
 
 # -- and together -----------------------------------------------------------------------------------

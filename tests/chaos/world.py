@@ -8,14 +8,17 @@ import json
 import random
 import signal
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import redis.asyncio
 import redis.exceptions
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.sentinel import Sentinel
 from socketio_recovery.entries import EVENT, Entry, Offset, parse_entry
 
 from local.processes import die_with_parent
@@ -23,9 +26,12 @@ from local.redis_server import RedisServer
 from tests.support.js_clients import POLLING, WEBSOCKET, JsClient, JsClients
 from tests.support.node_process import NodeProcess
 from tests.support.proxy import Proxy
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinels import PASSWORD, SERVICE, RedisSentinels
 from tests.support.waiting import until
 
 from . import history
+from .check import lineages_of
 from .history import Connected, FaultMark, Logged, Lost, Received, ReportedState
 
 CHANNEL = "chaos"
@@ -52,7 +58,8 @@ class Setup:
 
     :param manager: options of the manager.
     :param server: options of the server.
-    :param redis: command-line options of the Redis server.
+    :param redis: command-line options of the Redis servers.
+    :param redis_kind: what Redis is: one server, a cluster of six, or a master with replicas and Sentinels.
     :param proxied: clients reach the nodes through proxies.
     :param redis_proxied: nodes reach Redis through proxies, each through its own.
     :param redis_bandwidth: how many bytes per second get through each of these in each direction; ``None`` for no
@@ -64,6 +71,7 @@ class Setup:
     manager: dict[str, Any] = field(default_factory=dict)
     server: dict[str, Any] = field(default_factory=dict)
     redis: tuple[str, ...] = ()
+    redis_kind: Literal["server", "cluster", "sentinels"] = "server"
     proxied: bool = False
     redis_proxied: bool = False
     redis_bandwidth: float | None = None
@@ -100,21 +108,48 @@ class World:
         return {"channel": CHANNEL, **MANAGER, **self.setup.manager}
 
     async def __aenter__(self) -> World:
-        self.redis = RedisServer(options=self.setup.redis, preexec=die_with_parent)
+        #: What serves the log: one of these, as the scenario's setup says.
+        self.redis: RedisServer
+        self.cluster: RedisCluster
+        self.sentinels: RedisSentinels
         self.clients = JsClients()
         self.nodes: list[NodeProcess] = []
         self.proxies: dict[str, Proxy] = {}  # node -> the proxy in front of it
         self.redis_proxies: dict[str, Proxy] = {}  # node -> the proxy between it and Redis
-        self.record = LogReader(self.redis.url)
-        try:
-            await self._start()
-        except BaseException:
-            await self._stop()
-            raise
+        async with AsyncExitStack() as stack:
+            if self.setup.redis_kind == "cluster":
+                self.cluster = await stack.enter_async_context(RedisCluster(options=self.setup.redis))
+                self.redis_url = self.cluster.url
+            elif self.setup.redis_kind == "sentinels":
+                self.sentinels = await stack.enter_async_context(RedisSentinels(options=self.setup.redis))
+                self.redis_url = self.sentinels.url
+            else:
+                self.redis = RedisServer(options=self.setup.redis, preexec=die_with_parent)
+                stack.callback(self.redis.stop)
+                self.redis_url = self.redis.url
+            self.record = LogReader(self._client)
+            try:
+                await self._start()
+            except BaseException:
+                await self._stop()
+                raise
+            self._servers = stack.pop_all()
         return self
 
+    def _client(self) -> Any:
+        """Makes a client of redis-py for what serves the log."""
+        if self.setup.redis_kind == "cluster":
+            nodes = [ClusterNode("127.0.0.1", server.port) for server in self.cluster.servers]
+            return redis.asyncio.RedisCluster(startup_nodes=nodes, socket_timeout=5)
+        if self.setup.redis_kind == "sentinels":
+            places = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels.sentinels]
+            watched: Any = Sentinel(places, password=PASSWORD, socket_timeout=5)  # type: ignore[no-untyped-call]
+            return watched.master_for(SERVICE)
+        return redis.asyncio.Redis.from_url(self.redis.url, socket_timeout=5)
+
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._stop()
+        async with self._servers:
+            await self._stop()
 
     async def _start(self) -> None:
         self.record.start()
@@ -125,14 +160,14 @@ class World:
         }
         clocks = dict(zip(self.names, self.setup.clocks, strict=False))
         for name in self.names:
-            url = self.redis.url
+            url = self.redis_url
             if self.setup.redis_proxied:
                 proxy = await self._proxy(self.redis_proxies, name, self.redis.port)
                 proxy.bandwidth = self.setup.redis_bandwidth
                 url = proxy.url
             clock = {"clock": clocks[name]} if name in clocks else {}
             self.nodes.append(NodeProcess(name, url, **config, **clock))
-        self.steady = NodeProcess("steady", self.redis.url, **config)
+        self.steady = NodeProcess("steady", self.redis_url, **config)
         await asyncio.gather(*[node.start() for node in self.all_nodes], self.clients.start())
         for node in self.nodes:
             if self.setup.proxied:
@@ -176,7 +211,6 @@ class World:
             node.stop()
         for proxy in [*self.proxies.values(), *self.redis_proxies.values()]:
             await proxy.__aexit__()
-        self.redis.stop()
 
     # -- who is there -------------------------------------------------------------------------------
 
@@ -239,6 +273,15 @@ class World:
         self.losses.append((start, float("inf")))
         yield
         await until(lambda: self.record.epoch > epoch, "a new epoch in the log", PATIENCE)
+        await self.healthy()
+        self.losses[-1] = (start, time.time())
+
+    @asynccontextmanager
+    async def may_lose(self) -> AsyncIterator[None]:
+        """The log may lose entries in this block, as in each failover. It ends when all nodes are healthy."""
+        start = time.time()
+        self.losses.append((start, float("inf")))
+        yield
         await self.healthy()
         self.losses[-1] = (start, time.time())
 
@@ -343,11 +386,18 @@ class World:
 
 
 class LogReader:
-    """Reads the log from its beginning, on its own connection to Redis, and keeps every entry."""
+    """Reads the log from its beginning, on its own connection to Redis, and keeps every entry.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    On each new connection it begins anew: another server may have other entries in place of the last ones.
+
+    :param client: makes a client of redis-py.
+    """
+
+    def __init__(self, client: Callable[[], Any]) -> None:
+        self._client = client
         self.entries: list[Logged] = []
+        #: Entries that a server before this one had, and which this one is yet to show: its first ones.
+        self._had: deque[Logged] = deque()
         self.epoch = 0
         self._id = "0-0"
         self._task: asyncio.Task[None] | None = None
@@ -363,7 +413,9 @@ class LogReader:
 
     async def _run(self) -> None:
         while True:
-            client = redis.asyncio.Redis.from_url(self.url, socket_timeout=5)
+            client = self._client()
+            self._id = "0-0"
+            self._had = deque(lineages_of(self.entries)[-1])
             try:
                 while True:
                     await self._read(client)
@@ -383,15 +435,20 @@ class LogReader:
             self._keep(int(flat[1]), parse_entry(int(n), int(ms), flat[2:]))
 
     def _keep(self, epoch: int, entry: Entry) -> None:
-        self.epoch = epoch
         id = ""
         if entry.kind == EVENT:
             assert entry.payload is not None
             id = json.loads(entry.payload.data)[1]
         rooms = tuple(room for room in entry.rooms if room is not None)
-        self.entries.append(
-            Logged(
-                *(epoch, entry.n, entry.ms / 1000, entry.kind, id, rooms, tuple(entry.skip)),
-                *(entry.sid, entry.room, entry.volatile),
-            )
+        logged = Logged(
+            *(epoch, entry.n, entry.ms / 1000, entry.kind, id, rooms, tuple(entry.skip)),
+            *(entry.sid, entry.room, entry.volatile),
         )
+        while self._had and (self._had[0].epoch, self._had[0].n) < (epoch, entry.n):
+            self._had.popleft()  # trimmed meanwhile
+        if self._had and self._had[0] == logged:
+            self._had.popleft()
+            return
+        self._had.clear()
+        self.epoch = epoch
+        self.entries.append(logged)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fakeredis import FakeAsyncRedis
 from socketio_recovery.aio.redis_link import _NOT_NOW_CLASSES, _NOT_NOW_CODES, RedisLink, RedisTransport
+from socketio_recovery.aio.redis_servers import RedisServers
 from socketio_recovery.errors import RedisUnavailable
 
 from tests.support.waiting import until
@@ -143,7 +144,7 @@ async def test_the_pool_of_an_asyncio_client_has_a_coroutine_disconnect(library:
     for_threads = getattr(import_module(library), library.capitalize())()
     assert not inspect.iscoroutinefunction(for_threads.connection_pool.disconnect)
     with pytest.raises(TypeError, match="asyncio client"):
-        RedisLink(for_threads, 1)
+        RedisServers(for_threads)
 
 
 async def test_a_connection_logs_in_and_selects_its_database_when_it_connects(library: str, server: Server) -> None:
@@ -211,7 +212,7 @@ async def test_a_server_that_is_not_there_is_an_oserror_or_an_error_of_the_libra
     library: str, server: Server
 ) -> None:
     cls = getattr(import_module(library + ".asyncio"), library.capitalize())
-    link = RedisLink(cls.from_url(f"{library}://127.0.0.1:1/0"), 5)
+    link = RedisLink(RedisServers(cls.from_url(f"{library}://127.0.0.1:1/0")), 5)
     with pytest.raises(RedisUnavailable):
         await link.call("PING")
     assert link.number == 1
@@ -323,7 +324,7 @@ async def test_nothing_reads_from_a_connection_between_replies_so_its_transport_
 
 async def test_a_link_sends_each_command_once_whichever_way_it_goes(client: Client, server: Server) -> None:
     """The first goes through the library, the next ones past it."""
-    link = RedisLink(client(), 5)
+    link = RedisLink(RedisServers(client()), 5)
     for _ in range(3):
         assert await link.call("PING") == b"OK"
     assert server.of(b"PING") == [(b"PING",)] * 3
@@ -334,7 +335,7 @@ async def test_a_link_sends_each_command_once_whichever_way_it_goes(client: Clie
 
 async def test_a_push_message_is_no_reply(client: Client, server: Server) -> None:
     """redis-py 8 speaks RESP3 and asks for some."""
-    link = RedisLink(client(protocol=3), 5)
+    link = RedisLink(RedisServers(client(protocol=3)), 5)
     await link.call("PING")
     server.answers[b"NEXT"] = b">2\r\n+MOVING\r\n+elsewhere\r\n+OK\r\n"
     assert await link.call("NEXT") == b"OK"
@@ -348,7 +349,7 @@ async def test_fakeredis_has_no_transport_and_works_through_its_own_connections(
     client: Any = FakeAsyncRedis()
     assert inspect.iscoroutinefunction(client.connection_pool.disconnect)
     assert not isinstance(getattr(client.connection_pool.make_connection(), "_writer", None), asyncio.StreamWriter)
-    link = RedisLink(client, 5)
+    link = RedisLink(RedisServers(client), 5)
     await link.call("SET", "key", b"\xff")
     assert await link.call("GET", "key") == b"\xff"
     assert link._fast is None

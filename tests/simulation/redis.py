@@ -83,6 +83,8 @@ class SimulatedRedis:
     def __init__(self, time: Callable[[], float], random: Random) -> None:
         self.random = random
         self.data = Dataset()
+        #: Which server it is: each one that takes over has another number.
+        self.server = 1
         self.skew = 0  # how wrong its clock is, in ms
         self.reachable = True
         # dicts, not sets: they keep their order from run to run
@@ -113,6 +115,7 @@ class SimulatedRedis:
     def fail_over(self, data: Dataset) -> None:
         """Another server takes over, which has this data."""
         self.data = copy.deepcopy(data)
+        self.server += 1
         self.cut()
 
     # -- commands -----------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class SimulatedRedis:
         return getattr(self, "do_" + command[0].decode().lower())(*command[1:])
 
     def do_info(self, section: bytes) -> bytes:
-        return b"maxmemory_policy:noeviction\r\n"
+        return b"maxmemory_policy:noeviction\r\nrun_id:%d\r\n" % self.server
 
     def do_time(self) -> Any:
         ms = self.ms

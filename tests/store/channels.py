@@ -1,4 +1,4 @@
-"""Opens a channel on each kind of server: the simulated one, fakeredis, and the real servers that are installed."""
+"""Opens a channel on each kind of server: the simulated one, fakeredis, real servers that are installed, a cluster."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ import redis.asyncio
 from local.redis_server import RedisServer, servers_to_test
 from tests.simulation.redis import SimulatedRedis, SimulatedRedisClient
 from tests.support.redis_channel import RedisChannel
+from tests.support.redis_cluster import RedisCluster
 
 #: The real servers that are installed: name -> path.
 SERVERS = {path.name: path for path in servers_to_test()}
+#: The name of a cluster of six of the first of them.
+CLUSTER = "cluster"
 
 
 @asynccontextmanager
-async def opened(name: str, servers: Callable[[str], RedisServer]) -> AsyncIterator[RedisChannel]:
+async def opened(
+    name: str, servers: Callable[[str], RedisServer], cluster: RedisCluster | None = None
+) -> AsyncIterator[RedisChannel]:
     """Opens a channel on a server.
 
-    :param name: ``simulation``, ``fakeredis``, or the name of a real server: a key of :data:`SERVERS`.
+    :param name: ``simulation``, ``fakeredis``, :data:`CLUSTER`, or the name of a real server: a key of
+        :data:`SERVERS`.
     :param servers: starts a real server, or returns the one that runs: the fixture ``servers``.
+    :param cluster: the fixture ``cluster``.
     """
     server: RedisServer | None = None
     client: Any
@@ -35,6 +42,10 @@ async def opened(name: str, servers: Callable[[str], RedisServer]) -> AsyncItera
         )
     elif name == "fakeredis":
         client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
+    elif name == CLUSTER:
+        assert cluster is not None
+        await cluster.start()
+        client = redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster.servers[0].port)
     else:
         server = servers(name)
         client = redis.asyncio.Redis.from_url(server.url)

@@ -1,4 +1,4 @@
-"""Runs each test on every server: the simulated one, fakeredis, and each real server that is installed."""
+"""Runs each test on every server: the simulated one, fakeredis, each real server that is installed, and a cluster."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
-from tests.store.channels import SERVERS, opened
+from tests.store.channels import CLUSTER, SERVERS, opened
 from tests.support.redis_channel import RedisChannel
+from tests.support.redis_cluster import RedisCluster
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +28,22 @@ def servers() -> Iterator[Callable[[str], RedisServer]]:
         server.stop()
 
 
-@pytest.fixture(params=["simulation", "fakeredis", *SERVERS])
-async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]) -> AsyncIterator[RedisChannel]:
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RedisCluster]:
+    """A cluster, which is started when a test uses it for the first time."""
+    cluster = RedisCluster(next(iter(SERVERS.values()), None))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(params=["simulation", "fakeredis", *SERVERS, CLUSTER])
+async def store(
+    request: pytest.FixtureRequest,
+    servers: Callable[[str], RedisServer],
+    cluster: RedisCluster,
+) -> AsyncIterator[RedisChannel]:
     """A channel on each server in turn."""
-    async with opened(request.param, servers) as store:
+    async with opened(request.param, servers, cluster) as store:
         yield store
 
 

@@ -14,6 +14,7 @@ import redis.asyncio
 from socketio_recovery.aio import log as log_module
 from socketio_recovery.aio.log import Append, Log
 from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.redis_servers import RedisServers
 from socketio_recovery.aio.tasks import Backoff
 from socketio_recovery.entries import ENTER, EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
 from socketio_recovery.errors import PublishTimeout
@@ -45,7 +46,7 @@ async def proxied(real: RedisChannel, timeout: float = 5) -> AsyncIterator[tuple
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
         try:
-            link = partial(RedisLink, client)
+            link = partial(RedisLink, RedisServers(client))
             yield proxy, Log(real.keys, link, None, 60_000, 0, timeout, logging.getLogger("test.log"))
         finally:
             await client.aclose()
@@ -263,7 +264,13 @@ async def test_without_redis_an_entry_is_withdrawn() -> None:
     """It was never sent."""
     client = redis.asyncio.Redis(host="127.0.0.1", port=free_port())
     log = Log(
-        Keys("x"), lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 0.2, logging.getLogger("test.log")
+        Keys("x"),
+        lambda timeout: RedisLink(RedisServers(client), timeout),
+        None,
+        60_000,
+        0,
+        0.2,
+        logging.getLogger("test.log"),
     )
     async with running(log.write()):
         with pytest.raises(PublishTimeout) as first:
@@ -367,7 +374,13 @@ async def test_a_batch_that_was_stored_is_told_so_though_redis_refuses_it_the_se
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
         log = Log(
-            real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log")
+            real.keys,
+            lambda timeout: RedisLink(RedisServers(client), timeout),
+            None,
+            60_000,
+            0,
+            5,
+            logging.getLogger("test.log"),
         )
         waiting = [
             asyncio.ensure_future(log.append(append))

@@ -19,6 +19,7 @@ import valkey.asyncio.sentinel
 from socketio_recovery.aio.log import Log
 from socketio_recovery.aio.redis_client import client_for
 from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.redis_servers import RedisServers
 from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.redis.scripts import CREATE, SAVE, TAIL, Script
@@ -89,7 +90,7 @@ async def test_replies_are_not_decoded(store: RedisChannel) -> None:
 async def test_replies_are_not_decoded_though_the_client_decodes(real: RedisChannel) -> None:
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, decode_responses=True)
-    link = RedisLink(client, 5)
+    link = RedisLink(RedisServers(client), 5)
     await link.call("SET", real.keys.meta, b"\xff\x00")
     assert await link.call("GET", real.keys.meta) == b"\xff\x00"
     await link.close()
@@ -99,7 +100,7 @@ async def test_replies_are_not_decoded_though_the_client_decodes(real: RedisChan
 async def test_a_link_to_valkey_by_its_own_client(real: RedisChannel) -> None:
     assert real.server is not None
     client = valkey.asyncio.Valkey.from_url(real.server.url)
-    link = RedisLink(client, 5)
+    link = RedisLink(RedisServers(client), 5)
     epoch, n, _, format = await link.run(TAIL, [real.keys.log, real.keys.meta], [60_000, 1, 1, 0])
     assert (await real.numbers(), int(n)) == ([1], 1)
     assert await link.run(TAIL, [real.keys.log, real.keys.meta], [0, 1, 1, 0]) == [epoch, n, _, format]
@@ -111,7 +112,15 @@ async def test_a_link_to_valkey_by_its_own_client(real: RedisChannel) -> None:
 async def test_either_protocol_will_do(real: RedisChannel, protocol: int) -> None:
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, protocol=protocol)
-    log = Log(real.keys, lambda timeout: RedisLink(client, timeout), None, 60_000, 0, 5, logging.getLogger("test.log"))
+    log = Log(
+        real.keys,
+        lambda timeout: RedisLink(RedisServers(client), timeout),
+        None,
+        60_000,
+        0,
+        5,
+        logging.getLogger("test.log"),
+    )
     follower = Follower(log)
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
@@ -169,7 +178,7 @@ async def test_a_late_reply_does_not_answer_the_next_command(real: RedisChannel)
 
 async def test_nobody_listens() -> None:
     client = redis.asyncio.Redis(host="127.0.0.1", port=free_port())
-    link = RedisLink(client, 5)
+    link = RedisLink(RedisServers(client), 5)
     with pytest.raises(RedisUnavailable):
         await link.call("PING")
     await client.aclose()
@@ -179,8 +188,8 @@ async def test_a_server_that_never_answers() -> None:
     async with silent_server() as (port, _):
         client = redis.asyncio.Redis(host="127.0.0.1", port=port)
         with pytest.raises(RedisUnavailable, match=r"0\.1 s"):
-            await RedisLink(client, 0.1).call("PING")
-        calls = ScriptCalls(RedisLink(client, 0.1))
+            await RedisLink(RedisServers(client), 0.1).call("PING")
+        calls = ScriptCalls(RedisLink(RedisServers(client), 0.1))
         with pytest.raises(RedisUnavailable, match=r"0\.3 s"):
             await calls.run(ECHO, ["k"], ["a"], 0.3)
         await calls.close()
@@ -190,7 +199,7 @@ async def test_a_server_that_never_answers() -> None:
 async def test_a_connection_that_timed_out_while_it_was_made_is_closed() -> None:
     async with silent_server() as (port, heard):
         client = redis.asyncio.Redis(host="127.0.0.1", port=port)
-        link = RedisLink(client, 0.1)
+        link = RedisLink(RedisServers(client), 0.1)
         with pytest.raises(RedisUnavailable):
             await link.call("PING")
         await until(lambda: b"" in heard)
@@ -201,7 +210,7 @@ async def test_a_command_whose_reply_was_lost_is_not_sent_again(real: RedisChann
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        link = RedisLink(client, 5)
+        link = RedisLink(RedisServers(client), 5)
         proxy.lose_reply_to = b"INCR"
         with pytest.raises(RedisUnavailable):
             await link.call("INCR", real.keys.meta)
@@ -223,7 +232,7 @@ async def test_a_connection_is_tried_once() -> None:
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     client = redis.asyncio.Redis(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
     with pytest.raises(RedisUnavailable):
-        await RedisLink(client, 5).call("PING")
+        await RedisLink(RedisServers(client), 5).call("PING")
     assert tries == 1
     server.close()
     await client.aclose()
@@ -281,7 +290,7 @@ async def test_calls_are_run_again_when_the_connection_breaks(real: RedisChannel
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        calls = ScriptCalls(RedisLink(client, 5))
+        calls = ScriptCalls(RedisLink(RedisServers(client), 5))
         proxy.lose_reply_to = b"retried"
         arguments: list[Any] = ["/", "", "retried", '"node","transport"', 60_000, 60_000]
         keys = [real.keys.session("s1"), real.keys.log, real.keys.meta, real.keys.owned]
@@ -297,7 +306,7 @@ async def test_calls_that_are_run_again_keep_their_order(real: RedisChannel) -> 
     assert real.server is not None
     async with Proxy(real.server.port) as proxy:
         client = redis.asyncio.Redis.from_url(proxy.url)
-        calls = ScriptCalls(RedisLink(client, 5))
+        calls = ScriptCalls(RedisLink(RedisServers(client), 5))
         await calls.run(ECHO, [real.keys.meta], ["connects"], 5)
         proxy.lose_reply_to = b"last"
         names = [*(str(i) for i in range(30)), "last"]
@@ -322,7 +331,7 @@ async def test_calls_after_a_script_flush(real: RedisChannel) -> None:
 async def test_closing_ends_the_calls_that_wait(under_way: bool) -> None:
     async with silent_server() as (port, heard):
         client = redis.asyncio.Redis(host="127.0.0.1", port=port)
-        calls = ScriptCalls(RedisLink(client, 60))
+        calls = ScriptCalls(RedisLink(RedisServers(client), 60))
         waiting = [asyncio.ensure_future(calls.run(ECHO, ["k"], ["a"], 60)) for _ in range(3)]
         await asyncio.sleep(0)
         if under_way:
@@ -398,20 +407,20 @@ def test_other_urls_are_an_error(url: str) -> None:
 @pytest.mark.parametrize("client", [object(), None, {"url": "redis://"}, 6379])
 def test_a_link_needs_a_client(client: object) -> None:
     with pytest.raises(TypeError, match=type(client).__name__):
-        RedisLink(client, 1)
+        RedisLink(RedisServers(client), 1)
 
 
 def test_a_link_needs_an_asyncio_client() -> None:
     for client in (redis.Redis(), valkey.Valkey(), fakeredis.FakeRedis()):
         with pytest.raises(TypeError, match="asyncio"):
-            RedisLink(client, 1)
+            RedisLink(RedisServers(client), 1)
 
 
 async def test_the_clients_pool_is_left_alone(real: RedisChannel) -> None:
     """Its limit is the application's, and its retries are not ours."""
     assert real.server is not None
     client = redis.asyncio.Redis.from_url(real.server.url, max_connections=1)
-    links = [RedisLink(client, 5) for _ in range(3)]
+    links = [RedisLink(RedisServers(client), 5) for _ in range(3)]
     assert await asyncio.gather(*(link.call("ECHO", "x") for link in links)) == [b"x"] * 3
     assert await client.ping()
     for link in links:

@@ -10,6 +10,7 @@ from typing import Any
 
 from socketio_recovery.aio.log import Log
 from socketio_recovery.aio.redis_link import RedisLink
+from socketio_recovery.aio.redis_servers import servers_of
 from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.aio.sessions import Sessions
 from socketio_recovery.entries import Position
@@ -36,12 +37,13 @@ class RedisChannel:
         self.client = client
         self.server = server
         self.keys = Keys("test-" + uuid.uuid4().hex[:12])
+        self.servers = servers_of(client, self.keys.log)
         self._links: list[RedisLink] = []
         self._calls: list[ScriptCalls] = []
 
     def link(self, timeout: float = TIMEOUT) -> RedisLink:
         """Opens a Redis link; :meth:`close` closes it."""
-        link = RedisLink(self.client, timeout)
+        link = RedisLink(self.servers, timeout)
         self._links.append(link)
         return link
 

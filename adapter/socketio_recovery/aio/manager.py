@@ -50,6 +50,7 @@ from .pubsub_bridge import Elsewhere, PubSubBridge
 from .pubsub_watch import PubSubWatch
 from .redis_client import client_for
 from .redis_link import RedisLink
+from .redis_servers import is_cluster, servers_of
 from .script_calls import ScriptCalls
 from .server_side import ServerSideHandler, server_side_entry
 from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
@@ -70,9 +71,11 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=manager)
 
     :param url: where Redis is, in the forms that ``AsyncRedisManager`` takes (``redis://``, ``rediss://``, ``unix://``,
-        ``valkey://``, ``valkeys://``, ``redis+sentinel://``, ``valkey+sentinel://``). Or a ready asyncio client of
-        redis-py or valkey-py, whose settings are used, but not its connections. Redis 6.2 or newer, or Valkey. The
-        default is ``redis://localhost:6379/0``.
+        ``valkey://``, ``valkeys://``, ``redis+sentinel://``, ``valkey+sentinel://``). For Redis Cluster, some of its
+        servers: ``redis+cluster://host:port,host:port`` (``rediss+cluster://``, ``valkey+cluster://``,
+        ``valkeys+cluster://``). Or a ready asyncio client of redis-py or valkey-py, also one for a cluster, whose
+        settings are used, but not its connections. Redis 6.2 or newer, or Valkey. The default is
+        ``redis://localhost:6379/0``.
     :param channel: the name of this cluster. All its processes use the same. Keys in Redis begin with ``{channel}:``.
         The default is ``socketio``.
     :param write_only: set it in a process without a server, which only emits, moves clients between rooms and
@@ -81,7 +84,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     :param logger: where to log. The default is the server's logger.
     :param json: a module with ``dumps`` and ``loads``, for a ``write_only`` manager. The default is Python's ``json``.
         With a server, the server's module is used.
-    :param redis_options: keyword arguments for ``Redis.from_url()``, or for ``Sentinel()``.
+    :param redis_options: keyword arguments for ``Redis.from_url()``, for ``Sentinel()``, or for ``RedisCluster()``.
     :param max_disconnection_duration: how long a client can come back after its connection was lost, in seconds. It
         must be the same on all nodes. The default is 120.
     :param skip_connect_handler: leave out the application's ``connect`` handler when a client recovers. By default the
@@ -161,9 +164,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self.json = json if json is not None else Packet.json
         self.metrics = metrics if metrics is not None else NO_METRICS
         self._url, self._redis_options = url, redis_options or {}
-        self._client = self._new_client()
-        self._link(publish_timeout)  # a client of the wrong kind is an error here, not later
         self._keys = Keys(channel)
+        self._new_client()
+        if pubsub_bridge and is_cluster(self._client):
+            raise ValueError("pubsub_bridge can't be used with Redis Cluster: use one server, or Sentinels, meanwhile")
         self._closed = False
         self._codec: Codec = JsonCodec(self.json)
         self._identity = Identity()
@@ -179,15 +183,16 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         """This process's name in the cluster. A process that was forked from this one has another."""
         return self._identity.name
 
-    def _new_client(self) -> Any:
+    def _new_client(self) -> None:
         url = self._url
-        return client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
+        self._client = client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
+        self._servers = servers_of(self._client, self._keys.log)
 
     #: Makes what looks after the transports of a server.
     _transports: Callable[..., Transports] = Transports
 
     def _link(self, timeout: float) -> RedisLink:
-        return RedisLink(self._client, timeout)
+        return RedisLink(self._servers, timeout)
 
     # -- starting and stopping ----------------------------------------------------------------------
 
@@ -243,6 +248,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if self.settings.pubsub_bridge:  # they are heard
             return None
         if not isinstance(self._url, str):  # the connections of the application's own client are not used
+            return None
+        if is_cluster(self._client):  # python-socketio's own managers don't know Redis Cluster
             return None
         return PubSubWatch(self._client.pubsub, self.channel, self._get_logger())
 
@@ -303,7 +310,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             )
         if life.of_parent:
             keep(life, self._client)
-        self._client = self._new_client()  # a client for Sentinels has connections of its own
+        self._new_client()  # a client for Sentinels has connections of its own
 
     async def start(self) -> None:
         """Starts to follow the log, and waits until this node does.

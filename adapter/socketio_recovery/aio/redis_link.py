@@ -16,6 +16,7 @@ by TCP's keepalive.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from typing import Any
 
 from ..errors import RedisUnavailable, ReplyTooLarge
 from ..redis.scripts import Argument, Call, Script
+from .redis_servers import RedisServers
 
 try:
     import hiredis
@@ -44,27 +46,26 @@ KEEPALIVE = {
 #: Replies that mean "not now" rather than "no". Client libraries cut the code off where they have a class for it.
 _NOT_NOW_CLASSES = {"BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"}
 _NOT_NOW_CODES = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "NOREPLICAS", "UNBLOCKED")
+#: Replies of a cluster: the slot is on another server; it is being moved to another server.
+_MOVED, _ASK = {"MovedError"}, {"AskError"}
 
 
 class RedisLink:
-    """A connection of its own to the server that ``client`` connects to.
+    """A connection of its own to Redis.
 
-    :param client: an asyncio client of redis-py, valkey-py or fakeredis. Its pool is not used.
+    :param servers: makes the connections, and keeps this link and others on one server.
     :param timeout: how long Redis may be silent, in seconds.
     """
 
-    def __init__(self, client: Any, timeout: float) -> None:
-        pool: Any = getattr(client, "connection_pool", None)
-        if not hasattr(pool, "make_connection") or not asyncio.iscoroutinefunction(pool.disconnect):
-            raise TypeError(
-                f"{type(client).__name__} can't be used: pass an asyncio client of redis-py or valkey-py "
-                "(redis.asyncio.Redis, valkey.asyncio.Valkey), or a URL"
-            )
-        self._pool = pool
+    def __init__(self, servers: RedisServers, timeout: float) -> None:
+        self._servers = servers
         self._timeout = timeout
         self._connection: Any = None
         self._fast: RedisTransport | None = None
         self._aborting: asyncio.Task[None] | None = None
+        #: Which server it leads to; ``None`` without a connection.
+        self.server: str | None = None
+        self._left = False
         #: How many connections it has opened so far.
         self.number = 0
         #: Bytes of the last replies; 0 if they are not known.
@@ -105,9 +106,11 @@ class RedisLink:
 
     async def _exchange(self, commands: Sequence[Sequence[Argument]], timeout: float, limit: int = 0) -> list[Any]:
         try:
+            if self._left:
+                raise ConnectionAbortedError("another server is the one to ask now")
             if self._connection is None:
                 async with asyncio.timeout(timeout):
-                    await self._connect()
+                    await self._connect(timeout)
             self._fast = self._fast or RedisTransport.take_over(self._connection)
             if not commands:
                 return []
@@ -120,6 +123,7 @@ class RedisLink:
                     replies = await self._talk(packed, len(commands))
         except BaseException as error:
             await self.close()
+            self._servers.failed()
             if isinstance(error, TimeoutError):
                 raise RedisUnavailable(f"Redis did not answer within {timeout:g} s") from error
             if isinstance(error, RedisUnavailable):
@@ -129,9 +133,14 @@ class RedisLink:
             raise
         for reply in replies:
             gone = isinstance(reply, Exception) and not _is_reply(reply)  # no answer: "authenticate first", say
-            if gone or _is(reply, _NOT_NOW_CLASSES, _NOT_NOW_CODES):
+            if gone or _is(reply, _NOT_NOW_CLASSES | _ASK, _NOT_NOW_CODES):
                 await self.close()  # perhaps another server is the one to ask now
+                self._servers.failed()
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
+            if _is(reply, _MOVED, ()):
+                await self.close()
+                self._servers.moved(reply.host, reply.port)
+                raise RedisUnavailable(f"the slot is on another server now: {reply}")
         return replies
 
     async def _talk(self, packed: Any, count: int) -> list[Any]:
@@ -147,8 +156,8 @@ class RedisLink:
                 replies.append(error)
         return replies
 
-    async def _connect(self) -> None:
-        connection = self._pool.make_connection()
+    async def _connect(self, timeout: float) -> None:
+        connection = await self._servers.connection(timeout)
         if getattr(connection, "retry", None) is not None:
             backoff = import_module(type(connection.retry).__module__.split(".")[0] + ".backoff").NoBackoff()
             connection.retry = type(connection.retry)(backoff, 0)
@@ -159,6 +168,16 @@ class RedisLink:
         self.number += 1
         self._connection = connection  # closed by close(), also when it is cancelled on its way
         await connection.connect()
+        if self._servers.reached(self, await self._identity()):
+            await asyncio.sleep(0)  # tasks that have a reply of the other server make use of it first, if at all
+
+    async def _identity(self) -> str:
+        """Which server the connection leads to: its ``run_id``, or its address where ``INFO`` may not be asked for."""
+        info = (await self._talk(self._connection.pack_commands([("INFO", "server")]), 1))[0]
+        found = re.search(rb"run_id:(\w+)", info) if isinstance(info, bytes) else None
+        if found is not None:
+            return found[1].decode()
+        return f"{self._connection.host}:{self._connection.port}" if hasattr(self._connection, "port") else ""
 
     async def open(self) -> None:
         """Opens a connection, if there is none.
@@ -175,10 +194,21 @@ class RedisLink:
         elif self._connection is not None:
             self._aborting = asyncio.create_task(self._connection.disconnect(nowait=True))
 
+    def leave(self) -> None:
+        """Closes the connection, because another server is the one to ask now.
+
+        The exchange that is under way raises :class:`RedisUnavailable`, or else the next one does: who uses the link
+        has to look at the log anew.
+        """
+        self.server = None
+        self._left = True
+        self.abort()
+
     async def close(self) -> None:
         """Closes the connection; the next command opens another."""
         connection, self._connection = self._connection, None
-        self._fast = None
+        self._fast = self.server = None
+        self._left = False
         if connection is not None:
             with suppress(Exception):  # it is of no further use either way
                 await connection.disconnect(nowait=True)

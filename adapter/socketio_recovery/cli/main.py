@@ -15,7 +15,9 @@ from typing import Any, Final
 from ..aio.life import AGAIN
 from ..aio.redis_client import client_for
 from ..aio.redis_link import RedisLink
+from ..aio.redis_servers import servers_of
 from ..errors import RedisUnavailable
+from ..redis.keys import Keys
 from . import emit, participants, sessions, stats, tail
 from .channel import Channel
 from .errors import INTERRUPTED, USAGE, CommandError, explained, is_reply, place
@@ -71,7 +73,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def _run(arguments: argparse.Namespace) -> None:
     try:
-        link = RedisLink(client_for(arguments.url, {}, arguments.channel), TIMEOUT)
+        client = client_for(arguments.url, {}, arguments.channel)
+        link = RedisLink(servers_of(client, Keys(arguments.channel).log), TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise CommandError(str(error), USAGE) from None
     try:
