@@ -123,7 +123,8 @@ class ClusterServers(RedisServers):
         node = next(iter(manager.startup_nodes.values()))
         self._make, self._options = node.connection_class, dict(node.connection_kwargs)
         # It asks for READONLY, if the client may read from replicas; a master that became one would go on answering.
-        self._options.pop("redis_connect_func", None)
+        for library in ("redis", "valkey"):
+            self._options.pop(f"{library}_connect_func", None)
 
     async def connection(self, timeout: float) -> Any:
         if self._master is None:
