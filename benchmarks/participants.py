@@ -54,7 +54,7 @@ async def _measure(bench: Bench, count: int) -> dict[str, list[float]]:
     client = redis.asyncio.Redis.from_url(bench.server.url)
     keys, logger = Keys("bench"), logging.getLogger("benchmarks")
     calls = ScriptCalls(RedisLink(RedisServers(client), 30))
-    sessions = Sessions(calls, keys, "node", HOUR, HOUR, HOUR, 300, lambda: lambda position: None)
+    sessions = Sessions(calls, keys, "node", HOUR, HOUR, HOUR, 300, lambda: lambda position, ms: None)
     log = Log(keys, lambda timeout: RedisLink(RedisServers(client), timeout), None, HOUR, 0, 300, logger)
     writer = asyncio.create_task(log.write())
     try:

@@ -42,12 +42,20 @@ class Restart(NamedTuple):
     why: RestartReason
 
 
+class Ahead(NamedTuple):
+    """An entry that Redis told of, and that was not read yet."""
+
+    at: Position
+    id: str  #: its id, or a later one, but not that of the entry after it
+
+
 class Mark(NamedTuple):
     """A place in the log that a node has read, to be looked at again."""
 
     at: Position
     id: str
     newest: Any  #: the entry there as it was read, or ``None``
+    ahead: Ahead | None  #: an entry after it that is waited for
 
 
 class LogCursor:
@@ -64,6 +72,7 @@ class LogCursor:
         self._newest: Any = None
         self._broken: int | None = None
         self._unread: Position | None = None
+        self._ahead: Ahead | None = None
 
     @property
     def broken(self) -> bool:
@@ -128,27 +137,45 @@ class LogCursor:
             yield Restart(self.at, why)
             entries = entries[len(batch) :]
 
+    def expect(self, at: Position, ms: int) -> None:
+        """Notes where the log ended when Redis answered: a session begins there, though this node has not read it yet.
+
+        :param ms: when that entry was stored, or later.
+        """
+        if self._ahead is None or at > self._ahead.at:
+            self._ahead = Ahead(at, f"{ms}-{at.n}")
+
     def mark(self) -> Mark:
         """The place up to which this node has read, to compare it with the log on a new connection."""
         assert self.at is not None
-        return Mark(self.at, self.id, self._newest)
+        ahead = self._ahead if self._ahead is not None and self._ahead.at > self.at else None
+        return Mark(self.at, self.id, self._newest, ahead)
 
-    def look_back(self, mark: Mark, found: Sequence[Any]) -> None:
-        """Compares a mark with the newest entry up to it that the log holds now.
+    def look_back(self, mark: Mark, found: Sequence[Any], ahead: Sequence[Any] = ()) -> None:
+        """Compares a mark with the newest entries up to it, and up to what is ahead of it, that the log holds now.
 
         A new connection may lead to a server that took over without the end of the log.
 
-        :param found: that entry in a list; an empty list if there is none, which what is read next explains.
-        :raises LogBroken: if it is not the entry that this node has read.
+        :param found: the entry up to the mark in a list; an empty list if there is none, which what is read next
+            explains.
+        :param ahead: the same for what is ahead.
+        :raises LogBroken: if it is not the entry that this node has read, or that a session begins with.
         """
+        read = self._known(found)
+        if read is not None and (read != mark.at or mark.newest not in (None, found[0])):
+            raise LogBroken(mark.at.epoch, f"it does not hold entry {mark.at.n} as this node has read it")
+        told = self._known(ahead)
+        if told is not None and mark.ahead is not None and told != mark.ahead.at:
+            raise LogBroken(mark.at.epoch, f"it does not hold entry {mark.ahead.at.n}, of which it has told")
+
+    @staticmethod
+    def _known(found: Sequence[Any]) -> Position | None:
+        """The position of an entry; ``None`` if there is none, or something else wrote it."""
         try:
             stamped = _stamped(found[0]) if found else None
-        except ValueError:  # something else wrote it
-            return
-        if stamped is not None:
-            same = (stamped.epoch, stamped.n) == mark.at and (mark.newest is None or mark.newest == found[0])
-            if not same:
-                raise LogBroken(mark.at.epoch, f"it does not hold entry {mark.at.n} as this node has read it")
+        except ValueError:
+            return None
+        return Position(stamped.epoch, stamped.n) if stamped is not None else None
 
     @staticmethod
     def told(asked: Position, tail: Position) -> None:

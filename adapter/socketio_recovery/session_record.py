@@ -74,6 +74,7 @@ class Record(NamedTuple):
     """A session as it was when it was claimed, at ``last``."""
 
     last: Position  #: the log's last entry at that time: K
+    ms: int  #: when that was stored, or later (ms since 1970, Redis's time)
     floor: int  #: the log held every entry after this number at that time
     seen: bool  #: whether it held the entry that the client names as the last it has seen
     claims: int
@@ -116,15 +117,16 @@ _DAMAGE = (KeyError, TypeError, ValueError, RecursionError)
 
 
 def read_claim(reply: Sequence[Any]) -> Record | Refused:
-    """What the claim script replied: ``[b"ok", epoch, K, floor, seen, name, value, ...]``, or why not."""
+    """What the claim script replied: ``[b"ok", epoch, K, ms, floor, seen, name, value, ...]``, or why not."""
     if reply[0] != b"ok":
         return Refused(Outcome(reply[0].decode()))
     try:
-        fields = dict(zip(reply[5::2], reply[6::2], strict=True))
+        fields = dict(zip(reply[6::2], reply[7::2], strict=True))
         return Record(
             last=Position(int(reply[1]), int(reply[2])),
-            floor=int(reply[3]),
-            seen=int(reply[4]) == 1,
+            ms=int(reply[3]),
+            floor=int(reply[4]),
+            seen=int(reply[5]) == 1,
             claims=int(fields[b"claims"]),
             birth=int(fields[b"birth"]),
             confirmed=int(fields[b"confirmed"]),

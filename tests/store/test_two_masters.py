@@ -13,12 +13,15 @@ import redis.asyncio
 from socketio_recovery.aio.log import Log
 from socketio_recovery.aio.redis_link import RedisLink
 from socketio_recovery.aio.redis_servers import RedisServers
+from socketio_recovery.aio.script_calls import ScriptCalls
+from socketio_recovery.aio.sessions import Sessions
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.redis.keys import Keys
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.store.channels import SERVERS
+from tests.store.session_steps import created
 from tests.support.appends import event
 from tests.support.background import running
 from tests.support.follower import Follower
@@ -124,6 +127,29 @@ async def test_what_only_the_old_master_has_begins_a_new_epoch(masters: Masters)
         await log.append(event("after"))
     assert names(follower) == ["before", "lost", "after"]
     assert follower.reasons[1] == "epoch"
+
+
+async def test_a_session_that_begins_with_what_only_the_old_master_has_begins_a_new_epoch(masters: Masters) -> None:
+    """Its node has not read that entry. On the new master another has its number, so nothing seems to be missing."""
+    log = masters.log()
+    follower = Follower(log)
+    async with running(log.write(), follower.run()):
+        await until(lambda: follower.starts)
+        await log.append(event("before"))
+    calls = ScriptCalls(RedisLink(masters.servers, 5))
+    sessions = Sessions(calls, masters.keys, "A", 60_000, 60_000, 60_000, 5, log.witness)
+    await created(sessions, "first")
+    await masters.part()
+    await masters.store(masters.old, "lost")
+    _, birth = await created(sessions, "second")
+    assert birth.n == follower.position.n + 1
+    for name in ("other", "another"):
+        await masters.store(masters.new, name)
+    async with running(log.write(), follower.run()):
+        await until(lambda: len(follower.starts) == 2)
+    assert follower.reasons[1] == "epoch"
+    assert names(follower) == ["before"]
+    await calls.close()
 
 
 async def test_an_exchange_that_is_under_way_on_the_old_master_is_given_up(masters: Masters) -> None:

@@ -21,9 +21,9 @@ from local.redis_server import RedisServer
 TIMEOUT = 5.0
 
 
-def no_witness() -> Callable[[Position], None]:
+def no_witness() -> Callable[[Position, int], None]:
     """For sessions without a log that was read before."""
-    return lambda tail: None
+    return lambda tail, ms: None
 
 
 class RedisChannel:

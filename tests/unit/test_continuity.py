@@ -32,7 +32,7 @@ PID = Pid.new("sid")
 
 def record(birth: int = 10, sent: int = 20, confirmed: int = 50, last: int = 90, **more: Any) -> Record:
     values = {"floor": 0, "seen": True, "data": {}, "stays": [], **more}
-    return Record(last=Position(EPOCH, last), claims=1, birth=birth, confirmed=confirmed, sent=sent, **values)
+    return Record(last=Position(EPOCH, last), ms=0, claims=1, birth=birth, confirmed=confirmed, sent=sent, **values)
 
 
 def at(n: int, epoch: int = EPOCH, ms: int = 0) -> Offset:
@@ -203,7 +203,7 @@ def test_what_the_script_refuses_is_refused(outcome: Outcome) -> None:
 
 def reply(**fields: Any) -> list[Any]:
     full = {"claims": 2, "birth": 10, "confirmed": 50, "sent": 20, "data": b'{"a":1}', 'r:"red"': 12, "g:30:7": 20}
-    flat: list[Any] = [b"ok", b"5000", b"90", b"7", b"1"]
+    flat: list[Any] = [b"ok", b"5000", b"90", b"123", b"7", b"1"]
     for name, value in {**full, **fields}.items():
         if value is not None:
             flat += [name.encode(), value if isinstance(value, bytes) else str(value).encode()]
@@ -213,9 +213,9 @@ def reply(**fields: Any) -> list[Any]:
 def test_a_claim_is_read() -> None:
     found = read_claim(reply())
     assert isinstance(found, Record)
-    assert found[:8] == (Position(EPOCH, 90), 7, True, 2, 10, 50, 20, {"a": 1})
+    assert found[:9] == (Position(EPOCH, 90), 123, 7, True, 2, 10, 50, 20, {"a": 1})
     assert set(found.stays) == {("red", 12, None), (7, 20, 30)}
-    other = [*reply()[:4], 0, *reply()[5:]]
+    other = [*reply()[:5], 0, *reply()[6:]]
     assert read_claim(other) == found._replace(seen=False)
 
 

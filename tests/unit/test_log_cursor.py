@@ -133,6 +133,36 @@ def test_where_nothing_was_read_yet_only_the_position_is_compared() -> None:
         cursor.look_back(cursor.mark(), [item(4)])
 
 
+@pytest.mark.parametrize("ahead", [[], [item(7)], [(b"9-9", [b"not", b"ours"])]])
+def test_on_a_new_connection_what_redis_told_of_may_be_there_or_trimmed(ahead: list[Any]) -> None:
+    cursor = cursor_at(5)
+    cursor.expect(Position(7, 7), 1007)
+    cursor.expect(Position(7, 6), 1006)  # an answer that came late
+    mark = cursor.mark()
+    assert mark.ahead is not None
+    assert mark.ahead == (Position(7, 7), "1007-7")
+    cursor.look_back(mark, [item(5)], ahead)
+
+
+@pytest.mark.parametrize("ahead", [item(5), item(6), item(7, epoch=8)])
+def test_on_a_new_connection_another_entry_than_redis_told_of_breaks_the_log(ahead: Any) -> None:
+    """A session begins with that entry; the entries that took the place of those before it are not what it missed."""
+    cursor = cursor_at(5)
+    cursor.expect(Position(7, 7), 1007)
+    with pytest.raises(LogBroken, match="7"):
+        cursor.look_back(cursor.mark(), [item(5)], [ahead])
+
+
+def test_what_redis_told_of_is_not_looked_for_once_it_was_read() -> None:
+    cursor = cursor_at(5)
+    cursor.expect(Position(7, 6), 1006)
+    told(cursor, [item(6)])
+    assert cursor.mark().ahead is None
+    cursor.expect(Position(7, 9), 1009)
+    cursor.begin(RestartReason.EPOCH, Position(8, 1), 5000)
+    assert cursor.mark().ahead is None
+
+
 @given(at=st.integers(0, 20), tail=st.integers(0, 20))
 def test_a_quiet_log_ends_where_the_node_stands(at: int, tail: int) -> None:
     cursor = cursor_at(at)

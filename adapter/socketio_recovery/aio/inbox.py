@@ -131,7 +131,7 @@ class Inbox:
         keys = [self.keys.log, self.keys.meta, self.keys.inbox, self.keys.rejected]
         epoch, n, taken, aside, failure = await link.run(TAKE, keys, arguments)
         position = Position(int(epoch), int(n))
-        told(position)
+        told(position, 0)
         self.metrics.stored(int(taken), size if int(taken) else 0)
         if aside:
             self.logger.warning(

@@ -577,24 +577,26 @@ class Log:
         self._epoch = int(epoch)
         return Position(self._epoch, int(n)), int(ms)
 
-    def witness(self) -> Callable[[Position], None]:
+    def witness(self) -> Callable[[Position, int], None]:
         """To be called before Redis is asked for something whose answer says where the log ends.
 
-        :returns: what is to be called with that position. It raises :class:`RedisUnavailable` if the log ends before
+        :returns: what is to be called with that position, and the ms at which that entry was stored, or later (0 if
+            that is not known: then nothing begins there). It raises :class:`RedisUnavailable` if the log ends before
             what this node had read when it asked: the log lost entries that clients have seen.
         """
         assert self.partition is not None
         cursor = self.partition.cursor
         asked = cursor.at
 
-        def told(tail: Position) -> None:
-            if asked is None:
-                return
-            try:
-                cursor.told(asked, tail)
-            except LogBroken as error:
-                self._suspect(error)
-                raise RedisUnavailable("Redis has just lost the end of the log") from None
+        def told(tail: Position, ms: int) -> None:
+            if asked is not None:
+                try:
+                    cursor.told(asked, tail)
+                except LogBroken as error:
+                    self._suspect(error)
+                    raise RedisUnavailable("Redis has just lost the end of the log") from None
+            if ms:
+                cursor.expect(tail, ms)
 
         return told
 
@@ -702,7 +704,9 @@ class Log:
         assert self.partition is not None
         cursor = self.partition.cursor
         mark = cursor.mark()  # the other link may read on meanwhile
-        cursor.look_back(mark, await link.call("XREVRANGE", self.keys.log, mark.id, "-", "COUNT", 1))
+        ids = [mark.id] if mark.ahead is None else [mark.id, mark.ahead.id]
+        found = await link.run_many([], *(("XREVRANGE", self.keys.log, id, "-", "COUNT", 1) for id in ids))
+        cursor.look_back(mark, *map(raised, found))
 
     async def _look_at_quiet_log(self, link: RedisLink) -> None:
         """Looks whether a log in which nothing came for a while ends where this node stands."""

@@ -70,7 +70,7 @@ class Sessions:
         ttl: int,
         lease: int,
         timeout: float,
-        witness: Callable[[], Callable[[Position], None]],
+        witness: Callable[[], Callable[[Position, int], None]],
     ) -> None:
         self.calls = calls
         self.keys = keys
@@ -93,14 +93,14 @@ class Sessions:
         :returns: its birth: the log's last entry.
         """
         told = self.witness()
-        epoch, n = await self._run(
+        epoch, n, ms = await self._run(
             CREATE,
             [self.keys.session(sid), self.keys.log, self.keys.meta, self.keys.owned, self.keys.everyone(namespace)],
             *(namespace, pid.hash if pid else "", token, self._holder(transport), self.ttl, self.ORPHAN_GRACE),
             *(-node_number(self.node), control_head(CHANGED, namespace, sid)),
         )
         birth = Position(int(epoch), int(n))
-        told(birth)
+        told(birth, int(ms))
         return birth
 
     async def claim(
@@ -126,7 +126,7 @@ class Sessions:
             return Refused(Outcome.DAMAGED, str(error))
         record = read_claim(reply)
         if isinstance(record, Record):
-            told(record.last)
+            told(record.last, record.ms)
         return record
 
     async def detach(
@@ -209,7 +209,7 @@ class Sessions:
             keys += [self.keys.session(heartbeat.sid) for heartbeat in some]
             told = self.witness()
             reply = await self._run(HEARTBEAT, keys, *arguments)
-            told(Position(int(reply[0]), int(reply[1])))
+            told(Position(int(reply[0]), int(reply[1])), 0)
             lost.update({first + abs(int(i)) - 1: int(i) < 0 for i in reply[2:]})
         return lost
 

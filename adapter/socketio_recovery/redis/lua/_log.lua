@@ -14,6 +14,7 @@ end
 local function add(log, ...)
   redis.call('XADD', log.key, integer(log.ms) .. '-' .. integer(log.n + 1), 'epoch', log.epoch, ...)
   log.n = log.n + 1
+  log.stored = log.ms
   return log.n
 end
 
@@ -22,11 +23,13 @@ end
 local function open(key, meta)
   local state = redis.call('HMGET', meta, 'epoch', 'n', 'ms', 'retention')
   local now = clock()
+  -- stored: the ms at which the last entry was stored, or later, but not after that of the next.
   local log = {key = key, meta = meta, now = now, ms = now, n = 0}
   if state[1] then
     log.epoch = state[1]
     log.n = tonumber(state[2])
     log.before = tonumber(state[3])
+    log.stored = log.before
     log.ms = math.max(now, log.before)
     log.retention = tonumber(state[4])
     return log

@@ -7,8 +7,8 @@
 --       ttl (ms) without a heartbeat, grace (ms) the record outlives its deadline, for a node to adopt it,
 --       the stream id of the entry that the client names as the last it has seen ('' = none),
 --       the node's number with a minus sign, the head of an entry about the change
--- Returns 'ok', epoch, n of the last entry of the log (K), n of the oldest less one, whether the named entry is there
---         (1 or 0), then the record's fields and values;
+-- Returns 'ok', epoch, n of the last entry of the log (K), ms at which that was stored or later, n of the oldest less
+--         one, whether the named entry is there (1 or 0), then the record's fields and values;
 --      or 'unknown' | 'expired' | 'epoch' | 'damaged', epoch, K
 
 local session = KEYS[1]
@@ -49,6 +49,6 @@ for field in pairs(record) do
   if room then present(session, KEYS[4], ARGV[1], room) end
 end
 sweep(session, log)
-local reply = {'ok', log.epoch, integer(log.n), integer(floor(log)), seen}
+local reply = {'ok', log.epoch, integer(log.n), integer(log.stored), integer(floor(log)), seen}
 for _, value in ipairs(redis.call('HGETALL', session)) do reply[#reply + 1] = value end
 return reply
