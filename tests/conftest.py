@@ -19,3 +19,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="what serves the nodes of tests/cluster: names of tests/support/node_servers.py, with commas between them",
     )
+    parser.addoption("--shards", type=int, default=1, help="how many partitions the nodes of tests/cluster have")

@@ -6,6 +6,8 @@ from .answers import Answers
 from .continuity import can_recover
 from .errors import (
     HooksReplaced,
+    LogRefused,
+    OtherPartitions,
     PublishAbandoned,
     PublishTimeout,
     RedisUnavailable,
@@ -26,8 +28,10 @@ __all__ = [
     "Count",
     "Fate",
     "HooksReplaced",
+    "LogRefused",
     "Metrics",
     "NoMetrics",
+    "OtherPartitions",
     "Outcome",
     "Participant",
     "ParticipantState",

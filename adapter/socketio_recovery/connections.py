@@ -301,7 +301,7 @@ class RoomIndex:
 
 
 class Connections:
-    """The connections of this node.
+    """The connections of this node that follow one partition.
 
     :param partition: the log that they follow.
     """
@@ -372,6 +372,10 @@ class Connections:
 
     # -- who is here --------------------------------------------------------------------------------
 
+    def of(self, namespace: str) -> Connections:
+        """The connections to a namespace are among these."""
+        return self
+
     def __iter__(self) -> Iterator[Connection]:
         """All connections of this node."""
         for namespaces in self._by_transport.values():
@@ -406,3 +410,63 @@ class Connections:
         """The last ping was answered: everything that was sent before it has arrived."""
         for connection in self.by_transport(transport).values():
             connection.confirmed = connection.pinged
+
+
+class AllConnections:
+    """The connections of this node, whichever partition they follow.
+
+    :param parts: the connections of each partition.
+    :param number: says which partition a namespace belongs to.
+    """
+
+    def __init__(self, parts: Sequence[Connections], number: Callable[[str], int]) -> None:
+        self._parts = parts
+        self._number = number
+
+    def of(self, namespace: str) -> Connections:
+        """The connections of the partition that a namespace belongs to."""
+        return self._parts[self._number(namespace)]
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All connections of this node."""
+        for part in self._parts:
+            yield from part
+
+    def __bool__(self) -> bool:
+        return any(self._parts)
+
+    @property
+    def behind(self) -> dict[Connection, None]:
+        """Those that are not live yet but follow the log."""
+        return {connection: None for part in self._parts for connection in part.behind}
+
+    def by_sid(self, namespace: str, sid: str | None) -> Connection | None:
+        """The newest connection with a ``sid``."""
+        return self.of(namespace).by_sid(namespace, sid)
+
+    def by_transport(self, transport: str) -> dict[str, Connection]:
+        """The connections of one transport, by namespace."""
+        return {name: connection for part in self._parts for name, connection in part.by_transport(transport).items()}
+
+    def namespaces(self) -> set[str]:
+        """The namespaces that have connections on this node."""
+        return {namespace for part in self._parts for namespace in part.namespaces()}
+
+    def when_removed(self, done: Callable[[], None]) -> None:
+        """Calls ``done`` after the next connection is removed, perhaps more than once."""
+        for part in self._parts:
+            part.when_removed(done)
+
+    def pinged(self, transport: str) -> None:
+        """A ping is about to be queued, behind everything that was sent so far."""
+        for part in self._parts:
+            part.pinged(transport)
+
+    def ponged(self, transport: str) -> None:
+        """The last ping was answered: everything that was sent before it has arrived."""
+        for part in self._parts:
+            part.ponged(transport)
+
+
+#: The connections of this node, with one partition or with several.
+NodeConnections = Connections | AllConnections

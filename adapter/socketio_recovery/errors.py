@@ -72,7 +72,22 @@ class UnsupportedVersion(RuntimeError):
     """The installed python-socketio or python-engineio lacks something that this library relies on."""
 
 
-class UnsupportedFormat(RuntimeError):
+class LogRefused(RuntimeError):
+    """The log in Redis is not one that this process can follow, or write to."""
+
+
+class OtherPartitions(LogRefused):
+    """The cluster has another number of partitions than this process."""
+
+    def __init__(self, cluster: int, here: int) -> None:
+        super().__init__(
+            f"the cluster has shards={cluster}, and this process has shards={here}: use the same number in all "
+            "processes. To change it, see docs/partitions.md"
+        )
+        self.shards = cluster
+
+
+class UnsupportedFormat(LogRefused):
     """The log in Redis has a format that this version does not know. The process does not follow it or write to it."""
 
     def __init__(self, format: int, known: Formats) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .outside_event import Malformed, log_fields, parsed_json, quoted
+from .redis.keys import partition_of
 from .streams_emitter import is_streams_emitter, read_streams_emitter
 
 #: What an entry may have.
@@ -17,14 +18,19 @@ FIELDS: Final = ("event", "namespace", "rooms", "data", "args", "skip", "volatil
 _ABSENT: Final = {"rooms": "everybody", "skip": "nobody"}
 
 
-def read_inbox(fields: Sequence[bytes]) -> list[str | bytes]:
+def read_inbox(fields: Sequence[bytes], partition: int = 0, shards: int = 1) -> list[str | bytes]:
     """The fields of the log's entry for an entry of the inbox.
 
     :param fields: name, value, name, value, ...
+    :param partition: the number of the partition whose inbox it is in.
+    :param shards: how many partitions there are.
     :raises Malformed: if it is no event that clients could get.
     """
     try:
         said = _said(fields)
+        namespace = said.get("namespace", said.get("nsp", "/"))
+        if (number := partition_of(namespace, shards)) != partition:
+            raise Malformed(f"the namespace {quoted(namespace)} belongs to partition {number}: use the inbox of that")
         return read_streams_emitter(said) if is_streams_emitter(said) else _event(said)
     except Malformed:
         raise

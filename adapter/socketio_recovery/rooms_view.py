@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import TypeVar
 
-from .connections import Connection, Connections
+from .connections import Connection, Connections, NodeConnections
 from .entries import Room
 
 K = TypeVar("K")
@@ -37,16 +37,19 @@ class _View(Mapping[K, V]):
 class RoomsView(_View[str, "RoomsOfNamespace"]):
     """The namespaces that have clients on this node."""
 
+    def __init__(self, connections: NodeConnections) -> None:
+        self._all = connections
+
     def __getitem__(self, namespace: str) -> RoomsOfNamespace:
-        if namespace not in self._connections.namespaces():
+        if namespace not in self._all.namespaces():
             raise KeyError(namespace)
-        return RoomsOfNamespace(self._connections, namespace)
+        return RoomsOfNamespace(self._all.of(namespace), namespace)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._connections.namespaces())
+        return iter(self._all.namespaces())
 
     def __len__(self) -> int:
-        return len(self._connections.namespaces())
+        return len(self._all.namespaces())
 
 
 class RoomsOfNamespace(_View[Room, "Members"]):

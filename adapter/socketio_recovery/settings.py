@@ -22,6 +22,7 @@ class Options(TypedDict, total=False):
     handshake_timeout: float
     inbox: bool
     pubsub_bridge: bool
+    shards: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Settings:
     handshake_timeout: float
     inbox: bool = True
     pubsub_bridge: bool = False
+    shards: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -54,6 +56,7 @@ class Settings:
             ("heartbeat_interval", 0.001),
             ("publish_timeout", 0.001),
             ("handshake_timeout", 0.001),
+            ("shards", 1),
         ):
             value = getattr(self, name)
             if not value >= least:

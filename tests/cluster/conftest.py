@@ -12,7 +12,10 @@ MORE = {
     "test_raw": ("uvicorn",),
 }
 #: Modules whose tests choose the servers themselves, or are about none: they run once.
-ONCE = ("test_cli", "test_inbox", "test_metrics", "test_mixed_servers", "test_pubsub_bridge", "test_pubsub_watch")
+ONCE = (
+    *("test_cli", "test_inbox", "test_metrics", "test_mixed_servers", "test_partitions", "test_pubsub_bridge"),
+    "test_pubsub_watch",
+)
 #: What a server can't do, and why: (server, test).
 CAN_NOT = {
     ("hypercorn", "test_nothing_is_left_of_clients_that_do_not_read"): "nothing leads to hypercorn's TCP connections",

@@ -344,7 +344,7 @@ async def test_a_rolling_upgrade_across_a_format(
     old, new = serving(make()), serving(make())
     assert old.node is not None
     assert new.node is not None
-    new.node.log.formats = Formats(1, 2)
+    new.node.first.log.formats = Formats(1, 2)
     for manager in (old, new, old):
         await manager.start()
         await manager.emit("e", None)

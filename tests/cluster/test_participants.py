@@ -190,12 +190,13 @@ async def test_those_who_do_not_come_back_leave(start_node: StartNode, clients: 
 
 
 async def test_a_process_that_only_writes_can_ask(
-    start_node: StartNode, clients: JsClients, redis_server: RedisServer, channel: str
+    start_node: StartNode, clients: JsClients, redis_server: RedisServer, channel: str, shards: int
 ) -> None:
     node = await start_node()
     client = await clients.open(node, options=WEBSOCKET)
     await client.call("join", "red")
-    async with AsyncRedisStreamsManager(redis_server.url, channel=channel, write_only=True) as manager:
+    options: Any = {"channel": channel, "write_only": True, "shards": shards}
+    async with AsyncRedisStreamsManager(redis_server.url, **options) as manager:
         (found,) = await manager.participants("red")
         assert (found.sid, found.state, found.rooms) == (sid(client), "connected", ("red",))
         assert (await manager.count("red")).total == 1
@@ -203,6 +204,6 @@ async def test_a_process_that_only_writes_can_ask(
             manager.on_participants("red")
         with pytest.raises(TypeError, match="a room must be"):
             await manager.participants(1.5)
-    with RedisStreamsManager(redis_server.url, channel=channel, write_only=True) as synchronous:
+    with RedisStreamsManager(redis_server.url, **options) as synchronous:
         assert [found.sid for found in synchronous.participants("red")] == [sid(client)]
         assert synchronous.count("red") == (1, 0)

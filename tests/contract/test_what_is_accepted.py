@@ -26,11 +26,12 @@ class Writer:
         self.queued: list[Append] = []
         self.manager = AsyncRedisStreamsManager(FakeAsyncRedis())
         server(client_manager=self.manager, serializer=serializer)
-        node = self.manager.node
-        assert node is not None
-        node.log.queue = self.queue  # type: ignore[method-assign, assignment]
+        assert self.manager.node is not None
+        first = self.manager.node.first
+        first.log.queue = self.queue  # type: ignore[method-assign, assignment]
         asks = SimpleNamespace(find=self.nobody, place=self.nobody)
-        life: Any = SimpleNamespace(log=node.log, membership=node.membership, participants=asks)
+        writing: Any = SimpleNamespace(log=first.log, membership=first.membership, participants=asks)
+        life: Any = SimpleNamespace(use=lambda namespace: writing)
         self.manager._start = lambda: life  # type: ignore[method-assign]
 
     async def nobody(self, *arguments: Any) -> dict[str, Any]:
@@ -81,7 +82,7 @@ async def test_what_emit_takes_every_node_reads(
         await writer.manager.emit(event, data, namespace, room, skip, callback, to, volatile)
     except (TypeError, ValueError, OverflowError):
         assert not writer.queued
-        assert not writer.manager.node.callbacks._kept  # type: ignore[union-attr]
+        assert not writer.manager.node.first.callbacks._kept  # type: ignore[union-attr]
     assert all(entry.kind == EVENT for entry in writer.entries())
 
 

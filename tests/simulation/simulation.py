@@ -26,7 +26,7 @@ from typing import Any
 import engineio.async_socket
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, reasons
-from socketio_recovery.aio.node import Node as LibraryNode
+from socketio_recovery.aio.shard import Shard
 from socketio_recovery.connections import Hold
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 from socketio_recovery.read_size import ReadSize
@@ -245,18 +245,17 @@ class SimulatedNode:
         self.sio.eio.generate_id = lambda: f"{name}{next(ids)}"  # the same ids in each run
         self.sio.on("connect", self._connected)
         self.sio.on("disconnect", self._disconnected)
-        assert self.manager.node is not None
-        self.manager.node.look_back.size = ReadSize(5, 2000)  # slices are small, as programs are
+        self.parts.look_back.size = ReadSize(5, 2000)  # slices are small, as programs are
         # Three heartbeats in each lease, as by default: more would only take time.
-        heartbeat = self.manager.node.node_heartbeat
+        heartbeat = self.parts.node_heartbeat
         heartbeat.durations = heartbeat.durations._replace(node_heartbeat=heartbeat.durations.node_lease // 3)
         self.task(self._start())
 
     @property
-    def parts(self) -> LibraryNode:
+    def parts(self) -> Shard:
         """The library's parts of this node, for tests that make one of them slow or failing."""
         assert self.manager.node is not None
-        return self.manager.node
+        return self.manager.node.first
 
     def __enter__(self) -> SimulatedNode:
         self._token = _node.set(self)

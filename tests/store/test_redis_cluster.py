@@ -150,13 +150,13 @@ async def test_while_a_slot_moves_its_keys_are_waited_for(channel: RedisChannel,
     async with running(log.write()):
         await log.append(event("one"))
     link = channel.link()
-    await link.run(TAIL, [key, channel.keys.meta], [0, 1, 1, 0])
+    await link.run(TAIL, [key, channel.keys.meta], [0, 1, 1, 0, 1, 0])
     source, target = await cluster.begin_move(key)
     await run(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", key)
     with pytest.raises(RedisUnavailable, match="Ask"):
         await link.call("XLEN", key)
     with pytest.raises(RedisUnavailable, match="TryAgainError"):
-        await link.run(TAIL, [key, channel.keys.meta], [0, 1, 1, 0])
+        await link.run(TAIL, [key, channel.keys.meta], [0, 1, 1, 0, 1, 0])
     await cluster.move_slot(key)
     await until(lambda: has(link, key), "the log on the other server")
 

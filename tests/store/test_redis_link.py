@@ -101,9 +101,9 @@ async def test_a_link_to_valkey_by_its_own_client(real: RedisChannel) -> None:
     assert real.server is not None
     client = valkey.asyncio.Valkey.from_url(real.server.url)
     link = RedisLink(RedisServers(client), 5)
-    epoch, n, _, format = await link.run(TAIL, [real.keys.log, real.keys.meta], [60_000, 1, 1, 0])
+    epoch, n, _, format, shards = await link.run(TAIL, [real.keys.log, real.keys.meta], [60_000, 1, 1, 0, 1, 0])
     assert (await real.numbers(), int(n)) == ([1], 1)
-    assert await link.run(TAIL, [real.keys.log, real.keys.meta], [0, 1, 1, 0]) == [epoch, n, _, format]
+    assert await link.run(TAIL, [real.keys.log, real.keys.meta], [0, 1, 1, 0, 1, 0]) == [epoch, n, _, format, shards]
     await link.close()
     await client.aclose()
 

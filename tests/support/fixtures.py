@@ -39,8 +39,16 @@ def server_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+@pytest.fixture(scope="session")
+def shards(request: pytest.FixtureRequest) -> int:
+    """How many partitions the nodes have: the option ``--shards``."""
+    return int(request.config.getoption("--shards"))
+
+
 @pytest.fixture
-async def start_node(redis_server: RedisServer, channel: str, server_kind: str) -> AsyncIterator[StartNode]:
+async def start_node(
+    redis_server: RedisServer, channel: str, server_kind: str, shards: int
+) -> AsyncIterator[StartNode]:
     """Starts nodes of one cluster, and stops them after the test.
 
     ``manager`` has options of the manager; further arguments are configuration of the node's program.
@@ -51,7 +59,7 @@ async def start_node(redis_server: RedisServer, channel: str, server_kind: str) 
         node = NodeProcess(
             name or "abcdefgh"[len(nodes)],
             str(config.pop("redis", redis_server.url)),
-            manager={"channel": channel, **(manager or {})},
+            manager={"channel": channel, "shards": shards, **(manager or {})},
             **{"server_kind": server_kind, **config},
         )
         nodes.append(node)
@@ -63,9 +71,9 @@ async def start_node(redis_server: RedisServer, channel: str, server_kind: str) 
 
 
 @pytest.fixture(scope="module")
-def shared_nodes(redis_server: RedisServer, server_kind: str) -> Iterator[list[NodeProcess]]:
+def shared_nodes(redis_server: RedisServer, server_kind: str, shards: int) -> Iterator[list[NodeProcess]]:
     """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
-    manager = {"channel": "test-" + uuid.uuid4().hex[:12]}
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12], "shards": shards}
     nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=server_kind) for name in "ab"]
 
     async def start() -> None:

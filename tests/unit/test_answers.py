@@ -170,7 +170,7 @@ def test_handlers_are_there_in_a_forked_process() -> None:
     before = manager._core
     manager._begin_anew()
     assert manager._core is not before
-    assert manager._parts()[0].server_side._handlers.keys() == {"e"}
+    assert manager._parts()[0].first.server_side._handlers.keys() == {"e"}
 
 
 async def test_very_many_are_moved_in_batches_and_counted() -> None:

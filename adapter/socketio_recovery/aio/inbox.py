@@ -94,7 +94,7 @@ class Inbox:
         """Whether this node follows the log, and may write to it."""
         assert self.log.partition is not None
         cursor = self.log.partition.cursor
-        return cursor.at is not None and not cursor.broken and self.log.unknown_format is None
+        return cursor.at is not None and not cursor.broken and self.log.refusal is None
 
     async def _read(self, link: RedisLink) -> Sequence[Any]:
         """The oldest entries; waits a while for one if there are none."""
@@ -120,7 +120,7 @@ class Inbox:
         for id, fields in items:
             arguments.append(id)
             try:
-                entry: Sequence[str | bytes] = read_inbox(fields)
+                entry: Sequence[str | bytes] = read_inbox(fields, self.keys.partition, self.log.shards)
             except Malformed as error:
                 problem = problem or f"{id.decode()}: {error}"
                 arguments += (0, str(error))

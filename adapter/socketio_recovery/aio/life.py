@@ -6,14 +6,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metrics import NO_METRICS, Metrics
-from .log import Log
 from .loop_delay import measure_loop_delay
-from .membership_log import MembershipLog
-from .participants import Participants
 from .tasks import supervise
+
+if TYPE_CHECKING:
+    from .shard import Shards, Writing
 
 #: How long a task may take to end until it is cancelled once more, in seconds: redis-py swallows that now and then.
 AGAIN = 0.2
@@ -58,15 +58,17 @@ class Life:
     log of another thread's event loop.
     """
 
-    __slots__ = ("_pid", "background", "log", "loop", "membership", "participants")
+    __slots__ = ("_pid", "background", "loop", "shards")
 
-    def __init__(self, log: Log, membership: MembershipLog, participants: Participants, background: Background) -> None:
-        self.log = log
-        self.membership = membership
-        self.participants = participants
+    def __init__(self, shards: Shards[Any], background: Background) -> None:
+        self.shards: Shards[Writing] = shards
         self.background = background
         self.loop = asyncio.get_running_loop()
         self._pid = os.getpid()
+
+    def use(self, namespace: str) -> Writing:
+        """The partition that a namespace belongs to; it begins if it has not."""
+        return self.shards.use(namespace)
 
     @property
     def here(self) -> bool:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ from typing import Any, Protocol
 from ..entries import Entry, Position
 from ..errors import (
     LogBroken,
+    LogRefused,
+    OtherPartitions,
     PublishAbandoned,
     PublishTimeout,
     RedisUnavailable,
@@ -146,6 +148,8 @@ class Log:
     :param publish_timeout: how long :meth:`append` waits, in seconds.
     :param logger: for what an operator should know.
     :param producer: under whose name it appends, if that is to outlive this object.
+    :param shards: how many partitions the cluster has.
+    :param before: is awaited before the log is looked at for the first time.
     """
 
     def __init__(
@@ -159,8 +163,12 @@ class Log:
         logger: logging.Logger,
         metrics: Metrics = NO_METRICS,
         producer: Producer | None = None,
+        shards: int = 1,
+        before: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self.keys = keys
+        self.shards = shards
+        self._before = before
         self.partition = partition
         self.retention = retention
         self.max_length = max_length
@@ -190,12 +198,14 @@ class Log:
         #: Whether the writer was cancelled, so that nothing is stored any more.
         self.ended = False
         self._follower: Follower | None = None
+        #: Whether the reader is to look at the log: it was begun anew, perhaps because it is divided otherwise now.
+        self._renewed = False
         self._checked = 0  # the number of the connection on which the writer has looked back
         self._pause = PROBE  # how long the writer last waited for work, in seconds
         #: The formats of a log that it knows.
         self.formats = SUPPORTED
-        #: The log's format, if it is none of these. Nothing is read or written then.
-        self.unknown_format: int | None = None
+        #: Why nothing is read or written, if the log is not one for this process.
+        self.refusal: LogRefused | None = None
         #: Called when that is found.
         self.when_refused: Callable[[], None] = lambda: None
         #: Whether the last append succeeded.
@@ -327,8 +337,8 @@ class Log:
                         turns = 0 if len(batch) == 1 and not isinstance(batch[0].future, asyncio.Future) else 2
                         again, first = first, first or self._epoch
                         await self._store(link, batch, again)
-                except UnsupportedFormat:
-                    self._refuse(batch or self._take())
+                except LogRefused as error:
+                    self._refuse(batch or self._take(), error)
                     batch, first = self._done()
                 except ReplyTooLarge:
                     self._read_size.too_large()
@@ -357,11 +367,11 @@ class Log:
         self._note_idle()
         return [], None
 
-    def _refuse(self, batch: Sequence[Append]) -> None:
-        """A batch is not sent, or not again, because the log's format is unknown."""
+    def _refuse(self, batch: Sequence[Append], why: LogRefused) -> None:
+        """A batch is not sent, or not again, because the log is not one for this process."""
         if self.producer.waiting:
             self.producer.renew()
-        self._tell(batch, Fate.FAILED, self._unsupported)
+        self._tell(batch, Fate.FAILED, lambda: why)
 
     async def _wait_for_work(self, link: RedisLink) -> None:
         """Waits until something is queued. Looks now and then whether the connection still leads to Redis.
@@ -396,7 +406,7 @@ class Log:
         await link.open()
         cursor = None if self.partition is None else self.partition.cursor
         try:
-            if self._epoch is None or self.unknown_format is not None:
+            if self._epoch is None or self.refusal is not None:
                 await self.tail(link)
             if cursor is not None and cursor.at is not None and not cursor.broken and link.number != self._checked:
                 await self._look_back(link)
@@ -404,7 +414,7 @@ class Log:
         except LogBroken as error:
             assert cursor is not None
             cursor.break_(error)
-        except (RedisUnavailable, UnsupportedFormat):
+        except (RedisUnavailable, LogRefused):
             raise
         except Exception as error:  # out of memory, no permission: the append says so to those who wait for it
             self.logger.warning("can't look at the log before writing to it: %s", error)
@@ -557,25 +567,37 @@ class Log:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    async def tail(self, link: RedisLink, retention: int = 0, raise_format: bool = False) -> tuple[Position, int]:
+    async def tail(
+        self, link: RedisLink, retention: int = 0, raise_format: bool = False, divide: bool = False
+    ) -> tuple[Position, int]:
         """The position of the last entry, and its ms (Redis's time).
 
         :param retention: what this node needs, in milliseconds; 0 leaves the log's own.
         :param raise_format: raise the log's format to the newest that is known.
+        :param divide: the cluster has as many partitions from now on as this process.
         :raises UnsupportedFormat: if the log has a format that is not known.
+        :raises OtherPartitions: if the cluster has another number of partitions.
         """
-        arguments = [retention, *self.formats, int(raise_format)]
-        epoch, n, ms, said = await link.run(TAIL, [self.keys.log, self.keys.meta], arguments)
-        known, format = self.unknown_format, int(said)
-        self.unknown_format = None if self.formats.include(format) else format
-        if self.unknown_format is not None:
-            error = self._unsupported()
-            if format != known:
-                self.logger.error("%s", error)
+        if self._epoch is None and self._before is not None:
+            await self._before()
+        arguments = [retention, *self.formats, int(raise_format), self.shards, int(divide)]
+        epoch, n, ms, format, shards = await link.run(TAIL, [self.keys.log, self.keys.meta], arguments)
+        before, self.refusal = self.refusal, self._refusal(int(format), int(shards))
+        if self.refusal is not None:
+            if str(self.refusal) != str(before):
+                self.logger.error("%s", self.refusal)
                 self.when_refused()
-            raise error
+            raise self.refusal
         self._epoch = int(epoch)
         return Position(self._epoch, int(n)), int(ms)
+
+    async def look(self, raise_format: bool = False) -> None:
+        """Looks at the end of the log on a connection of its own; see :meth:`tail`."""
+        link = self._link(self.publish_timeout)
+        try:
+            await self.tail(link, raise_format=raise_format)
+        finally:
+            await link.close()
 
     def witness(self) -> Callable[[Position, int], None]:
         """To be called before Redis is asked for something whose answer says where the log ends.
@@ -607,9 +629,23 @@ class Log:
         if self._reader is not None:
             self._reader.abort()
 
-    def _unsupported(self) -> UnsupportedFormat:
-        assert self.unknown_format is not None
-        return UnsupportedFormat(self.unknown_format, self.formats)
+    def _refusal(self, format: int, shards: int) -> LogRefused | None:
+        if not self.formats.include(format):
+            return UnsupportedFormat(format, self.formats)
+        return OtherPartitions(shards, self.shards) if shards != self.shards else None
+
+    async def _renew(self, link: RedisLink, epoch: int) -> None:
+        """Begins a new epoch, unless the log has one after ``epoch`` already."""
+        await link.run(RENEW, [self.keys.log, self.keys.meta], [epoch])
+
+    async def divide(self) -> None:
+        """The cluster has as many partitions from now on as this process; a new epoch begins."""
+        link = self._link(self.publish_timeout)
+        try:
+            position, _ = await self.tail(link, divide=True)
+            await self._renew(link, position.epoch)
+        finally:
+            await link.close()
 
     async def follow(self, follower: Follower) -> None:
         """Reads the log, for ever. To be run as a task; run again, it goes on where it was.
@@ -627,13 +663,14 @@ class Log:
                 try:
                     if cursor.at is None:
                         await self._begin(link, RestartReason.BOOT)
-                    elif not link.connected and not cursor.broken:
+                    elif (self._renewed or not link.connected) and not cursor.broken:
+                        self._renewed = False
                         asked = cursor.at
                         cursor.told(asked, (await self.tail(link, self.retention))[0])
                         await self._look_back(link)
                     if cursor.broken:
                         assert cursor.at is not None
-                        await link.run(RENEW, [self.keys.log, self.keys.meta], [cursor.at.epoch])
+                        await self._renew(link, cursor.at.epoch)
                         await self._begin(link, RestartReason.EPOCH)
                     self.read_at = asyncio.get_running_loop().time()
                     await self._rest()
@@ -652,7 +689,7 @@ class Log:
                     await asyncio.sleep(0)  # let transports write before the next batch
                 except LogBroken as error:
                     cursor.break_(error)
-                except UnsupportedFormat:
+                except LogRefused:
                     await link.close()  # so that the next thing is to look again
                     await backoff.wait()
                 except ReplyTooLarge:
@@ -696,6 +733,7 @@ class Log:
         for verdict in self.partition.cursor.read(items, since):
             if isinstance(verdict, Restart):
                 self._restart(verdict)
+                self._renewed |= verdict.why is RestartReason.EPOCH
             else:
                 self._follower.dispatch(verdict)
 

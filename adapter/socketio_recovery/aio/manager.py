@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from socketio import AsyncManager, Server
@@ -28,7 +30,7 @@ from ..entries import (
     payload_fields,
     skipped,
 )
-from ..errors import RedisUnavailable, UnsupportedFormat
+from ..errors import OtherPartitions, RedisUnavailable
 from ..identity import Identity, Producer
 from ..membership import changed
 from ..metrics import NO_METRICS, Metrics, Reading
@@ -53,6 +55,7 @@ from .redis_link import RedisLink
 from .redis_servers import is_cluster, servers_of
 from .script_calls import ScriptCalls
 from .server_side import ServerSideHandler, server_side_entry
+from .shard import Place, Shards, Writing
 from .upstream.admin_ui import KeepsTimestamps, is_admin_ui
 from .upstream.engineio_transport import Transports
 
@@ -110,6 +113,9 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     :param pubsub_bridge: exchange events with processes that still have ``AsyncRedisManager`` or ``RedisManager`` with
         the same URL and channel, while nodes are replaced one by one; see ``docs/migrating.md``. The default is
         ``False``.
+    :param shards: into how many partitions the log is divided, the same number in all processes of the cluster. Each
+        namespace belongs to one of them. With Redis Cluster they are on several servers; see ``docs/partitions.md``.
+        ``window_bytes`` is for all of them together, in equal parts. The default is 1.
     :param metrics: is told what happens on this node; see :class:`Metrics`. The default does nothing.
     :raises ValueError: for a URL that can't be used, or a number that can't be.
     :raises TypeError: for a Redis client that can't be used.
@@ -139,6 +145,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         handshake_timeout: float = 10,
         inbox: bool = True,
         pubsub_bridge: bool = False,
+        shards: int = 1,
         metrics: Metrics | None = None,
     ) -> None:
         super().__init__()
@@ -155,7 +162,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             handshake_timeout=handshake_timeout,
             inbox=inbox,
             pubsub_bridge=pubsub_bridge,
+            shards=shards,
         )
+        if pubsub_bridge and shards > 1:
+            raise ValueError("pubsub_bridge can't be used with several partitions: migrate with shards=1 first")
         if pubsub_bridge and not isinstance(url, str):
             raise ValueError("pubsub_bridge needs connections of its own: pass a URL in place of a Redis client")
         self.channel = channel
@@ -164,14 +174,13 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self.json = json if json is not None else Packet.json
         self.metrics = metrics if metrics is not None else NO_METRICS
         self._url, self._redis_options = url, redis_options or {}
-        self._keys = Keys(channel)
         self._new_client()
         if pubsub_bridge and is_cluster(self._client):
             raise ValueError("pubsub_bridge can't be used with Redis Cluster: use one server, or Sentinels, meanwhile")
         self._closed = False
         self._codec: Codec = JsonCodec(self.json)
         self._identity = Identity()
-        self._producer = Producer()
+        self._producers = [Producer() for _ in range(shards)]
         self._tracing = Tracing()
         #: The parts of a process that serves clients; those of one that only writes are made when it starts.
         self.node: Node | None = None
@@ -186,13 +195,17 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     def _new_client(self) -> None:
         url = self._url
         self._client = client_for(url, self._redis_options, self.channel) if isinstance(url, str) else url
-        self._servers = servers_of(self._client, self._keys.log)
+        self._first_servers = servers_of(self._client, Keys(self.channel).log)
+        self._places = [self._place(number) for number in range(self.settings.shards)]
+
+    def _place(self, number: int) -> Place:
+        keys, servers = Keys(self.channel, number), self._first_servers
+        if number and is_cluster(self._client):  # else all partitions are on one server
+            servers = servers_of(self._client, keys.log)
+        return Place(number, self.settings.shards, keys, partial(RedisLink, servers))
 
     #: Makes what looks after the transports of a server.
     _transports: Callable[..., Transports] = Transports
-
-    def _link(self, timeout: float) -> RedisLink:
-        return RedisLink(self._servers, timeout)
 
     # -- starting and stopping ----------------------------------------------------------------------
 
@@ -220,8 +233,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self.node = Node(
             self,
             server,
-            self._keys,
-            self._link,
+            self._places,
             codecs,
             self.settings,
             self.metrics,
@@ -235,14 +247,16 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     def _pubsub_bridge(self, codecs: Sequence[Codec]) -> Callable[[Log, Participants], PubSubBridge]:
         timeout, logger = self.settings.publish_timeout / ATTEMPTS, self._get_logger()
+        _, _, keys, link = self._places[0]
         return lambda log, participants: PubSubBridge(
-            *(self._client.pubsub, self.channel, self._keys, log, participants, self._link, codecs, timeout, logger)
+            *(self._client.pubsub, self.channel, keys, log, participants, link, codecs, timeout, logger)
         )
 
     def _elsewhere(self) -> Callable[[Sequence[Move]], Awaitable[None]] | None:
         if not self.settings.pubsub_bridge:
             return None
-        return Elsewhere(self.channel, self._keys, self._link, self.settings.publish_timeout).move
+        _, _, keys, link = self._places[0]
+        return Elsewhere(self.channel, keys, link, self.settings.publish_timeout).move
 
     def _pubsub_watch(self) -> PubSubWatch | None:
         if self.settings.pubsub_bridge:  # they are heard
@@ -269,28 +283,37 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if life is not None:
             if not life.here:
                 self._leave(life)
-            elif life.log.ended:
+            elif any(shard.log.ended for shard in life.shards):
                 raise RuntimeError("the event loop ends, and cancelled this manager's tasks: call it before that")
             else:
                 return life
         self._tracing.look()
         if (node := self.node) is not None:
-            self._life = life = Life(node.log, node.membership, node.participants, node.background)
+            self._life = life = Life(node.shards, node.background)
             node.start(self.host_id)
             return life
         if not self.write_only:
             raise RuntimeError("no server has this manager: pass it as client_manager, or use write_only=True")
-        settings, logger = self.settings, self._get_logger()
-        log = Log(
-            *(self._keys, self._link, None, 0, settings.max_length, settings.publish_timeout, logger, self.metrics),
-            producer=self._producer,
-        )
-        calls = ScriptCalls(self._link(settings.publish_timeout / ATTEMPTS))
-        participants = Participants(calls, self._keys, settings.publish_timeout)
-        membership = MembershipLog(log, self._keys, self._elsewhere())
-        self._life = life = Life(log, membership, participants, Background(self.metrics, logger))
-        life.background.start({"writer": log.write})
+        background = Background(self.metrics, self._get_logger())
+        all: list[Writing] = []
+        for place, producer in zip(self._places, self._producers, strict=True):
+            all.append(self._writing(place, producer, all[0].log if all else None))
+        self._life = life = Life(Shards(all, background), background)
         return life
+
+    def _writing(self, place: Place, producer: Producer, first: Log | None) -> Writing:
+        """What a process without a server needs of a partition."""
+        _, shards, keys, link = place
+        settings = self.settings
+        log = Log(
+            *(keys, link, None, 0, settings.max_length, settings.publish_timeout, self._get_logger(), self.metrics),
+            producer=producer,
+            shards=shards,
+            before=first.look if first is not None else None,
+        )
+        calls = ScriptCalls(link(settings.publish_timeout / ATTEMPTS))
+        participants = Participants(calls, keys, settings.publish_timeout)
+        return Writing(log, MembershipLog(log, keys, self._elsewhere()), participants)
 
     def _leave(self, life: Life) -> None:
         """Lets go of what was started elsewhere, so that this event loop can start anew.
@@ -320,20 +343,14 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds; not with ``write_only``.
         :raises UnsupportedFormat: if the log in Redis has a format that this version does not know.
+        :raises OtherPartitions: if the cluster has another number of partitions than this process.
         """
         life = self._start()
         if self.node is not None:
             await self.node.started()
             return
         with suppress(RedisUnavailable):  # an emit tells, if Redis is still away then
-            await self._look(life)
-
-    async def _look(self, life: Life, raise_format: bool = False) -> None:
-        link = self._link(self.settings.publish_timeout)
-        try:
-            await life.log.tail(link, raise_format=raise_format)
-        finally:
-            await link.close()
+            await life.shards.all[0].log.look()
 
     async def raise_format(self) -> None:
         """Raises the log in Redis to the newest format that this version knows.
@@ -345,7 +362,28 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds.
         :raises UnsupportedFormat: if the log has a format that this version does not know.
         """
-        await self._look(self._start(), raise_format=True)
+        for shard in self._start().shards:
+            await shard.log.look(raise_format=True)
+
+    async def change_shards(self) -> None:
+        """Gives the cluster as many partitions as this manager has (``shards``).
+
+        Call it once, from a process with ``write_only``, while no node runs; see ``docs/partitions.md``. A new epoch
+        begins: clients that come back get a new session, and are told so (``"epoch"``). Nodes that still run with
+        another number close their connections, and are not healthy from then on.
+
+        :raises RedisUnavailable: if Redis does not answer within ``publish_timeout`` seconds; call it again then.
+        :raises UnsupportedFormat: if the log has a format that this version does not know.
+        """
+        shards = self._start().shards.all
+        logs = [shard.log for shard in shards]
+        try:
+            await logs[0].look()
+        except OtherPartitions as error:
+            for number in range(len(logs), error.shards):
+                logs.append(self._writing(self._place(number), Producer(), logs[0]).log)
+        for log in logs:
+            await log.divide()
 
     async def drain(self, over: float = 0, timeout: float = 30) -> None:
         """Sends this node's clients elsewhere before it stops: closes their transports and keeps their sessions.
@@ -377,22 +415,25 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if life.here:  # else it ended with its event loop, or is the parent's
             try:
                 async with asyncio.timeout(self.settings.publish_timeout):
-                    await life.log.flushed()
+                    for shard in life.shards:
+                        await shard.log.flushed()
             except TimeoutError:
                 self._get_logger().error("closing, though entries are not stored yet: Redis does not take them")
             await life.background.stop()
             if self.node is not None:
                 await self.node.close()
             else:
-                await life.participants.calls.close()
-        if life.log.producer.forgettable:
-            await self._forget(life.log.producer)
+                for shard in life.shards:
+                    await shard.participants.calls.close()
+        for place, shard in zip(self._places, life.shards, strict=True):
+            if shard.log.producer.forgettable:
+                await self._forget(place, shard.log.producer)
 
-    async def _forget(self, producer: Producer) -> None:
+    async def _forget(self, place: Place, producer: Producer) -> None:
         """Removes what Redis keeps to know a producer's retries, which would otherwise stay for a day."""
-        link = self._link(FORGET)
+        link = place.link(FORGET)
         try:
-            await link.call("DEL", self._keys.producer(producer.name))
+            await link.call("DEL", place.keys.producer(producer.name))
         except Exception as error:  # it stays for a day
             self._get_logger().debug("closing, could not remove a key: %s", error)
         finally:
@@ -437,16 +478,12 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             return ["it is closed"]
         if life is None or life.over:
             return ["it is not started"]
-        log = life.log
-        if log.ended:
+        if any(shard.log.ended for shard in life.shards):
             return ["its event loop ends, and has cancelled its tasks"]
-        reasons = [] if log.unknown_format is None else [str(UnsupportedFormat(log.unknown_format, log.formats))]
-        reasons += [f"the {name} failed just now, and was started again" for name in sorted(life.background.failing)]
+        reasons = [f"the {name} failed just now, and was started again" for name in sorted(life.background.failing)]
         if self.node is not None:
-            reasons += self.node.unhealthy_reasons(life.loop.time())
-            if not log.appends:
-                reasons.append("Redis did not take what was last appended to the log; it is tried again")
-        return reasons
+            return reasons + self.node.unhealthy_reasons(life.loop.time())
+        return [str(shard.log.refusal) for shard in life.shards if shard.log.refusal is not None] + reasons
 
     @property
     def log_lag(self) -> float:
@@ -455,7 +492,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         longer. It looks every two seconds. 0 before it is started, and for a process that only writes.
         """
         life = self._life
-        return self.node.log_watch.lag(life.loop.time()) if self.node is not None and life is not None else 0.0
+        return self.node.log_lag(life.loop.time()) if self.node is not None and life is not None else 0.0
 
     def _reading(self) -> Reading | None:
         """What the metrics can read; see :class:`Metrics`."""
@@ -465,7 +502,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         healthy = not self._reasons(life)
         if self.node is not None and life is not None:
             return self.node.reading(healthy, life.loop.time())
-        queued = life.log.queued if life is not None else 0
+        queued = sum(shard.log.queued for shard in life.shards) if life is not None else 0
         nothing = (None, None, None, None, None)
         return Reading(healthy, 0, 0, queued, *nothing, self.settings.max_disconnection_duration)
 
@@ -504,7 +541,10 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         """
         if self.node is None:
             return {}
-        return {outcome.value: count for outcome, count in self.node.connecting.outcomes.items()}
+        outcomes: Counter[Outcome] = Counter()
+        for shard in self.node.shards:
+            outcomes.update(shard.connecting.outcomes)
+        return {outcome.value: count for outcome, count in outcomes.items()}
 
     # -- events -------------------------------------------------------------------------------------
 
@@ -542,24 +582,23 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if encoded is None:
             return
         namespace, rooms, skip, payload = encoded
-        log = self._start().log
+        log = self._start().use(namespace).log
         waits: tuple[str, int] | None = None
         if callback is not None:
             if self.node is None:
                 raise RuntimeError("Callbacks can only be issued from the context of a server.")
             if not rooms:
                 raise ValueError("Cannot use callback without a room set.")
-            waits = (self.host_id, self.node.callbacks.keep(rooms[0], callback))
+            waits = (self.host_id, self.node.shards.of(namespace).callbacks.keep(rooms[0], callback))
         elif kwargs.get("ignore_queue") and self.node is not None:
-            if queued := scope.moves_of_handler():
-                await self.node.membership.settle(queued)  # past the log, it would not come after them
-            self.node.delivery.send_local(namespace, rooms, skip, payload)
+            await self._settled()  # past the log, it would not come after what the handler has queued
+            self.node.shards.of(namespace).delivery.send_local(namespace, rooms, skip, payload)
             return
         try:
             await log.append(self._append(event, namespace, rooms, skip, payload, volatile, waits))
         except BaseException as error:
             if waits and self.node is not None:
-                self.node.callbacks.drop(waits[1])
+                self.node.shards.of(namespace).callbacks.drop(waits[1])
             if isinstance(error, Exception) and is_admin_ui(self.server, namespace):
                 self._get_logger().warning("the Admin UI could not be told of %r: %s", event, error)
                 return
@@ -598,11 +637,12 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         """A client acknowledged an event; the emitter, on whatever node, is told."""
         connection = self._find(sid, None)
         waits = connection.acks.pop(id, None) if connection is not None and isinstance(id, int) else None
-        if waits is None or self.node is None:
+        if waits is None or self.node is None or connection is None:
             self._get_logger().info("%s acknowledges an event that nobody waits for", sid)
             return
         # The protocol has a list there. A client may send anything.
-        await self.node.callbacks.acknowledged(*waits, data if isinstance(data, (list, tuple)) else (), sid)
+        answer = data if isinstance(data, (list, tuple)) else ()
+        await self.node.shards.of(connection.namespace).callbacks.acknowledged(*waits, answer, sid)
 
     async def emit_with_ack(
         self,
@@ -632,12 +672,13 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if encoded is None:
             return Answers({}, [], {})
         namespace, rooms, skip, payload = encoded
-        life = await self._settled()
-        members = (await life.participants.members(namespace, rooms)).standings
+        await self._settled()
+        shard = node.shards.use(namespace)
+        members = (await shard.participants.members(namespace, rooms)).standings
         expected = {sid: standing.state for sid, standing in members.items() if sid not in skip}
-        with node.callbacks.gather() as (id, gathering):
+        with shard.callbacks.gather() as (id, gathering):
             head = event_head(namespace, rooms, skip, payload, False, (self.host_id, id))
-            await life.log.append(Append(head, payload_fields(payload)))
+            await shard.log.append(Append(head, payload_fields(payload)))
             connected = [sid for sid, state in expected.items() if state is ParticipantState.CONNECTED]
             await gathering.wait(connected, timeout)
             return of_clients(expected, gathering.got)
@@ -652,8 +693,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     async def _settled(self) -> Life:
         """What is started, once the changes of rooms are stored that this task's ``connect`` handler has queued."""
         life = self._start()
-        if queued := scope.moves_of_handler():
-            await life.membership.settle(queued)
+        if (queued := scope.moves_of_handler()) and (own := scope.connecting()) is not None:
+            await life.use(own.namespace).membership.settle(queued)
         return life
 
     # -- rooms --------------------------------------------------------------------------------------
@@ -696,7 +737,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             return
         if not rooms:
             return
-        membership = self._start().membership
+        membership = self._start().use(namespace).membership
         if not isinstance(sid, str):
             self._get_logger().info("%r has no session: it can't %s a room", sid, kind)
             return
@@ -720,7 +761,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         room = check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
-        await self._start().membership.close(room, namespace)
+        await self._start().use(namespace).membership.close(room, namespace)
 
     # -- participants -------------------------------------------------------------------------------
 
@@ -765,7 +806,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if rooms is None:
             return nobody
         life = await self._settled()
-        return await question(life.participants, namespace, rooms)
+        return await question(life.shards.of(namespace).participants, namespace, rooms)
 
     def on_participants(
         self, room: Any = None, namespace: str | None = None, observer: Observer | None = None
@@ -789,10 +830,13 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         meanwhile is told after that.
         """
         room, namespace = check_room(room), check_namespace(namespace or "/")
-        changes = self._serving("watch").changes
+        node = self._serving("watch")
 
         def register(observer: Observer) -> Observer:
-            changes.observe(namespace, room, observer)
+            shard = node.shards.of(namespace)
+            shard.changes.observe(namespace, room, observer)
+            if self._life is not None and not shard.begun:  # else it begins when the node starts
+                self._life.loop.call_soon_threadsafe(node.shards.begin, shard)
             return observer
 
         if observer is not None:
@@ -836,8 +880,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self, kind: Literal["enter", "leave"], rooms: Any, to: Any, namespace: str | None, skip_sid: Any
     ) -> int:
         moved_to = [room for room in dict.fromkeys(check_rooms(rooms)) if room is not None]
-        namespace, sids, life = await self._many(to, namespace, skip_sid)
-        return await operations.move(life.membership, kind, namespace, sids, moved_to) if moved_to else 0
+        namespace, sids, shard = await self._many(to, namespace, skip_sid)
+        return await operations.move(shard.membership, kind, namespace, sids, moved_to) if moved_to else 0
 
     async def disconnect_sockets(self, to: Any = None, namespace: str | None = None, skip_sid: Any = None) -> int:
         """Ends the sessions of clients, wherever they are, also of those that are reconnecting.
@@ -848,16 +892,16 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         that is emitted after that, and none of them recovers. The ``disconnect`` handlers run meanwhile, on the nodes
         that have the clients. To end one client and wait for its handler, there is ``AsyncServer.disconnect``.
         """
-        namespace, sids, life = await self._many(to, namespace, skip_sid)
-        await operations.disconnect(life.membership, life.participants, namespace, sids)
+        namespace, sids, shard = await self._many(to, namespace, skip_sid)
+        await operations.disconnect(shard.membership, shard.participants, namespace, sids)
         return len(sids)
 
-    async def _many(self, to: Any, namespace: str | None, skip_sid: Any) -> tuple[str, list[str], Life]:
+    async def _many(self, to: Any, namespace: str | None, skip_sid: Any) -> tuple[str, list[str], Writing]:
         namespace, skip = check_namespace(namespace or "/"), set(skipped(skip_sid))
         to = audience(to)
-        life = await self._settled()
-        members = (await life.participants.members(namespace, to)).standings if to is not None else {}
-        return namespace, [sid for sid in members if sid not in skip], life
+        shard = (await self._settled()).use(namespace)
+        members = (await shard.participants.members(namespace, to)).standings if to is not None else {}
+        return namespace, [sid for sid in members if sid not in skip], shard
 
     async def fetch_sockets(self, to: Any = None, namespace: str | None = None) -> list[Participant]:
         """The clients that :meth:`sockets_join` and the like would reach: :meth:`participants` by Socket.IO's name.
@@ -886,7 +930,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         """
         if not isinstance(event, str):
             raise TypeError(f"the name of an event must be a str, not {type(event).__name__}: {event!r}")
-        server_side = self._serving("handle events of other nodes").server_side
+        server_side = self._serving("handle events of other nodes").first.server_side
 
         def register(handler: ServerSideHandler) -> ServerSideHandler:
             server_side.handle(event, handler)
@@ -909,8 +953,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         gets it once, in one order with everything else. One that starts later, or that loses its place in the log, does
         not.
         """
-        life = self._start()
-        await life.log.append(server_side_entry(self._codec, self.host_id, event, args))
+        entry = server_side_entry(self._codec, self.host_id, event, args)
+        await self._first().log.append(entry)
 
     async def server_side_call(self, event: str, *args: Any, timeout: float = 5) -> Answers:
         """Emits an event to all other nodes, and gathers what their handlers return.
@@ -926,13 +970,19 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         event is stored; a node counts as alive until it has sent no heartbeat for a while: ``docs/operations.md``.
         """
         node = self._serving("gather answers")
-        life = self._start()
-        with node.callbacks.gather() as (id, gathering):
+        first = self._first()
+        with node.first.callbacks.gather() as (id, gathering):
             entry = server_side_entry(self._codec, self.host_id, event, args, id)
-            expected = [name for name in await life.participants.nodes() if name != self.host_id]
-            await life.log.append(entry)
+            expected = [name for name in await first.participants.nodes() if name != self.host_id]
+            await first.log.append(entry)
             await gathering.wait(expected, timeout)
             return of_nodes(expected, gathering.got)
+
+    def _first(self) -> Writing:
+        """The partition for what belongs to no namespace."""
+        shards = self._start().shards
+        shards.begin(shards.all[0])
+        return shards.all[0]
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
         """Called when a client of this node has entered a room. ``sio.instrument()`` wraps it, to show that."""
@@ -954,12 +1004,12 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         self._start()
         assert self.node is not None
         self.node.hooks.check(eio_sid)
-        return await self.node.connecting.pre_connect(eio_sid, namespace)
+        return await self.node.shards.use(namespace).connecting.pre_connect(eio_sid, namespace)
 
     async def connect(self, sid: str, namespace: str) -> str:
         connection = self._find(sid, namespace)
         if self.node is not None and connection is not None and connection.state is State.CONNECTING:
-            await self.node.catch_up.start(connection)
+            await self.node.shards.of(namespace).catch_up.start(connection)
         return sid
 
     def is_pre_connected(self, sid: str, namespace: str) -> bool:
@@ -982,7 +1032,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         connection = scope.meant(self.node.connections, namespace, sid)
         if connection is None:
             return None
-        self.node.leaving.about_to_leave(connection)
+        self.node.shards.of(namespace).leaving.about_to_leave(connection)
         return connection.transport
 
     async def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
@@ -991,7 +1041,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if kwargs.get("ignore_queue"):
             connection = scope.meant(self.node.connections, namespace, sid) if self.node is not None else None
             if self.node is not None and connection is not None:
-                await self.node.leaving.leave(connection)
+                await self.node.shards.of(namespace).leaving.leave(connection)
         elif self.is_connected(sid, namespace):
             await self.server.disconnect(sid, namespace=namespace)
         else:
@@ -1001,8 +1051,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         namespace = check_namespace(namespace)
         if not isinstance(sid, str):  # nobody has it
             return
-        life = self._start()
-        await operations.disconnect(life.membership, life.participants, namespace, [sid])
+        shard = self._start().use(namespace)
+        await operations.disconnect(shard.membership, shard.participants, namespace, [sid])
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:
         connection = self.node.connections.by_transport(eio_sid).get(namespace) if self.node is not None else None
@@ -1022,8 +1072,9 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             rooms: Sequence[Room] = list(room)
         else:
             rooms = () if room is None else (room,)
-        for connection in list(self.node.connections.live.members(namespace, rooms)) if self.node is not None else ():
-            yield connection.sid, connection.transport
+        if self.node is not None:
+            for connection in list(self.node.connections.of(namespace).live.members(namespace, rooms)):
+                yield connection.sid, connection.transport
 
     def get_rooms(self, sid: str, namespace: str) -> list[Room]:
         """The rooms of a client of this node, its own included; in its ``connect`` handler, also what is queued."""

@@ -240,7 +240,7 @@ class PubSubBridge:
         """
         assert self.log.partition is not None
         cursor = self.log.partition.cursor
-        if not self._marks or cursor.at is None or cursor.broken or self.log.unknown_format is not None:
+        if not self._marks or cursor.at is None or cursor.broken or self.log.refusal is not None:
             return False
         if not self._hears and not self._heard:
             return False  # others hear

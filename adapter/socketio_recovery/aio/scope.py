@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 
-from ..connections import Connection, Connections, State
+from ..connections import Connection, NodeConnections, State
 from ..continuity import Request
 from .membership_log import Move
 
@@ -69,7 +69,7 @@ def own(namespace: str, sid: str | None) -> Connection | None:
     return None
 
 
-def meant(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+def meant(connections: NodeConnections, namespace: str, sid: str | None) -> Connection | None:
     """The connection that python-socketio means when it sees one off; ``None`` if that is gone.
 
     Another connection may have the ``sid`` by then, which stays.
@@ -92,6 +92,6 @@ def moves(namespace: str, sid: str | None) -> list[Move] | None:
     return moves_of_handler() if own(namespace, sid) is not None else None
 
 
-def find(connections: Connections, namespace: str, sid: str | None) -> Connection | None:
+def find(connections: NodeConnections, namespace: str, sid: str | None) -> Connection | None:
     """The connection of this node that ``sid`` means in this task."""
     return own(namespace, sid) or connections.by_sid(namespace, sid)

@@ -25,14 +25,17 @@ class Channel:
     """One channel in Redis.
 
     :param link: a connection of its own.
+    :param keys: those of the partition that is looked into.
+    :param shards: how many partitions there are.
     :param where: where Redis is, for messages.
     """
 
-    def __init__(self, link: RedisLink, name: str, where: str) -> None:
+    def __init__(self, link: RedisLink, name: str, keys: Keys, shards: int, where: str) -> None:
         self.link = link
         self.name = name
+        self.shards = shards
         self.where = where
-        self.keys = Keys(name)
+        self.keys = keys
         self._size = ReadSize(STEP, READ_BYTES)
 
     async def call(self, *command: Argument, timeout: float | None = None) -> Any:
@@ -53,6 +56,8 @@ class Channel:
         """
         if await self.call("HGET", self.keys.meta, "epoch") is not None or await self.call("XLEN", self.keys.log):
             return
+        if self.keys.partition:
+            raise CommandError(f"partition {self.keys.partition} of {self.name!r} was never used")
         others = await self._others()
         hint = f"there are: {', '.join(others)}" if others else "there are none here; is it another server or database?"
         raise CommandError(f"there is no channel {self.name!r} in {self.where}; {hint}")

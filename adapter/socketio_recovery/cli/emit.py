@@ -47,12 +47,18 @@ async def run(channel: Channel, arguments: argparse.Namespace) -> None:
     values = tuple(_value(text, arguments.text) for text in arguments.data)
     if not arguments.namespace.startswith("/"):
         raise CommandError(f"a namespace begins with /: --namespace /{arguments.namespace}", USAGE)
-    await channel.must_exist()  # to write to another one would make it, and reach nobody
+    if not channel.keys.partition:  # else it is known that it exists
+        await channel.must_exist()  # to write to another one would make it, and reach nobody
     quiet = logging.getLogger("socketio_recovery.cli")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
     manager = AsyncRedisStreamsManager(
-        arguments.url, channel.name, write_only=True, logger=quiet, publish_timeout=arguments.timeout
+        arguments.url,
+        channel.name,
+        write_only=True,
+        logger=quiet,
+        publish_timeout=arguments.timeout,
+        shards=channel.shards,
     )
     try:
         async with manager:

@@ -17,7 +17,7 @@ from ..aio.redis_client import client_for
 from ..aio.redis_link import RedisLink
 from ..aio.redis_servers import servers_of
 from ..errors import RedisUnavailable
-from ..redis.keys import Keys
+from ..redis.keys import Keys, partition_of
 from . import emit, participants, sessions, stats, tail
 from .channel import Channel
 from .errors import INTERRUPTED, USAGE, CommandError, explained, is_reply, place
@@ -42,6 +42,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"where Redis is, as managers take it (default: ${VARIABLE}, or {URL})",
     )
     common.add_argument("--channel", default="socketio", help="the channel of the cluster (default: socketio)")
+    common.add_argument(
+        "--partition",
+        type=int,
+        help="which partition to look into, if there are several (default: that of --namespace, else 0)",
+    )
     main = argparse.ArgumentParser(
         prog="python -m socketio_recovery",
         description="Looks into a cluster of Socket.IO servers, and emits to its clients.",
@@ -74,11 +79,18 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 async def _run(arguments: argparse.Namespace) -> None:
     try:
         client = client_for(arguments.url, {}, arguments.channel)
-        link = RedisLink(servers_of(client, Keys(arguments.channel).log), TIMEOUT)
+        keys = Keys(arguments.channel)
+        link = RedisLink(servers_of(client, keys.log), TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise CommandError(str(error), USAGE) from None
     try:
-        await COMMANDS[arguments.command].run(Channel(link, arguments.channel, place(arguments.url)), arguments)
+        shards = int(await link.call("HGET", keys.meta, "shards") or 1)
+        if number := _partition(arguments, shards):
+            await link.close()
+            keys = Keys(arguments.channel, number)
+            link = RedisLink(servers_of(client, keys.log), TIMEOUT)
+        channel = Channel(link, arguments.channel, keys, shards, place(arguments.url))
+        await COMMANDS[arguments.command].run(channel, arguments)
     except RedisUnavailable as error:
         raise explained(error, arguments.url) from None
     except Exception as error:
@@ -87,6 +99,24 @@ async def _run(arguments: argparse.Namespace) -> None:
         raise
     finally:
         await link.close()
+
+
+def _partition(arguments: argparse.Namespace, shards: int) -> int:
+    """The partition to look into.
+
+    :raises CommandError: if there is none with the number that the user gives.
+    """
+    number, said = arguments.partition, getattr(arguments, "namespace", [])
+    if number is None:
+        numbers = {partition_of(namespace, shards) for namespace in ([said] if isinstance(said, str) else said)}
+        if len(numbers) > 1:
+            raise CommandError("these namespaces are in different partitions: ask for one after the other", USAGE)
+        if not numbers and shards > 1:
+            print(f"the cluster has {shards} partitions; this is partition 0 (see --partition)", file=sys.stderr)
+        return next(iter(numbers), 0)
+    if not 0 <= number < shards:
+        raise CommandError(f"there is no partition {number}: the cluster has {shards}, from 0 on", USAGE)
+    return int(number)
 
 
 def _run_until_interrupted(loop: asyncio.AbstractEventLoop, command: Coroutine[Any, Any, None]) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from ..entries import Room, dump
 
 
+def partition_of(namespace: str, shards: int) -> int:
+    """The number of the partition that a namespace belongs to: its CRC-32 modulo the number of partitions."""
+    return crc32(namespace.encode(errors="surrogatepass")) % shards if shards > 1 else 0
+
+
 class Keys:
-    """The names of one channel's keys. They share one hash tag, so that the scripts work on Redis Cluster.
+    """The names of one partition's keys. They share one hash tag, so that the scripts work on Redis Cluster.
 
     :param channel: the name of the cluster.
+    :param partition: the number of the partition.
     """
 
-    def __init__(self, channel: str) -> None:
-        tag = "{" + channel + "}"
+    def __init__(self, channel: str, partition: int = 0) -> None:
+        tag = "{" + (f"{channel}#{partition}" if partition else channel) + "}"
+        self.partition = partition
         self.log = tag + ":log"
         self.meta = tag + ":meta"
         self.closes = tag + ":closes"

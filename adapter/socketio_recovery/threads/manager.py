@@ -59,16 +59,16 @@ class _Core(AsyncRedisStreamsManager):
             self._tracing.look()
         return self._append(event, namespace, rooms, skip, payload, volatile)
 
-    def log(self) -> Log:
-        """The log. It is for the event loop, and starts what is not started."""
-        return self._start().log
+    def log(self, namespace: str | None) -> Log:
+        """The log of a namespace. It is for the event loop, and starts what is not started."""
+        return self._start().use(namespace or "/").log
 
     async def connect(self, sid: str, namespace: str) -> str:
         """The client has its CONNECT. Unless its handler is yet to run, that is the end of its handshake."""
         await super().connect(sid, namespace)
         connection = scope.own(namespace, sid)
         if connection is not None and self.node is not None and not self.server.always_connect:
-            self.node.connecting.accept(connection)
+            self.node.shards.of(namespace).connecting.accept(connection)
         return sid
 
     def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
@@ -190,6 +190,10 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         """Raises the log in Redis to the newest format: :meth:`AsyncRedisStreamsManager.raise_format`."""
         self._bridge.run(self._core.raise_format)
 
+    def change_shards(self) -> None:
+        """Gives the cluster as many partitions as this manager has: :meth:`AsyncRedisStreamsManager.change_shards`."""
+        self._bridge.run(self._core.change_shards)
+
     def drain(self, over: float = 0, timeout: float = 30) -> None:
         """Sends this node's clients elsewhere before it stops: :meth:`AsyncRedisStreamsManager.drain`."""
         self._bridge.run(self._core.drain, over, timeout)
@@ -267,7 +271,7 @@ class RedisStreamsManager(KeepsTimestamps, socketio.Manager):  # type: ignore[mi
         if callback is None and not kwargs.get("ignore_queue") and not is_admin_ui(self.server, namespace or "/"):
             entry = self._core.entry(event, data, namespace, to or room, skip_sid, volatile)
             if entry is not None:
-                self._bridge.append(self._core.log, entry)
+                self._bridge.append(partial(self._core.log, namespace), entry)
             return
         if callable(callback):
             callback = self._bridge.awaitable(callback)

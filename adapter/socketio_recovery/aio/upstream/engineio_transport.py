@@ -12,7 +12,7 @@ from typing import Any
 
 from engineio.packet import PING
 
-from ...connections import Connections
+from ...connections import NodeConnections
 from ..send_queue import SendQueue
 from ..tasks import KeyedQueue
 from .asgi_transport import Wire
@@ -46,7 +46,7 @@ class Transports:
     """
 
     def __init__(
-        self, server: Any, connections: Connections, tasks: KeyedQueue, queue: Callable[[], Any] = SendQueue
+        self, server: Any, connections: NodeConnections, tasks: KeyedQueue, queue: Callable[[], Any] = SendQueue
     ) -> None:
         self.server = server
         self.connections = connections

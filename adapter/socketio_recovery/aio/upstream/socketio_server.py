@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketio.packet import ACK, BINARY_ACK, CONNECT, DISCONNECT
 
-from ...connections import Connection, Connections
+from ...connections import Connection, NodeConnections
 from ...errors import HooksReplaced
 from ...packets import Message
 from .. import scope
@@ -25,11 +25,8 @@ from .redaction import redact
 from .table import HOOKS, verify
 
 if TYPE_CHECKING:
-    from ..catch_up import CatchUp
-    from ..connecting import Connecting
-    from ..leaving import Leaving
-    from ..membership_log import MembershipLog, Move
-    from ..session_data import SessionData
+    from ..membership_log import Move
+    from ..shard import Shard, Shards
 
 #: How large a binary packet may be, with all its attachments, in messages as large as the server takes.
 MESSAGES_PER_PACKET = 16
@@ -90,12 +87,8 @@ class Hooks:
         self,
         server: SocketIOServer,
         transports: Transports,
-        connections: Connections,
-        connecting: Connecting,
-        catch_up: CatchUp,
-        leaving: Leaving,
-        membership: MembershipLog,
-        session_data: SessionData,
+        connections: NodeConnections,
+        shards: Shards[Shard],
         skip_connect_handler: bool,
         logger: logging.Logger,
     ) -> None:
@@ -103,11 +96,7 @@ class Hooks:
         self.original = server.original
         self.transports = transports
         self.connections = connections
-        self.connecting = connecting
-        self.catch_up = catch_up
-        self.leaving = leaving
-        self.membership = membership
-        self.session_data = session_data
+        self.shards = shards
         self.skip_connect_handler = skip_connect_handler
         self.logger = logger
         self._checked = False
@@ -154,7 +143,8 @@ class Hooks:
     # -- connecting ---------------------------------------------------------------------------------
 
     async def handle_connect(self, transport: str, namespace: str | None, data: Any) -> None:
-        await self.connecting.handle(transport, namespace or "/", data)
+        namespace = namespace or "/"
+        await self.shards.of(namespace).connecting.handle(transport, namespace, data)
 
     async def send_packet(self, transport: str, packet: Any) -> None:
         kind = packet.packet_type
@@ -165,9 +155,9 @@ class Hooks:
                     if self.greets(connection, packet):
                         return
                 elif kind == DISCONNECT:
-                    await self.leaving.disconnect_packet(connection)
+                    await self.of(connection).leaving.disconnect_packet(connection)
                 else:
-                    await self.catch_up.over(connection)  # an answer comes after what was emitted before it
+                    await self.of(connection).catch_up.over(connection)  # it comes after what was emitted
         await self.original["_send_packet"](transport, packet)
 
     def greets(self, connection: Connection, packet: Any) -> bool:
@@ -177,7 +167,7 @@ class Hooks:
         """
         if scope.connecting() is not connection:
             return False
-        packet.data = self.connecting.greeting(connection, packet.data)
+        packet.data = self.of(connection).connecting.greeting(connection, packet.data)
         connection.socket.queue.put_nowait(Message(packet.encode()))
         return True
 
@@ -194,12 +184,13 @@ class Hooks:
                 return await self._connect_handler(here, namespace, args)
         if event == "disconnect":
             connection = self._find(namespace, args[0])
-            if connection is not None and await self.leaving.handler_ran_elsewhere(connection):
+            if connection is not None and await self.of(connection).leaving.handler_ran_elsewhere(connection):
                 return None
         return await self.original["_trigger_event"](event, namespace, *args)
 
     async def _connect_handler(self, here: Scope, namespace: str, args: Sequence[Any]) -> Any:
         """Runs the ``connect`` handler. What it does to its client's rooms is queued, and awaited when it is over."""
+        membership = self.shards.of(namespace).membership
         moves: list[Move] = []
         here.moves = moves
         try:
@@ -207,11 +198,15 @@ class Hooks:
         except BaseException:
             here.moves = None
             with suppress(Exception):  # what the handler raised counts
-                await self.membership.settle(moves)
+                await membership.settle(moves)
             raise
         here.moves = None
-        await self.membership.settle(moves)
+        await membership.settle(moves)
         return result
+
+    def of(self, connection: Connection) -> Shard:
+        """The shard of the partition that a connection follows."""
+        return self.shards.of(connection.namespace)
 
     def _find(self, namespace: str, sid: str | None) -> Connection | None:
         return scope.find(self.connections, namespace, sid)
@@ -224,13 +219,15 @@ class Hooks:
             return
         here = scope.current()
         if here is not None and here.lost == transport:  # it was in its handshake when the transport was lost
-            await self.leaving.connection_lost(connection, reason or self.server.reason.TRANSPORT_CLOSE)
+            leaving = self.of(connection).leaving
+            await leaving.connection_lost(connection, reason or self.server.reason.TRANSPORT_CLOSE)
         else:
-            await self.leaving.client_left(connection, reason)
+            await self.of(connection).leaving.client_left(connection, reason)
 
     async def disconnect(self, sid: str, namespace: str | None = None, ignore_queue: bool = False) -> None:
         """Disconnects a client, on whatever node it is, unless ``ignore_queue``. See ``AsyncServer``."""
-        await self.leaving.disconnect(sid, namespace or "/", ignore_queue)
+        namespace = namespace or "/"
+        await self.shards.of(namespace).leaving.disconnect(sid, namespace, ignore_queue)
 
     # -- Engine.IO ----------------------------------------------------------------------------------
 
@@ -264,7 +261,8 @@ class Hooks:
 
     async def handle_eio_disconnect(self, transport: str, reason: str) -> None:
         self.transports.lost(transport)
-        await self.leaving.transport_lost(transport, reason)
+        for shard in self.shards:
+            await shard.leaving.transport_lost(transport, reason)
         self.server._binary_packet.pop(transport, None)
         with Scope(lost=transport):
             await self.original["_handle_eio_disconnect"](transport, reason)
@@ -292,7 +290,7 @@ class Hooks:
         """See ``AsyncServer.get_session``."""
         connection = self._find(namespace or "/", sid)
         if connection is not None:
-            return self.session_data.get(connection)
+            return self.of(connection).session_data.get(connection)
         return await self.original["get_session"](sid, namespace=namespace)
 
     async def save_session(self, sid: str, session: Any, namespace: str | None = None) -> None:
@@ -303,7 +301,7 @@ class Hooks:
         """
         connection = self._find(namespace or "/", sid)
         if connection is not None:
-            await self.session_data.save(connection, session)
+            await self.of(connection).session_data.save(connection, session)
         else:
             await self.original["save_session"](sid, session, namespace=namespace)
 

@@ -3,13 +3,20 @@
 -- KEYS  log, meta
 -- ARGV  retention (ms) this node needs, 0 to leave the log's own
 --       oldest, newest format that the caller knows; 1 = raise the log's format to the newest, 0 = leave it
--- Returns epoch, n of the last entry, ms at which it was stored or later, format; nothing is changed if the caller
--- does not know the format
+--       how many partitions the caller has; 1 = the cluster has so many from now on, 0 = leave it
+-- Returns epoch, n of the last entry, ms at which it was stored or later, format, how many partitions the cluster has;
+-- nothing is changed if the caller does not know the format, or has another number of partitions
 
 local log = open(KEYS[1], KEYS[2])
 local said = redis.call('HGET', KEYS[2], 'format')
 local format = tonumber(said or 1) or 1
-if format >= tonumber(ARGV[2]) and format <= tonumber(ARGV[3]) then
+local known = format >= tonumber(ARGV[2]) and format <= tonumber(ARGV[3])
+local shards = redis.call('HGET', KEYS[2], 'shards')
+if ARGV[6] == '1' or not shards then
+  shards = ARGV[5]
+  if known then redis.call('HSET', KEYS[2], 'shards', shards) end
+end
+if known and shards == ARGV[5] then
   if ARGV[4] == '1' then format = tonumber(ARGV[3]) end
   if said ~= integer(format) then redis.call('HSET', KEYS[2], 'format', integer(format)) end
   local retention = tonumber(ARGV[1])
@@ -20,4 +27,4 @@ if format >= tonumber(ARGV[2]) and format <= tonumber(ARGV[3]) then
     if redis.call('XTRIM', log.key, 'MINID', '~', oldest) == 0 then redis.call('XTRIM', log.key, 'MINID', oldest) end
   end
 end
-return {log.epoch, integer(log.n), redis.call('HGET', KEYS[2], 'ms'), integer(format)}
+return {log.epoch, integer(log.n), redis.call('HGET', KEYS[2], 'ms'), integer(format), shards}

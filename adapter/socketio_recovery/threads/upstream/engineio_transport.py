@@ -9,7 +9,7 @@ from engineio.packet import PING
 
 from ...aio.tasks import KeyedQueue
 from ...aio.upstream.engineio_transport import LINGER, Transports
-from ...connections import Connections
+from ...connections import NodeConnections
 from ..bridge import Bridge
 from ..send_queue import ThreadSendQueue
 from .websocket import SharedSocket, WholeWebSocket, shared_socket
@@ -29,7 +29,7 @@ class ThreadTransports(Transports):
     :param connections: are told of pings and pongs.
     """
 
-    def __init__(self, server: Any, connections: Connections, tasks: KeyedQueue, bridge: Bridge) -> None:
+    def __init__(self, server: Any, connections: NodeConnections, tasks: KeyedQueue, bridge: Bridge) -> None:
         empty = server.get_queue_empty_exception()
         super().__init__(server.real, connections, tasks, lambda: ThreadSendQueue(bridge.mode, empty, bridge.soon))
         self.server.sockets = _Sockets(self.server.sockets)

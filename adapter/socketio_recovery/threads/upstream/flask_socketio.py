@@ -223,7 +223,7 @@ class FlaskSessions:
                 if connection.state is State.GONE or connection.extra == text:
                     continue
                 try:
-                    await self.node().hooks.session_data.save_extra(connection, text)
+                    await self.node().hooks.of(connection).session_data.save_extra(connection, text)
                 except SessionGone:
                     self.logger().info("session %s is not this node's any more: not stored", connection.sid)
             kept.stored = number

@@ -149,7 +149,7 @@ class ThreadHooks:
     def handle_connect(self, transport: str, namespace: str | None, data: Any) -> None:
         """A client sent CONNECT; see :meth:`Connecting.handle`."""
         node = self.core()[0]
-        connecting = node.connecting
+        connecting = node.shards.of(namespace or "/").connecting
         if connecting.draining:
             self.bridge.soon(connecting.transports.close_transport, transport)
             return
@@ -169,7 +169,7 @@ class ThreadHooks:
 
     def _connect_handler(self, here: Scope, namespace: str, arguments: Sequence[Any]) -> Any:
         """Runs the ``connect`` handler; see :meth:`Hooks._connect_handler`."""
-        settle = self.core()[0].membership.settle
+        settle = self.core()[0].shards.of(namespace).membership.settle
         moves: list[Move] = []
         here.moves = moves
         try:
@@ -206,10 +206,11 @@ class ThreadHooks:
     @staticmethod
     def _lost(node: Node, transport: str) -> list[Connection]:
         node.transports.lost(transport)
-        return node.leaving.to_see_off(transport)
+        return [connection for shard in node.shards for connection in shard.leaving.to_see_off(transport)]
 
     def _see_off(self, node: Node, connection: Connection, reason: str) -> None:
         """Has python-socketio run the ``disconnect`` handler; see :meth:`Leaving._run_handler`."""
+        leaving = node.hooks.of(connection).leaving
         with Scope(connection):
             try:
                 self.original["_handle_disconnect"](connection.transport, connection.namespace, reason)
@@ -217,11 +218,11 @@ class ThreadHooks:
                 self.bridge.check()
                 node.logger.exception("disconnect handler error in namespace %s", connection.namespace)
             except BaseException:  # the thread is told to end: it can't wait
-                leave = partial(node.leaving.leave, connection)
+                leave = partial(leaving.leave, connection)
                 self.bridge.soon(node.tasks.start, ("thread", connection.transport), leave)
                 raise
             if connection.state is not State.GONE:  # the handler raised
-                self.bridge.run(node.leaving.leave, connection)
+                self.bridge.run(leaving.leave, connection)
 
     def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:
         """A client left, or python-socketio looks for what a lost transport has left; see :class:`Hooks`."""
@@ -247,7 +248,7 @@ class ThreadHooks:
         node = self.core()[0]
         if event == "disconnect":
             connection = scope.find(node.connections, namespace, arguments[0])
-            if connection is None or node.leaving.is_ours(connection, self.bridge.time()):
+            if connection is None or node.hooks.of(connection).leaving.is_ours(connection, self.bridge.time()):
                 return self.original["_trigger_event"](event, namespace, *arguments)
             return self.bridge.run(self.core()[1].hooks["_trigger_event"], event, namespace, *arguments)
         if event == "connect":
@@ -280,7 +281,7 @@ class ThreadHooks:
         node = self.core()[0]
         connection = scope.find(node.connections, namespace or "/", sid)
         if connection is not None:
-            return node.hooks.session_data.get(connection)
+            return node.hooks.of(connection).session_data.get(connection)
         return self.original["get_session"](sid, namespace=namespace)
 
     def emit(
