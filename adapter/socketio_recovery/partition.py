@@ -1,8 +1,7 @@
 """A partition: one log as a node has it in memory.  No I/O.
 
 It holds how far the log was read and dispatched, the recent part of it (the window), who waits until a position is
-dispatched, and from which numbers on clients that are about to connect need the window (pins). Today there is one
-partition.
+dispatched, and from which numbers on clients that are about to connect need the window (pins).
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
+
+#: A session whose client is idle is refreshed with every so many heartbeats.
+IDLE: Final = 3
 
 
 class Options(TypedDict, total=False):
@@ -92,7 +95,7 @@ class Durations(NamedTuple):
         unnoticed = ping_interval + 2 * ping_timeout
         return cls(
             max_disconnection=_ms(away),
-            ttl=_ms(away + unnoticed + 3 * heartbeat),
+            ttl=_ms(away + unnoticed + (2 + IDLE) * heartbeat),
             lease=_ms(3 * heartbeat + 3),  # 3 s: an owner that lost Redis may wait so long before its next try
             retention=_ms(away + 2 * (unnoticed + 2 * heartbeat)),
             node_heartbeat=max(1, _ms(heartbeat / 5)),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from socketio_recovery.continuity import can_recover
-from socketio_recovery.settings import Durations, Settings
+from socketio_recovery.settings import IDLE, Durations, Settings
 
 OPTIONS: dict[str, Any] = {
     "max_disconnection_duration": 120,
@@ -52,8 +52,10 @@ def test_what_lives_long_enough(away: float, heartbeat: float, interval: float, 
     durations = Durations.of(settings, interval, timeout)
     unnoticed = 1000 * (interval + 2 * timeout)
     assert durations.max_disconnection == pytest.approx(1000 * away, abs=1)
-    # a session whose node died lives until its client has noticed that, and has been away for as long as it may
-    assert durations.ttl >= durations.max_disconnection + unnoticed - 1
+    # a session whose node died lives until its client has noticed that, and has been away for as long as it may; if the
+    # client was idle, its last heartbeat is older
+    assert durations.ttl >= durations.max_disconnection + unnoticed + IDLE * 1000 * heartbeat - 1
     assert durations.lease >= 3 * 1000 * heartbeat
-    # the log reaches back to whatever a client may still go on from: confirmed a heartbeat before it was lost
-    assert durations.retention >= durations.max_disconnection + unnoticed + 1000 * heartbeat - 1
+    # the log reaches back to whatever a client may still go on from: confirmed by the pong to a ping that was sent
+    # before, and stored with the heartbeat of an idle client
+    assert durations.retention >= durations.max_disconnection + 2 * unnoticed + IDLE * 1000 * heartbeat - 1

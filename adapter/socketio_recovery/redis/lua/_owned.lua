@@ -7,9 +7,10 @@
 -- Sessions with an owner are listed by their deadline, in the sorted set "owned". Where the deadline passes the
 -- owner's node is dead, and the handler is for another node to run (due.lua, adopt.lua).
 
--- Sets the deadline (ms, Redis's time) of a session that has an owner. The record outlives it by grace (ms).
-local function own(session, owned, deadline, grace, now)
-  redis.call('HSET', session, 'deadline', integer(deadline))
+-- Sets the deadline (ms, Redis's time) of a session that has an owner, and other fields with it. The record outlives it
+-- by grace (ms).
+local function own(session, owned, deadline, grace, now, ...)
+  redis.call('HSET', session, 'deadline', integer(deadline), ...)
   redis.call('ZADD', owned, integer(deadline), session)
   redis.call('PEXPIRE', session, integer(deadline - now + grace))
 end

@@ -13,14 +13,17 @@ for i = 5, #KEYS do
   local session, rooms = KEYS[i], tonumber(ARGV[at + 3])
   -- pcall: a key of another type is no session of ours, and must not fail the others
   if redis.pcall('HGET', session, 'token') == ARGV[at] then
-    local namespace = redis.call('HGET', session, 'ns')
+    if rooms > 0 then
+      local namespace = redis.call('HGET', session, 'ns')
+      for r = at + 4, at + 3 + rooms do present(session, KEYS[3], namespace, ARGV[r]) end
+      sweep(session, log)
+    end
     -- A number beyond the log is of a tail that it has lost, unknown to the node as yet.
     if ARGV[at + 1] ~= '' and tonumber(ARGV[at + 1]) <= log.n then
-      redis.call('HSET', session, 'confirmed', ARGV[at + 1], 'sent', ARGV[at + 2])
+      own(session, KEYS[4], log.now + ARGV[1], ARGV[2], log.now, 'confirmed', ARGV[at + 1], 'sent', ARGV[at + 2])
+    else
+      own(session, KEYS[4], log.now + ARGV[1], ARGV[2], log.now)
     end
-    for r = at + 4, at + 3 + rooms do present(session, KEYS[3], namespace, ARGV[r]) end
-    if rooms > 0 then sweep(session, log) end
-    own(session, KEYS[4], log.now + ARGV[1], ARGV[2], log.now)
   else
     local adopted = type(redis.pcall('HGET', session, 'adopted')) == 'string'
     reply[#reply + 1] = adopted and 4 - i or i - 4
