@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import costs, growth, limits, look_back, participants, plots, report, storms, sync, works
+from . import costs, growth, limits, look_back, participants, partitions, plots, report, storms, sync, works
 from .bench import Bench
 from .processes import HERE, TITLES, Kind
 
@@ -57,7 +57,9 @@ def main() -> None:
         help=f"contestants: {', '.join(TITLES)} (default: all)",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where results go")
-    parser.add_argument("--page", action="store_true", help="write tables and plots into docs/, too")
+    parser.add_argument(
+        "--page", action="store_true", help="write the tables and plots of what was measured into docs/, too"
+    )
     options = parser.parse_args()
     if options.rounds < 1 or not 0 < options.scale <= 1:
         parser.error("--rounds must be at least 1, and --scale more than 0 and at most 1")
@@ -81,17 +83,17 @@ def main() -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if results["works"]:
         print(report.comparison(results))
-    for section in ("look_back", "participants", "sync", "storms"):
+    for section in ("look_back", "participants", "partitions", "sync", "storms"):
         if section in results:
             print("\n" + report.SECTIONS[section](results))
     if options.only is None and "node" in contestants and "redis" in contestants:
         for section in ("costs", "killed", "limits"):
             print("\n" + report.SECTIONS[section](results))
-        written = plots.draw(results, PAGE.parent / "pictures" if options.page else options.out)
-        if options.page:
-            PAGE.write_text(report.fill(PAGE.read_text(), results))
-            written.append(PAGE)
-        bench.say(f"written: {', '.join(map(str, written))}")
+    written = plots.draw(results, PAGE.parent / "pictures" if options.page else options.out)
+    if options.page:
+        PAGE.write_text(report.fill(PAGE.read_text(), results))
+        written.append(PAGE)
+    bench.say(f"written: {', '.join(map(str, written))}")
 
 
 def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: int) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
-    known += ["look_back", "participants", *sync.names(bench), *storms.storms()]
+    known += ["look_back", "participants", "partitions", *sync.names(bench), *storms.storms()]
     if unknown := set(only or ()) - set(known):
         sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     began = time.monotonic()
@@ -123,6 +125,9 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     if only is None or "participants" in only:
         bench.say(f"[{time.monotonic() - began:4.0f} s] participants")
         results["participants"] = participants.measure(bench)
+    if only is None or "partitions" in only:
+        bench.say(f"[{time.monotonic() - began:4.0f} s] partitions")
+        results["partitions"] = partitions.measure(bench)
     if only is None or set(only) & set(sync.names(bench)):
         bench.say(f"[{time.monotonic() - began:4.0f} s] synchronous servers")
         results["sync"] = sync.measure(bench, only)

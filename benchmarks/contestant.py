@@ -7,6 +7,8 @@ python -m benchmarks.contestant '{"kind": "recovery", "redis": ..., "port": ...,
 which only emits) or ``bare`` (aiohttp WebSockets and nothing else). ``contestant.mjs`` does the same with Node's
 Socket.IO.
 
+``"namespaces": [...]`` are those that events go to, in turn; the default is ``/`` alone.
+
 uvicorn runs with what ``uvicorn[standard]`` installs for it. ``"uvicorn": {...}`` has further options of
 :class:`uvicorn.Config`, such as ``ws``.
 """
@@ -19,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any, Protocol
 
 import socketio
@@ -40,6 +43,7 @@ class SocketIO:
 
     def __init__(self, config: dict[str, Any]) -> None:
         options = config.get("manager", {})
+        self._namespaces = cycle(config.get("namespaces", ["/"]))
         self.manager: Any
         if config["kind"] in ("recovery", "uvicorn"):
             self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], **options)
@@ -61,7 +65,7 @@ class SocketIO:
                 await self.sio.enter_room(sid, room)
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
-        await self.sio.emit(name, data, to=room)
+        await self.sio.emit(name, data, to=room, namespace=next(self._namespaces))
 
     async def prepare(self) -> None:
         if isinstance(self.manager, AsyncRedisStreamsManager):
@@ -75,10 +79,12 @@ class Writer:
     """This library's manager without a server, as a process outside the cluster has it."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], write_only=True)
+        options = config.get("manager", {})
+        self._namespaces = cycle(config.get("namespaces", ["/"]))
+        self.manager = AsyncRedisStreamsManager(config["redis"], channel=config["channel"], write_only=True, **options)
 
     async def emit(self, name: str, data: dict[str, Any], room: str | None) -> None:
-        await self.manager.emit(name, data, room=room)
+        await self.manager.emit(name, data, room=room, namespace=next(self._namespaces))
 
     async def prepare(self) -> None:
         pass

@@ -21,7 +21,7 @@ LINES = ("#2a78d6", "#b0483a", "#4d8a3d")
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Draws all results as SVG files in a folder, which is made if it does not exist.
+    """Draws the results that there are as SVG files in a folder, which is made if it does not exist.
 
     :returns: the paths of the files.
     """
@@ -30,7 +30,14 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "socketio-recovery", "font.size": 9, "svg.fonttype": "none"})
     folder.mkdir(parents=True, exist_ok=True)
-    return [_bars(results, folder / "performance.svg"), _curves(results, folder / "growth.svg")]
+    written = []
+    if any(len(work["result"]) > 1 for work in results["works"].values()):
+        written.append(_bars(results, folder / "performance.svg"))
+    if results["growth"]:
+        written.append(_curves(results, folder / "growth.svg"))
+    if results.get("storms"):
+        written.append(_storms(results["storms"], folder / "storms.svg"))
+    return written
 
 
 def _bars(results: dict[str, Any], path: Path) -> Path:
@@ -84,6 +91,31 @@ def _curves(results: dict[str, Any], path: Path) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in list(axes.flat)[len(curves) :]:
         axis.set_visible(False)
+    return _saved(figure, path)
+
+
+def _storms(storms: dict[str, Any], path: Path) -> Path:
+    """How many clients are back after how long: one plot for each storm, one line for each contestant."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, len(storms), figsize=(2.75 * len(storms), 2.9), layout="constrained", squeeze=False
+    )
+    for axis, storm in zip(axes.flat, storms.values(), strict=True):
+        for setup, times in storm["times"].items():
+            kind = next(kind for kind, title in TITLES.items() if title == setup.removesuffix(", tuned"))
+            shares = [100 * (i + 1) / len(times) for i in range(len(times))]
+            style = "-" if setup.endswith(", tuned") or kind == "node" else ":"
+            axis.plot([1000 * time for time in times], shares, style, color=COLOURS[kind], label=setup)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
+        axis.set_ylim(0, 100)
+        axis.set_title(_wrapped(storm["title"], 30), fontsize=8)
+        axis.set_xlabel("ms until a client is back")
+        axis.grid(alpha=0.2)
+        axis.legend(fontsize=6, frameon=False, loc="upper left")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].set_ylabel("% of clients")
     return _saved(figure, path)
 
 

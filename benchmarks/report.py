@@ -143,6 +143,20 @@ def participants(results: dict[str, Any]) -> str:
     return table(["question", few, many, "many ÷ few"], rows)
 
 
+def partitions(results: dict[str, Any]) -> str:
+    """The table of a log that is divided, and of a node that follows a part of it."""
+    found = results["partitions"]
+    titles = {"divided": "on as many servers", "followed": "on one server, a node follows one"}
+    rows = []
+    for part, title in titles.items():
+        whole = next(iter(found[part].values()))
+        for shards, figures in found[part].items():
+            for name, values in figures.items():
+                share = statistics.median(values) / statistics.median(whole[name])
+                rows.append([f"{shards} partitions {title}", name, spread(values), f"{share:.2f}"])
+    return table(["", "quantity", "measured", "÷ one partition"], rows)
+
+
 def sync(results: dict[str, Any]) -> str:
     """The table of synchronous servers and scripts, with this library's ratios to ``RedisManager`` in the same mode."""
     rows = []
@@ -179,15 +193,19 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "killed": killed,
     "look_back": look_back,
     "participants": participants,
+    "partitions": partitions,
     "sync": sync,
     "storms": storms,
 }
 
 
 def fill(page: str, results: dict[str, Any]) -> str:
-    """Returns the page with new results: replaces everything between ``<!-- name -->`` and ``<!-- / -->``."""
+    """Returns the page with new results: replaces what is between ``<!-- name -->`` and ``<!-- / -->``, if there are."""
 
     def part(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{SECTIONS[match[2]](results)}\n\n{match[3]}"
+        try:
+            return f"{match[1]}\n\n{SECTIONS[match[2]](results)}\n\n{match[3]}"
+        except KeyError:  # that was not measured
+            return match[0]
 
     return re.sub(r"(<!-- (\w+) -->).*?(<!-- / -->)", part, page, flags=re.DOTALL)

@@ -45,6 +45,15 @@ def test_a_small_load(tmp_path: Path) -> None:
     assert "fan-out, 20 receivers, on uvicorn" in done.stdout
 
 
+def test_a_small_load_of_partitions(tmp_path: Path) -> None:
+    done = run("--rounds", "1", "--scale", "0.01", "--only", "partitions", "--out", str(tmp_path), "--against")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["partitions"]
+    numbers = {part: set(figures) for part, figures in found.items()}
+    assert numbers == {"divided": {"1", "2", "4"}, "followed": {"1", "16"}}
+    assert "| 4 partitions on as many servers | events/s stored |" in report.partitions({"partitions": found})
+
+
 @pytest.mark.parametrize("name", ["sync-threads-fanout-20", "sync-script"])
 def test_a_small_load_of_synchronous_processes(tmp_path: Path, name: str) -> None:
     done = run("--rounds", "1", "--scale", "0.01", "--only", name, "--out", str(tmp_path), "--against")

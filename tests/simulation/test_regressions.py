@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 from socketio_recovery.aio import sessions
+from socketio_recovery.connections import State
 from socketio_recovery.errors import PublishAbandoned, RedisUnavailable
 from socketio_recovery.metrics import NoMetrics
 
@@ -390,6 +391,40 @@ def test_two_who_close_at_once(make: Callable[..., Simulation]) -> None:
     closes = [a.task(a.manager.close()) for _ in range(2)]
     cluster.run(2)
     assert [close.result() for close in closes] == [None, None]
+
+
+def test_a_disconnect_during_the_handshake_leaves_the_handler_to_the_one_who_runs_it(
+    make: Callable[..., Simulation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call comes while the client is in its handshake. When it goes on, the handler is about to run."""
+    cluster = make(1)
+    a = cluster.nodes[0]
+    a.slow_handlers = 0.1
+    client = cluster.open(a)
+    cluster.until(lambda: list(a.parts.connections), 5, "it is in its handshake")
+    (connection,) = a.parts.connections
+    cluster.until(lambda: connection.state is State.CONNECTING, 5, "its handler runs")
+    leaving = asyncio.Event()
+    can_disconnect, forget = a.manager.can_disconnect, a.parts.leaving.endings.forget
+
+    async def slow(sid: str, namespace: str) -> bool:
+        result = await can_disconnect(sid, namespace)
+        await leaving.wait()
+        return result
+
+    async def forgets(connection: Any) -> bool:
+        leaving.set()
+        await asyncio.sleep(0.01)
+        return await forget(connection)
+
+    monkeypatch.setattr(a.manager, "can_disconnect", slow)
+    monkeypatch.setattr(a.parts.leaving.endings, "forget", forgets)
+    ends = a.task(a.sio.disconnect(connection.sid))
+    cluster.run(2)
+    assert ends.done()
+    assert a.faults == []
+    assert [run.reason for run in handled(cluster, connection.sid)] == ["server disconnect"]
+    assert not client.connected
 
 
 def test_a_replay_ends_though_its_connection_was_removed_before_its_transport_closed(

@@ -1,4 +1,4 @@
-"""A Redis Cluster of real servers: three masters, each with a replica."""
+"""A Redis Cluster of real servers: by default three masters, each with a replica."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ OPTIONS = (
 
 
 class RedisCluster:
-    """Six servers, on ports of their own. It runs while its ``async with`` block runs.
+    """Servers on ports of their own. It runs while its ``async with`` block runs.
 
     :param binary: path of the server program; if omitted, one that is installed.
     :param options: further command-line options of the servers.
+    :param masters: how many masters.
+    :param replicas: whether each has a replica.
     """
 
-    def __init__(self, binary: Path | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, binary: Path | None = None, options: Sequence[str] = (), masters: int = 3, replicas: bool = True
+    ) -> None:
         self.binary = binary
         self.options = options
+        self.masters = masters
+        self.replicas = replicas
         self.servers: list[RedisServer] = []
 
     @property
@@ -57,7 +63,7 @@ class RedisCluster:
         if self.servers:
             return
         try:
-            for _ in range(6):
+            for _ in range(self.masters * (2 if self.replicas else 1)):
                 self.servers.append(RedisServer(self.binary, (*OPTIONS, *self.options), die_with_parent, (), BUS))
             await self._join()
         except BaseException:
@@ -71,20 +77,21 @@ class RedisCluster:
         self.servers = []
 
     async def _join(self) -> None:
-        masters, replicas = self.servers[:3], self.servers[3:]
+        masters, replicas = self.servers[: self.masters], self.servers[self.masters :]
         for i, master in enumerate(masters):
-            await run(master, "CLUSTER ADDSLOTS", *range(SLOTS * i // 3, SLOTS * (i + 1) // 3))
+            slots = range(SLOTS * i // self.masters, SLOTS * (i + 1) // self.masters)
+            await run(master, "CLUSTER ADDSLOTS", *slots)
         for i, server in enumerate(self.servers, 1):
             await run(server, "CLUSTER SET-CONFIG-EPOCH", i)
             await run(self.servers[0], "CLUSTER MEET", "127.0.0.1", server.port)
         await until(self._all_know_all, "servers that know each other", PATIENCE)
-        for replica, master in zip(replicas, masters, strict=True):
+        for replica, master in zip(replicas, masters, strict=False):
             await run(replica, "CLUSTER REPLICATE", await self._id(master))
         await self.whole()
 
     async def _all_know_all(self) -> bool:
         found = [await run(server, "CLUSTER NODES") for server in self.servers]
-        return all(len(lines.splitlines()) == 6 and "handshake" not in lines for lines in found)
+        return all(len(lines.splitlines()) == len(self.servers) and "handshake" not in lines for lines in found)
 
     async def _id(self, server: RedisServer) -> str:
         return str(await run(server, "CLUSTER MYID"))
@@ -101,8 +108,8 @@ class RedisCluster:
             masters = [server for server, role in zip(self.servers, roles, strict=True) if role[0] == "master"]
             return (
                 all("cluster_state:ok" in state for state in states)
-                and len(masters) == 3
-                and {server.port for server in masters} == followed
+                and len(masters) == self.masters
+                and followed == ({server.port for server in masters} if self.replicas else set())
             )
         return False
 

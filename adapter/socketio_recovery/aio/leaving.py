@@ -107,16 +107,18 @@ class Leaving:
     async def disconnect(self, sid: str, namespace: str, ignore_queue: bool) -> None:
         """The application disconnects a client, on whatever node it is, unless ``ignore_queue``."""
         connection = scope.find(self.connections, namespace, sid)
-        left_before = connection is None or connection.state in (State.LEAVING, State.GONE)
-        if connection is not None and connection.state is State.CONNECTED and not connection.see_off():
-            if not ignore_queue:  # it is on its way out; that the session ends is news
-                await self.membership.disconnect(sid, namespace)
-            return
+        sees_off = False  # else, if it leaves meanwhile, somebody else does
+        if connection is not None and connection.state is State.CONNECTED:
+            sees_off = connection.see_off()
+            if not sees_off:
+                if not ignore_queue:  # it is on its way out; that the session ends is news
+                    await self.membership.disconnect(sid, namespace)
+                return
         with Scope(connection):
             try:
                 await self.server.disconnect(sid, namespace, ignore_queue)
             finally:
-                if connection is not None and not left_before:
+                if connection is not None and sees_off:
                     await self._after(connection)
 
     async def _after(self, connection: Connection) -> None:
