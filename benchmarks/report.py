@@ -200,7 +200,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def fill(page: str, results: dict[str, Any]) -> str:
-    """Returns the page with new results: replaces what is between ``<!-- name -->`` and ``<!-- / -->``, if there are."""
+    """Returns the page with what was measured: replaces what is between ``<!-- name -->`` and ``<!-- / -->``."""
 
     def part(match: re.Match[str]) -> str:
         try:

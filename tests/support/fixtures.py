@@ -39,6 +39,11 @@ def server_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+def divided(shards: int) -> dict[str, object]:
+    """The option of a manager; none for one partition, because python-socketio's own managers don't know it."""
+    return {"shards": shards} if shards > 1 else {}
+
+
 @pytest.fixture(scope="session")
 def shards(request: pytest.FixtureRequest) -> int:
     """How many partitions the nodes have: the option ``--shards``."""
@@ -59,7 +64,7 @@ async def start_node(
         node = NodeProcess(
             name or "abcdefgh"[len(nodes)],
             str(config.pop("redis", redis_server.url)),
-            manager={"channel": channel, "shards": shards, **(manager or {})},
+            manager={"channel": channel, **divided(shards), **(manager or {})},
             **{"server_kind": server_kind, **config},
         )
         nodes.append(node)
@@ -73,7 +78,7 @@ async def start_node(
 @pytest.fixture(scope="module")
 def shared_nodes(redis_server: RedisServer, server_kind: str, shards: int) -> Iterator[list[NodeProcess]]:
     """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
-    manager = {"channel": "test-" + uuid.uuid4().hex[:12], "shards": shards}
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12], **divided(shards)}
     nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=server_kind) for name in "ab"]
 
     async def start() -> None:
