@@ -152,8 +152,8 @@ def partitions(results: dict[str, Any]) -> str:
         whole = next(iter(found[part].values()))
         for shards, figures in found[part].items():
             for name, values in figures.items():
-                share = statistics.median(values) / statistics.median(whole[name])
-                rows.append([f"{shards} partitions {title}", name, spread(values), f"{share:.2f}"])
+                share = spread(ratios(values, whole[name]))
+                rows.append([f"{shards} partitions {title}", name, spread(values), share])
     return table(["", "quantity", "measured", "÷ one partition"], rows)
 
 

@@ -30,6 +30,7 @@ from socketio_recovery.aio.shard import Shard
 from socketio_recovery.connections import Hold
 from socketio_recovery.errors import PublishTimeout, RedisUnavailable
 from socketio_recovery.read_size import ReadSize
+from socketio_recovery.settings import IDLE
 
 from tests.support.simulated_loop import SimulatedLoop
 
@@ -42,7 +43,7 @@ LOGGER.disabled = True
 DISCONNECTION = 3.0
 PINGS = {"ping_interval": 0.5, "ping_timeout": 0.5}
 HEARTBEAT = 0.5
-TTL = DISCONNECTION + 3 * PINGS["ping_interval"] + 3 * HEARTBEAT
+TTL = DISCONNECTION + 3 * PINGS["ping_interval"] + (2 + IDLE) * HEARTBEAT
 #: What the keys of session records begin with.
 SESSION = b"{m}:session:"
 #: The longest time that anything may take, in seconds.
