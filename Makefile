@@ -30,8 +30,8 @@ simulation: .venv/ready  ## many more random programs in the simulation; PROGRAM
 chaos: .venv/ready tests/node_modules/ready  ## break a real cluster on purpose, check every event; ARGS="--help"
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-servers: .venv/ready tests/node_modules/ready  ## all of tests/cluster with other servers; SERVERS=uvicorn,hypercorn,tornado,threading,gevent
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/cluster --servers=$(or $(SERVERS),uvicorn,hypercorn,tornado,threading,gevent)
+servers: .venv/ready tests/node_modules/ready  ## all of tests/cluster with other servers; SERVERS=uvicorn,hypercorn,tornado,threading,gevent SHARDS=3
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/cluster --servers=$(or $(SERVERS),uvicorn,hypercorn,tornado,threading,gevent) $(if $(SHARDS),--shards=$(SHARDS))
 
 compose-test: .venv/ready tests/node_modules/ready  ## docker compose, for real: build, up, talk, kill, recover, down
 	$(BIN)/python -m pytest tests/compose

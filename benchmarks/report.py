@@ -153,7 +153,8 @@ def partitions(results: dict[str, Any]) -> str:
         for shards, figures in found[part].items():
             for name, values in figures.items():
                 share = spread(ratios(values, whole[name]))
-                rows.append([f"{shards} partitions {title}", name, spread(values), share])
+                count = "1 partition" if shards == "1" else f"{shards} partitions"
+                rows.append([f"{count} {title}", name, spread(values), share])
     return table(["", "quantity", "measured", "÷ one partition"], rows)
 
 
@@ -199,13 +200,16 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+#: Which results a section shows, if they do not have its name. Only a whole run says with what machine it was measured.
+SHOWS = {"machine": "costs", "comparison": "works", "limits": "costs"}
+
+
 def fill(page: str, results: dict[str, Any]) -> str:
     """Returns the page with what was measured: replaces what is between ``<!-- name -->`` and ``<!-- / -->``."""
 
     def part(match: re.Match[str]) -> str:
-        try:
-            return f"{match[1]}\n\n{SECTIONS[match[2]](results)}\n\n{match[3]}"
-        except KeyError:  # that was not measured
+        if not results.get(SHOWS.get(match[2], match[2])):  # that was not measured
             return match[0]
+        return f"{match[1]}\n\n{SECTIONS[match[2]](results)}\n\n{match[3]}"
 
     return re.sub(r"(<!-- (\w+) -->).*?(<!-- / -->)", part, page, flags=re.DOTALL)

@@ -192,17 +192,32 @@ def test_on_uvicorn_it_is_compared_with_the_other_on_uvicorn() -> None:
     assert f"| fan-out, on uvicorn: deliveries/s {line}" in report.comparison(found)
 
 
+PAGE = "# Speed\n\n<!-- machine -->\nold\n<!-- / -->\n\nwords\n\n<!-- comparison -->\n<!-- / -->\n"
+
+
 def test_the_page_gets_its_measured_parts() -> None:
-    page = "# Speed\n\n<!-- machine -->\nold\n<!-- / -->\n\nwords\n\n<!-- comparison -->\n<!-- / -->\n"
-    filled = report.fill(page, results())
+    found = results()
+    found["costs"] = {"idle": 1}  # a whole run
+    filled = report.fill(PAGE, found)
     assert "old" not in filled
     assert "a machine" in filled
     assert "\nwords\n" in filled
-    assert report.fill(filled, results()) == filled
+    assert report.fill(filled, found) == filled
+
+
+def test_what_was_not_measured_stays_on_the_page_and_so_does_the_machine() -> None:
+    assert "old" in report.fill(PAGE, results())
+    assert "fan-out" in report.fill(PAGE, results())
+    assert report.fill(PAGE, {"machine": "another", "works": {}, "growth": [], "storms": {}}) == PAGE
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:
-    for path in plots.draw(results(), tmp_path):
+    found = results()
+    times = {"this library, tuned": [0.1, 0.2], "Node's adapter": [1.0, 2.0]}
+    found["storms"] = {"s": {"title": "a storm", "times": times}}
+    drawn = plots.draw(found, tmp_path)
+    assert [path.name for path in drawn] == ["performance.svg", "growth.svg", "storms.svg"]
+    for path in drawn:
         text = path.read_text()
         assert text.startswith("<?xml")
         assert not re.search(r" $", text, re.MULTILINE)
