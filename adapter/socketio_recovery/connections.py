@@ -435,18 +435,16 @@ class AllConnections:
     def __bool__(self) -> bool:
         return any(self._parts)
 
-    @property
-    def behind(self) -> dict[Connection, None]:
-        """Those that are not live yet but follow the log."""
-        return {connection: None for part in self._parts for connection in part.behind}
-
     def by_sid(self, namespace: str, sid: str | None) -> Connection | None:
         """The newest connection with a ``sid``."""
         return self.of(namespace).by_sid(namespace, sid)
 
     def by_transport(self, transport: str) -> dict[str, Connection]:
         """The connections of one transport, by namespace."""
-        return {name: connection for part in self._parts for name, connection in part.by_transport(transport).items()}
+        found: dict[str, Connection] = {}
+        for part in self._parts:  # each is copied in one step: threads may ask
+            found.update(part.by_transport(transport))
+        return found
 
     def namespaces(self) -> set[str]:
         """The namespaces that have connections on this node."""

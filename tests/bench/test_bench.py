@@ -82,7 +82,7 @@ def test_a_small_look_back(tmp_path: Path) -> None:
 
 
 def test_small_storms(tmp_path: Path) -> None:
-    names = ("storm-10k", "jitter-10k")
+    names = ("storm-10k", "jitter-4k")
     only = [part for name in names for part in ("--only", name)]
     done = run("--rounds", "1", "--scale", "0.01", *only, "--out", str(tmp_path), "--against")
     assert done.returncode == 0, done.stderr

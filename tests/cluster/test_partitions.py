@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 import redis.asyncio
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, OtherPartitions, RedisStreamsManager
+from socketio_recovery.aio.log import Log
+from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.redis.keys import Keys, partition_of
 
+from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.support.js_clients import WEBSOCKET, JsClient, JsClients
 from tests.support.node_process import NodeProcess, StartNode
+from tests.support.raw_client import raw
 from tests.support.redis_cluster import RedisCluster
 from tests.support.waiting import until
 
@@ -29,6 +33,14 @@ SHORT: Any = {**SHARDS, "max_disconnection_duration": 0.3, "heartbeat_interval":
 async def database(redis_server: RedisServer) -> AsyncIterator[Any]:
     async with redis.asyncio.Redis.from_url(redis_server.url) as client:
         yield client
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server that a test may wipe."""
+    server = RedisServer(preexec=die_with_parent)
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -51,8 +63,8 @@ async def make(redis_server: RedisServer, channel: str) -> AsyncIterator[Make]:
     """Makes managers of one cluster, and closes them."""
     made = []
 
-    def make(**options: Any) -> AsyncRedisStreamsManager:
-        made.append(AsyncRedisStreamsManager(redis_server.url, channel, **options))
+    def make(url: str = redis_server.url, **options: Any) -> AsyncRedisStreamsManager:
+        made.append(AsyncRedisStreamsManager(url, channel, **options))
         return made[-1]
 
     yield make
@@ -232,6 +244,96 @@ async def test_the_number_of_partitions_is_changed(
         return any(f"shards={after}" in why for why in (await forgotten.look())["unhealthy"])
 
     await until(unhealthy, forgotten.log)
+
+
+async def test_a_node_with_another_number_takes_nobody_in(
+    start_node: StartNode, clients: JsClients, make: Make
+) -> None:
+    """Its clients would get nothing."""
+    a = await start_node(manager=SHARDS)
+    client = await clients.open(a, options=WEBSOCKET)
+    await make(shards=2, write_only=True).change_shards()
+    await until(lambda: client.of("disconnect"))
+
+    async def unhealthy() -> bool:
+        return not (await a.look())["healthy"]
+
+    await until(unhealthy)
+    async with raw(a) as again:
+        await again.send("40")
+        assert await again.read() in ("<CLOSE>", "<CLOSED>")
+    b = await start_node(manager={"shards": 2})
+    await client.move(b)
+    await client.connected(2)
+    await b.emit("e", 1)
+    assert await client.received(1) == [("e", 1)]
+
+
+async def test_a_process_that_only_writes_notices_at_its_next_event(make: Make) -> None:
+    writer = make(shards=4, write_only=True)
+    for namespace in BOTH:
+        await writer.emit("e", 1, namespace=namespace)
+    await make(shards=3, write_only=True).change_shards()
+    for namespace in BOTH:
+        with pytest.raises(OtherPartitions):
+            await writer.emit("e", 2, namespace=namespace)
+        with pytest.raises(OtherPartitions):
+            await writer.participants(namespace=namespace)
+    await make(shards=4, write_only=True).change_shards()
+    for namespace in BOTH:
+        await writer.emit("e", 3, namespace=namespace)
+
+
+async def test_who_is_refused_does_not_win_when_redis_is_wiped(make: Make, own_redis: RedisServer) -> None:
+    good, bad = (serving(make(url=own_redis.url, shards=shards)) for shards in (4, 3))
+    await good.start()
+    with pytest.raises(OtherPartitions):
+        await bad.start()
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        await client.flushall()
+        await until(lambda: client.hget(Keys(good.channel).meta, "shards"))
+        assert await client.hget(Keys(good.channel).meta, "shards") == b"4"
+    await until(lambda: good.healthy, lambda: good.unhealthy_reasons)
+    assert not bad.healthy
+
+
+async def test_a_log_that_does_not_say_it_has_one_partition(make: Make, database: Any, channel: str) -> None:
+    """As those of versions before this."""
+    await database.hset(Keys(channel).meta, mapping={"epoch": 7, "n": 3, "ms": 9})
+    with pytest.raises(OtherPartitions, match="cluster has shards=1"):
+        await make(shards=2, write_only=True).start()
+    await make(write_only=True).start()
+
+
+async def test_a_change_that_failed_midway_is_made_again(
+    make: Make, database: Any, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(shards=4, write_only=True).emit("e", 1)
+    first = make(shards=2, write_only=True)
+    divide = Log.divide
+    done: list[Log] = []
+
+    async def fails(log: Log) -> None:
+        if done:
+            raise RedisUnavailable("gone")
+        done.append(log)
+        await divide(log)
+
+    monkeypatch.setattr(Log, "divide", fails)
+    with pytest.raises(RedisUnavailable):
+        await first.change_shards()
+    monkeypatch.undo()
+    await make(shards=2, write_only=True).change_shards()
+    assert [await database.hget(Keys(channel, number).meta, "shards") for number in range(4)] == [b"2"] * 4
+
+
+async def test_close_ends_all_tasks_of_partitions_that_begin_late(make: Make) -> None:
+    manager = serving(make(**SHARDS))
+    await manager.start()
+    manager.on_participants(namespace="/other", observer=lambda change, participant: None)
+    await manager.close()
+    await asyncio.sleep(0.05)
+    assert [task.get_name() for task in asyncio.all_tasks() if "socketio_recovery" in task.get_name()] == []
 
 
 async def test_an_event_in_the_inbox_of_another_partition_is_set_aside(

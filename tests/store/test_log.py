@@ -99,7 +99,7 @@ async def test_a_batch_sent_again_is_stored_once(store: RedisChannel) -> None:
     keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes, store.keys.closed]
 
     def batch(sequence: int, *names: str, epoch: object = "") -> list[Any]:
-        arguments: list[Any] = [sequence, epoch, 60_000, 0, len(names)]
+        arguments: list[Any] = [sequence, epoch, 60_000, 0, len(names), 1]
         for name in names:
             arguments += [4, "head", '["event","/"]', "data", name, ""]
         return arguments

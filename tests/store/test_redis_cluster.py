@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +16,7 @@ import valkey.asyncio.cluster
 from socketio_recovery import AsyncRedisStreamsManager
 from socketio_recovery.aio.redis_client import client_for
 from socketio_recovery.aio.redis_link import RedisLink
-from socketio_recovery.aio.redis_servers import ClusterServers, servers_of
+from socketio_recovery.aio.redis_servers import ClusterServers, RedisServers, servers_of
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.redis.scripts import TAIL
 
@@ -122,6 +123,24 @@ async def test_a_link_of_valkeys_client(cluster: RedisCluster) -> None:
     await link.close()
 
 
+async def test_a_server_that_hangs_does_not_keep_the_others_from_being_asked(cluster: RedisCluster) -> None:
+    await cluster.start()
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        places = [f"127.0.0.1:{port}" for port in (hangs.getsockname()[1], cluster.servers[0].port)]
+        link = RedisLink(servers_of(client_for("redis+cluster://" + ",".join(places), {}, ""), "k"), 1)
+        assert await link.call("PING") == b"PONG"
+        await link.close()
+
+
+async def test_a_client_for_one_server_is_told_that_this_is_a_cluster(cluster: RedisCluster) -> None:
+    await cluster.start()
+    right = await cluster.master_of("k")
+    wrong = next(server for server in cluster.servers if server is not right)
+    link = RedisLink(RedisServers(redis.asyncio.Redis(port=wrong.port)), 5)
+    with pytest.raises(RedisUnavailable, match=r"redis\+cluster://"):
+        await link.call("GET", "k")
+
+
 async def test_that_no_server_can_be_asked_is_said() -> None:
     client = client_for(f"redis+cluster://127.0.0.1:{free_port()}", {}, "")
     link = RedisLink(servers_of(client, "k"), 5)
@@ -136,7 +155,7 @@ async def test_a_link_goes_where_the_server_says_that_its_slot_is(cluster: Redis
     link = RedisLink(servers, 5)
     await link.call("SET", "moved", "1")
     target = await cluster.move_slot("moved")
-    with pytest.raises(RedisUnavailable, match="another server"):
+    with pytest.raises(RedisUnavailable, match=f"the slot is on 127.0.0.1:{target.port} now"):
         await link.call("INCR", "moved")
     assert servers._master == ("127.0.0.1", target.port)
     assert await link.call("INCR", "moved") == 2

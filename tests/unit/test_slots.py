@@ -42,7 +42,8 @@ def test_all_keys_of_a_channel_have_one_slot(channel: str) -> None:
 REPLY: Any = [
     [0, 5460, [b"127.0.0.1", 30001, b"id", []], [b"127.0.0.1", 30004, b"id"]],
     [5461, 10922, [b"", 30002, b"id", []]],
-    [10923, 16383, [None, 30003, b"id"], ["name", 30006]],
+    [10923, 16382, [None, 30003, b"id"], ["name", 30006]],
+    [16383, 16383, [b"?", 30007, b"id"]],
 ]
 
 
@@ -51,10 +52,11 @@ def test_masters_are_read_from_the_reply_to_cluster_slots() -> None:
     assert found.of(0) == ("127.0.0.1", 30001)
     assert found.of(5460) == ("127.0.0.1", 30001)
     assert found.of(5461) == ("asked", 30002)  # a server that has no name for itself was asked
-    assert found.of(16383) == ("asked", 30003)
+    assert found.of(16382) == ("asked", 30003)
+    assert found.of(16383) == ("asked", 30007)
     assert found.servers == {
         *(("127.0.0.1", 30001), ("127.0.0.1", 30004), ("asked", 30002)),
-        *(("asked", 30003), ("name", 30006)),
+        *(("asked", 30003), ("name", 30006), ("asked", 30007)),
     }
 
 

@@ -45,11 +45,11 @@ from ..entries import Position
 from ..errors import RedisUnavailable
 from ..membership import forward
 from ..metrics import Metrics
-from ..partition import Partition
 from ..reasons import Ending, Outcome
 from ..session_record import Pid, Record, Refused
 from . import scope
 from .leaving import Leaving
+from .log import Log
 from .scope import Scope
 from .session_endings import SessionEndings
 from .sessions import Sessions
@@ -74,7 +74,7 @@ class Connecting:
         self,
         server: SocketIOServer,
         transports: Transports,
-        partition: Partition,
+        log: Log,
         connections: Connections,
         sessions: Sessions,
         endings: SessionEndings,
@@ -87,7 +87,9 @@ class Connecting:
     ) -> None:
         self.server = server
         self.transports = transports
-        self.partition = partition
+        assert log.partition is not None
+        self.log = log
+        self.partition = log.partition
         self.connections = connections
         self.sessions = sessions
         self.endings = endings
@@ -163,6 +165,7 @@ class Connecting:
         assert request is not None
         if self.draining:  # since the CONNECT packet was looked at, in a server with threads
             raise ClientLeft
+        self._check_log()
         if not await self._earlier_is_gone(transport, namespace):
             return None
         socket = self.transports.socket(transport)
@@ -298,9 +301,17 @@ class Connecting:
         """The last look before a connection is added; nothing is awaited between the two."""
         if connection.flow is Flow.MUTED:
             raise ClientLeft  # evicted by another connection, which has claimed the session since
+        self._check_log()
         partition = self.partition
         if not partition.holds(position):
             raise RedisUnavailable("the log was begun anew just now, or lost entries")
+
+    def _check_log(self) -> None:
+        """
+        :raises RedisUnavailable: if this node can't use the log: the client is to try again, elsewhere.
+        """
+        if (why := self.log.refused) is not None:
+            raise RedisUnavailable(str(why))
 
     def greeting(self, connection: Connection, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the CONNECT packet tells the client."""

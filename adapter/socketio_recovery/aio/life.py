@@ -28,9 +28,14 @@ class Background:
         #: The names of tasks that failed just now.
         self.failing: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     def start(self, work: dict[str, Callable[[], Any]]) -> None:
         """Starts and supervises tasks, given by their names; with the first, what measures for the metrics."""
+        if self._stopped:
+            for name in work:
+                self.logger.debug("the %s is not started: the manager is closed", name)
+            return
         if not self._tasks and self.metrics is not NO_METRICS:
             work = {**work, "measuring": lambda: measure_loop_delay(self.metrics)}
         for name, run in work.items():
@@ -42,7 +47,8 @@ class Background:
         self._tasks.append(asyncio.create_task(work, name=f"socketio_recovery {name}"))
 
     async def stop(self) -> None:
-        """Cancels the tasks, and waits for their end."""
+        """Cancels the tasks, and waits for their end. No others start after that."""
+        self._stopped = True
         pending = set(self._tasks)
         while pending:
             for task in pending:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -149,7 +149,7 @@ class Log:
     :param logger: for what an operator should know.
     :param producer: under whose name it appends, if that is to outlive this object.
     :param shards: how many partitions the cluster has.
-    :param before: is awaited before the log is looked at for the first time.
+    :param first: the log of the first partition, if this is another: it says how many there are.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class Log:
         metrics: Metrics = NO_METRICS,
         producer: Producer | None = None,
         shards: int = 1,
-        before: Callable[[], Awaitable[Any]] | None = None,
+        first: Log | None = None,
     ) -> None:
         self.keys = keys
         self.shards = shards
-        self._before = before
+        self._first = first
         self.partition = partition
         self.retention = retention
         self.max_length = max_length
@@ -207,7 +207,7 @@ class Log:
         #: Why nothing is read or written, if the log is not one for this process.
         self.refusal: LogRefused | None = None
         #: Called when that is found.
-        self.when_refused: Callable[[], None] = lambda: None
+        self.when_refused: list[Callable[[], None]] = []
         #: Whether the last append succeeded.
         self.appends = True
         #: When the reader last heard from Redis (event loop time, seconds); ``None`` before.
@@ -453,6 +453,8 @@ class Log:
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
             reply = [*at, *filter(None, remarks.split(b"\n"))]
+        if reply[2:] == [b"0", b"shards"]:
+            await self.tail(link)  # raises
         self._epoch = int(reply[0])
         if reply[2:] == [b"0", b"epoch"]:
             self._fail(batch, Fate.ABANDONED, PublishAbandoned)
@@ -463,7 +465,7 @@ class Log:
     def arguments(self, batch: Sequence[Append], keys: list[str], sequence: int, again: int | None) -> list[Argument]:
         """The arguments of the script ``append``. The keys that the entries need are added to ``keys``."""
         epoch = "" if again is None else again
-        arguments: list[Argument] = [sequence, epoch, self.retention, self.max_length, len(batch)]
+        arguments: list[Argument] = [sequence, epoch, self.retention, self.max_length, len(batch), self.shards]
         for append in batch:
             arguments.append(len(append.fields))
             arguments += append.fields
@@ -578,15 +580,17 @@ class Log:
         :raises UnsupportedFormat: if the log has a format that is not known.
         :raises OtherPartitions: if the cluster has another number of partitions.
         """
-        if self._epoch is None and self._before is not None:
-            await self._before()
-        arguments = [retention, *self.formats, int(raise_format), self.shards, int(divide)]
+        if self._epoch is None and self._first is not None and not divide:
+            await self._first.look()
+        says = 1 if divide else 0 if self.refusal is None else -1  # who is refused must not win if Redis is wiped
+        arguments = [retention, *self.formats, int(raise_format), self.shards, says]
         epoch, n, ms, format, shards = await link.run(TAIL, [self.keys.log, self.keys.meta], arguments)
         before, self.refusal = self.refusal, self._refusal(int(format), int(shards))
         if self.refusal is not None:
             if str(self.refusal) != str(before):
                 self.logger.error("%s", self.refusal)
-                self.when_refused()
+                for tell in list(self.when_refused):
+                    tell()
             raise self.refusal
         self._epoch = int(epoch)
         return Position(self._epoch, int(n)), int(ms)
@@ -632,7 +636,22 @@ class Log:
     def _refusal(self, format: int, shards: int) -> LogRefused | None:
         if not self.formats.include(format):
             return UnsupportedFormat(format, self.formats)
+        if not shards:  # nobody has said it since Redis was wiped
+            return self.refusal
         return OtherPartitions(shards, self.shards) if shards != self.shards else None
+
+    @property
+    def refused(self) -> LogRefused | None:
+        """Why this process can't use the log, as far as is known: because of it, or of the first partition's."""
+        return self.refusal or (self._first.refusal if self._first is not None else None)
+
+    async def ensure(self) -> None:
+        """Looks at the log, unless this process has done so and was not refused.
+
+        :raises LogRefused: if the log is not one for this process.
+        """
+        if self._epoch is None or self.refused is not None:
+            await self.look()
 
     async def _renew(self, link: RedisLink, epoch: int) -> None:
         """Begins a new epoch, unless the log has one after ``epoch`` already."""

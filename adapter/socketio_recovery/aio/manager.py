@@ -309,7 +309,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             *(keys, link, None, 0, settings.max_length, settings.publish_timeout, self._get_logger(), self.metrics),
             producer=producer,
             shards=shards,
-            before=first.look if first is not None else None,
+            first=first,
         )
         calls = ScriptCalls(link(settings.publish_timeout / ATTEMPTS))
         participants = Participants(calls, keys, settings.publish_timeout)
@@ -382,7 +382,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         except OtherPartitions as error:
             for number in range(len(logs), error.shards):
                 logs.append(self._writing(self._place(number), Producer(), logs[0]).log)
-        for log in logs:
+        for log in reversed(logs):  # the first last: if this fails midway, it can be called again
             await log.divide()
 
     async def drain(self, over: float = 0, timeout: float = 30) -> None:
@@ -425,9 +425,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             else:
                 for shard in life.shards:
                     await shard.participants.calls.close()
-        for place, shard in zip(self._places, life.shards, strict=True):
-            if shard.log.producer.forgettable:
-                await self._forget(place, shard.log.producer)
+        logs = [(place, shard.log) for place, shard in zip(self._places, life.shards, strict=True)]
+        await asyncio.gather(*(self._forget(place, log.producer) for place, log in logs if log.producer.forgettable))
 
     async def _forget(self, place: Place, producer: Producer) -> None:
         """Removes what Redis keeps to know a producer's retries, which would otherwise stay for a day."""
@@ -806,7 +805,9 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if rooms is None:
             return nobody
         life = await self._settled()
-        return await question(life.shards.of(namespace).participants, namespace, rooms)
+        shard = life.shards.of(namespace)
+        await shard.log.ensure()
+        return await question(shard.participants, namespace, rooms)
 
     def on_participants(
         self, room: Any = None, namespace: str | None = None, observer: Observer | None = None

@@ -144,6 +144,9 @@ class Node:
         :raises LogRefused: if the log is not one for this process.
         """
         timeout = self.settings.publish_timeout
+        for shard in self.shards:
+            if shard.changes:
+                self.shards.begin(shard)
         try:
             async with asyncio.timeout(timeout):
                 for shard in self.shards.begun:
@@ -182,7 +185,7 @@ class Node:
         return Reading(
             healthy,
             connected,
-            len(connections.behind),
+            sum(len(shard.connections.behind) for shard in shards),
             self.queued,
             self.log_lag(now),
             sum(len(shard.partition.window) for shard in shards),
@@ -214,8 +217,7 @@ class Node:
     async def close(self) -> None:
         """Ends application code that runs, and tells Redis what is still to be told."""
         await self.tasks.cancel()
-        for shard in self.shards:
-            await shard.close()
+        await asyncio.gather(*(shard.close() for shard in self.shards))
 
 
 def _least(found: Iterable[float | None]) -> float | None:

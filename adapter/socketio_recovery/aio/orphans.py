@@ -35,6 +35,7 @@ class Orphans:
 
     :param run: runs the ``disconnect`` handler for an orphan that ``token`` owns, and forgets the session.
     :param interval: how often to look for orphans, in seconds.
+    :param may: whether this node may adopt any: one that can't use the log must not.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Orphans:
         interval: float,
         metrics: Metrics,
         logger: logging.Logger,
+        may: Callable[[], bool] = lambda: True,
     ) -> None:
         self.sessions = sessions
+        self._may = may
         self.tasks = tasks
         self.interval = interval
         self.metrics = metrics
@@ -67,7 +70,7 @@ class Orphans:
         while True:
             await asyncio.sleep(self.interval)
             try:
-                more = not self.paused
+                more = not self.paused and self._may()
                 while more:
                     due, more = await self.sessions.due(STEP)
                     if due:

@@ -138,9 +138,9 @@ class RedisLink:
                 self._servers.failed()
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
             if _is(reply, _MOVED, ()):
+                host = reply.host or self._connection.host  # without a host it is that of the server which says it
                 await self.close()
-                self._servers.moved(reply.host, reply.port)
-                raise RedisUnavailable(f"the slot is on another server now: {reply}")
+                raise RedisUnavailable(self._servers.moved(host, reply.port))
         return replies
 
     async def _talk(self, packed: Any, count: int) -> list[Any]:

@@ -79,8 +79,9 @@ class RedisServers:
     def failed(self) -> None:
         """A connection could not be opened, or its server is not the one to ask: the next one looks again."""
 
-    def moved(self, host: str, port: int) -> None:
-        """A server of a cluster says where the slot is now."""
+    def moved(self, host: str, port: int) -> str:
+        """A server of a cluster says where the slot is now. Returns what an operator should know of that."""
+        return "this is a server of a Redis Cluster: use a URL that begins with redis+cluster://"
 
 
 def servers_of(client: Any, key: str) -> RedisServers:
@@ -116,7 +117,6 @@ class ClusterServers(RedisServers):
         self._links = WeakSet()
         self._client = client
         self._master: Address | None = None
-        self._asked: Address | None = None
         #: Servers that can be asked: those that the client was made with come last, for they may be names.
         self._known: list[Address] = []
         self._first: list[Address] = [(node.host, int(node.port)) for node in manager.startup_nodes.values()]
@@ -128,7 +128,7 @@ class ClusterServers(RedisServers):
 
     async def connection(self, timeout: float) -> Any:
         if self._master is None:
-            self._master = await self._discover(min(timeout, DISCOVERY))
+            self._master = await self._discover(timeout)
         return self._connection_to(self._master)
 
     def _connection_to(self, address: Address) -> Any:
@@ -139,10 +139,12 @@ class ClusterServers(RedisServers):
         """Asks one server after the other who is the master of the slot."""
         known = random.sample(self._known, len(self._known))
         first = [address for address in self._first if address not in known]
+        random.shuffle(first)  # one that hangs must not be the first each time
+        addresses = [*known, *first]
         error: BaseException = RedisUnavailable("no server of the cluster is known")
-        for address in [*known, *first]:
+        for address in addresses:
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(min(DISCOVERY, timeout / (len(addresses) + 1))):
                     reply = await self._ask(address)
             except Exception as failure:  # of whatever kind: the next one is asked
                 error = failure
@@ -167,5 +169,6 @@ class ClusterServers(RedisServers):
     def failed(self) -> None:
         self._master = None
 
-    def moved(self, host: str, port: int) -> None:
-        self._master = (host or (self._master or self._first[0])[0], port)
+    def moved(self, host: str, port: int) -> str:
+        self._master = (host, port)
+        return f"the slot is on {host}:{port} now"

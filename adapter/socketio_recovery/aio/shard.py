@@ -193,6 +193,7 @@ class Shard(Writing):
         self.place = place
         self.partition = connections.partition
         self.connections = connections
+        self.transports = transports
         self.tasks = tasks
         self._begin = begin
         self._takes_inbox = settings.inbox
@@ -206,8 +207,9 @@ class Shard(Writing):
             logger,
             metrics,
             shards=shards,
-            before=first.look if first is not None else None,
+            first=first,
         )
+        log.when_refused.append(self._turn_away)
         calls = ScriptCalls(link(settings.handshake_timeout / ATTEMPTS))
         timeout = settings.handshake_timeout
         self.node_heartbeat = NodeHeartbeat(calls, keys, "", durations, lambda: bool(self.changes), timeout, logger)
@@ -265,7 +267,7 @@ class Shard(Writing):
         self.connecting = Connecting(
             upstream,
             transports,
-            self.partition,
+            self.log,
             self.connections,
             self.sessions,
             self.endings,
@@ -277,7 +279,13 @@ class Shard(Writing):
             logger,
         )
         self.orphans = Orphans(
-            self.sessions, self._run_orphan, self.tasks, settings.heartbeat_interval, metrics, logger
+            self.sessions,
+            self._run_orphan,
+            self.tasks,
+            settings.heartbeat_interval,
+            metrics,
+            logger,
+            lambda: log.refused is None,
         )
         self.heartbeats = Heartbeats(
             self.connections,
@@ -332,12 +340,21 @@ class Shard(Writing):
         """
         started = asyncio.Event()
         self.partition.when(Position(0, 0), started.set)
-        self.log.when_refused = started.set
-        if self.log.refusal is None:
-            await started.wait()
-        if self.log.refusal is not None:
-            raise self.log.refusal
+        self.log.when_refused.append(started.set)
+        try:
+            if self.log.refused is None:
+                await started.wait()
+        finally:
+            self.log.when_refused.remove(started.set)
+        if self.log.refused is not None:
+            raise self.log.refused
         await self.changes.begun.wait()
+
+    def _turn_away(self) -> None:
+        """The log is not one for this process: its clients would get nothing more here."""
+        for connection in list(self.connections):
+            self.connections.mute(connection)
+            self.transports.close(connection.socket)
 
     def unhealthy_reasons(self, now: float) -> list[str]:
         """Why this node does not follow the log, at a time of its event loop."""

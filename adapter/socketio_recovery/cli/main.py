@@ -84,7 +84,8 @@ async def _run(arguments: argparse.Namespace) -> None:
     except (ValueError, RuntimeError) as error:
         raise CommandError(str(error), USAGE) from None
     try:
-        shards = int(await link.call("HGET", keys.meta, "shards") or 1)
+        said = await link.call("HGET", keys.meta, "shards") or b""
+        shards = int(said) if said.isdigit() else 1
         if number := _partition(arguments, shards):
             await link.close()
             keys = Keys(arguments.channel, number)

@@ -40,7 +40,8 @@ class Masters(NamedTuple):
 def masters(reply: SlotsReply, asked: str) -> Masters:
     """Reads the reply to ``CLUSTER SLOTS``.
 
-    :param asked: the host that was asked: it has no name for itself before it has met others.
+    :param asked: the host that was asked: a server has no name for itself before it has met others, and gives ``?`` if
+        it is to say a name that it was not told.
     """
     ranges: list[tuple[int, int, Address]] = []
     servers: set[Address] = set()
@@ -53,4 +54,5 @@ def masters(reply: SlotsReply, asked: str) -> Masters:
 
 
 def _text(host: bytes | str | None) -> str:
-    return host.decode() if isinstance(host, bytes) else host or ""
+    text = host.decode() if isinstance(host, bytes) else host or ""
+    return "" if text == "?" else text

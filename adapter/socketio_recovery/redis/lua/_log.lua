@@ -18,10 +18,13 @@ local function add(log, ...)
   return log.n
 end
 
+-- How many partitions a log says that there are, until a process has looked at its end (tail.lua).
+local UNDIVIDED = '?'
+
 -- The state of the log. A log that does not exist (the first node; a wiped Redis) begins a new epoch,
 -- which every follower learns from an entry. It has the oldest format that is known, for nodes that know no newer one.
 local function open(key, meta)
-  local state = redis.call('HMGET', meta, 'epoch', 'n', 'ms', 'retention')
+  local state = redis.call('HMGET', meta, 'epoch', 'n', 'ms', 'retention', 'shards')
   local now = clock()
   -- stored: the ms at which the last entry was stored, or later, but not after that of the next.
   local log = {key = key, meta = meta, now = now, ms = now, n = 0}
@@ -32,6 +35,7 @@ local function open(key, meta)
     log.stored = log.before
     log.ms = math.max(now, log.before)
     log.retention = tonumber(state[4])
+    log.shards = state[5] or '1'  -- of a version that knew no partitions
     return log
   end
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
@@ -43,7 +47,8 @@ local function open(key, meta)
   log.epoch = integer(log.ms)
   add(log, 'head', '["epoch"]')
   redis.call('HSET', meta, 'epoch', log.epoch, 'n', integer(log.n), 'ms', integer(log.ms),
-    'format', OLDEST_FORMAT)
+    'format', OLDEST_FORMAT, 'shards', UNDIVIDED)
+  log.shards = UNDIVIDED
   return log
 end
 

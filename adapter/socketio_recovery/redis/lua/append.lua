@@ -8,7 +8,9 @@
 -- ARGV  sequence  number of the first entry among this producer's
 --       epoch     in which the batch was first sent; '' if it is sent for the first time
 --       retention (ms) used when no node has set one, 0 = don't trim; max_length (entries, 0 = no cap)
---       count     entries that follow, each as:
+--       count     entries that follow
+--       shards    how many partitions the caller has
+--       then for each entry:
 --         fields (a count), then that many names and values for the stream
 --         action  '' | 'enter' | 'leave' | 'close' | 'end'
 --           enter, leave: record (index in KEYS), namespace, room, room's record (index in KEYS, 0 = none),
@@ -17,7 +19,7 @@
 --           end:          record, everyone (indexes in KEYS)
 -- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
 --   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...';
---   index 0, 'epoch': nothing was stored now, because the epoch is another;
+--   index 0, 'epoch' or 'shards': nothing was stored now, because the epoch, or the number of partitions, is another;
 --   or, of an entry that is stored: 'left', then the rooms in which the session that it ended is still counted, each
 --   after a byte 31, which JSON does not hold: the caller then calls place.lua
 
@@ -36,6 +38,7 @@ if stored >= sequence + count - 1 then
   return reply
 end
 
+if log.shards ~= ARGV[6] and log.shards ~= UNDIVIDED then return {log.epoch, integer(log.n), '0', 'shards'} end
 if ARGV[2] ~= '' and ARGV[2] ~= log.epoch then return {log.epoch, integer(log.n), '0', 'epoch'} end
 
 -- Notes that a room was closed at n, unless nobody has entered it since it was closed before. Drops a few of the closings
@@ -119,7 +122,7 @@ end
 
 local had = log.n
 local refusals = {}
-local at = 6
+local at = 7
 for i = 1, count do
   local last = at + tonumber(ARGV[at])
   local action = ARGV[last + 1]

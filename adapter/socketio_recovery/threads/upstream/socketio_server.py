@@ -226,7 +226,7 @@ class ThreadHooks:
 
     def handle_disconnect(self, transport: str, namespace: str | None, reason: str | None = None) -> None:
         """A client left, or python-socketio looks for what a lost transport has left; see :class:`Hooks`."""
-        if self.core()[0].connections.by_transport(transport).get(namespace or "/") is not None:
+        if self.core()[0].connections.of(namespace or "/").by_transport(transport).get(namespace or "/") is not None:
             self.bridge.run(self.core()[1].hooks["_handle_disconnect"], transport, namespace, reason)
 
     # -- what needs no event loop ---------------------------------------------------------------------
@@ -265,7 +265,8 @@ class ThreadHooks:
         waits = kind == DISCONNECT
         if kind in (CONNECT, ACK, BINARY_ACK):
             node = self.core()[0]
-            connection = node.connections.by_transport(transport).get(packet.namespace or "/")
+            namespace = packet.namespace or "/"
+            connection = node.connections.of(namespace).by_transport(transport).get(namespace)
             if kind == CONNECT:
                 if connection is not None and node.hooks.greets(connection, packet):
                     return
