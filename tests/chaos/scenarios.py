@@ -13,7 +13,6 @@ from functools import partial
 
 import redis.asyncio
 import redis.exceptions
-from socketio_recovery.redis.keys import Keys
 
 from local.redis_server import RedisServer
 from tests.support.js_clients import JsClient
@@ -24,10 +23,7 @@ from tests.support.waiting import until
 
 from .emitters import Emitters
 from .history import Fate
-from .world import CHANNEL, PATIENCE, ROOMS, Setup, World
-
-#: A key in the slot of the log.
-LOG = Keys(CHANNEL).log
+from .world import LOG, PATIENCE, ROOMS, Setup, World
 
 Faults = Callable[[World, Emitters], Awaitable[None]]
 

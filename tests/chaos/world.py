@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import redis.asyncio
 import redis.exceptions
-from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.sentinel import Sentinel
 from socketio_recovery.entries import EVENT, Entry, Offset, parse_entry
+from socketio_recovery.redis.keys import Keys
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
@@ -35,6 +35,7 @@ from .check import lineages_of
 from .history import Connected, FaultMark, Logged, Lost, Received, ReportedState
 
 CHANNEL = "chaos"
+LOG = Keys(CHANNEL).log
 #: How many seconds the cluster may take to become healthy again after the faults.
 PATIENCE = 60.0
 #: How many entries the log reader reads at once: they may be large.
@@ -136,11 +137,11 @@ class World:
             self._servers = stack.pop_all()
         return self
 
-    def _client(self) -> Any:
-        """Makes a client of redis-py for what serves the log."""
-        if self.setup.redis_kind == "cluster":
-            nodes = [ClusterNode("127.0.0.1", server.port) for server in self.cluster.servers]
-            return redis.asyncio.RedisCluster(startup_nodes=nodes, socket_timeout=5)
+    async def _client(self) -> Any:
+        """Makes a client of redis-py for what serves the log now."""
+        if self.setup.redis_kind == "cluster":  # its client for clusters leaves connections open after a failover
+            master = await self.cluster.master_of(LOG)
+            return redis.asyncio.Redis(port=master.port, socket_timeout=5)
         if self.setup.redis_kind == "sentinels":
             places = [("127.0.0.1", sentinel.port) for sentinel in self.sentinels.sentinels]
             watched: Any = Sentinel(places, password=PASSWORD, socket_timeout=5)  # type: ignore[no-untyped-call]
@@ -393,7 +394,7 @@ class LogReader:
     :param client: makes a client of redis-py.
     """
 
-    def __init__(self, client: Callable[[], Any]) -> None:
+    def __init__(self, client: Callable[[], Awaitable[Any]]) -> None:
         self._client = client
         self.entries: list[Logged] = []
         #: Entries that a server before this one had, and which this one is yet to show: its first ones.
@@ -413,7 +414,11 @@ class LogReader:
 
     async def _run(self) -> None:
         while True:
-            client = self._client()
+            try:
+                client = await self._client()
+            except AssertionError:  # no server says where the log is
+                await asyncio.sleep(0.05)
+                continue
             self._id = "0-0"
             self._had = deque(lineages_of(self.entries)[-1])
             try:
@@ -423,9 +428,12 @@ class LogReader:
                 await asyncio.sleep(0.05)
             finally:
                 await client.aclose()
+                watched = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+                for sentinel in getattr(watched, "sentinels", ()):
+                    await sentinel.aclose()
 
     async def _read(self, client: Any) -> None:
-        found = await client.xread({f"{{{CHANNEL}}}:log": self._id}, count=READ_COUNT, block=500)
+        found = await client.xread({LOG: self._id}, count=READ_COUNT, block=500)
         if not found:
             return
         for id, fields in next(iter(found.values()))[0] if isinstance(found, dict) else found[0][1]:

@@ -216,7 +216,7 @@ async def test_a_slot_moves_under_load(channel: RedisChannel, cluster: RedisClus
     found = [entry.payload.data.decode()[2:-2] for entry in follower.entries if entry.payload is not None]
     assert found == [f"e{number}" for number in range(total)]
     assert len(follower.starts) == 1
-    assert len(await channel.client.hgetall(channel.keys.session("s49"))) > 3
+    assert len(await channel.link().call("HGETALL", channel.keys.session("s49"))) > 3
 
 
 async def test_a_replica_takes_over(own: RedisCluster) -> None:
@@ -240,7 +240,7 @@ async def test_a_replica_takes_over(own: RedisCluster) -> None:
         await own.whole()
         await log.append(event("last"))
     assert len(follower.starts) == 1
-    assert await client.hgetall(channel.keys.session("s"))
+    assert await channel.link().call("HGETALL", channel.keys.session("s"))
     await channel.close()
     await client.aclose()
 

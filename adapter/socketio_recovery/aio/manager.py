@@ -427,6 +427,8 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
                     await shard.participants.calls.close()
         logs = [(place, shard.log) for place, shard in zip(self._places, life.shards, strict=True)]
         await asyncio.gather(*(self._forget(place, log.producer) for place, log in logs if log.producer.forgettable))
+        if isinstance(self._url, str) and life.here:  # else the client is the application's
+            await self._first_servers.close()
 
     async def _forget(self, place: Place, producer: Producer) -> None:
         """Removes what Redis keeps to know a producer's retries, which would otherwise stay for a day."""

@@ -76,6 +76,11 @@ class RedisServers:
             other.leave()
         return bool(others)
 
+    async def close(self) -> None:
+        """Closes the connections to Sentinels that the client has opened to look for the master."""
+        for sentinel in getattr(getattr(self._pool, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.aclose()
+
     def failed(self) -> None:
         """A connection could not be opened, or its server is not the one to ask: the next one looks again."""
 
@@ -165,6 +170,9 @@ class ClusterServers(RedisServers):
         finally:
             with suppress(Exception):
                 await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Does nothing: each question to a server has a connection of its own."""
 
     def failed(self) -> None:
         self._master = None

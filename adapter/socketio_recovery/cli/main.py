@@ -80,7 +80,8 @@ async def _run(arguments: argparse.Namespace) -> None:
     try:
         client = client_for(arguments.url, {}, arguments.channel)
         keys = Keys(arguments.channel)
-        link = RedisLink(servers_of(client, keys.log), TIMEOUT)
+        servers = servers_of(client, keys.log)
+        link = RedisLink(servers, TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise CommandError(str(error), USAGE) from None
     try:
@@ -100,6 +101,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         raise
     finally:
         await link.close()
+        await servers.close()
 
 
 def _partition(arguments: argparse.Namespace, shards: int) -> int:
