@@ -111,12 +111,11 @@ class Node:
 
         :param name: this node's name in the cluster.
         """
-        for number, shard in enumerate(self.shards):
+        for shard in self.shards:
             shard.named(name)
             if shard is self.first or shard.changes:
                 self.shards.begin(shard)
-            suffix = f" of partition {number}" if len(self.shards.all) > 1 else ""
-            self.background.start({"watch for orphans" + suffix: shard.orphans.watch})
+            self.shards.start(shard, {"watch for orphans": shard.orphans.watch})
         if self.pubsub_bridge is not None:
             self.pubsub_bridge.lease.node = name
             self.background.start(self.pubsub_bridge.tasks)

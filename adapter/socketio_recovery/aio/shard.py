@@ -155,9 +155,12 @@ class Shards(Generic[W]):
         """Starts the background tasks of a partition."""
         if not shard.begun:
             shard.begun = True
-            number = self.all.index(shard)
-            suffix = f" of partition {number}" if len(self.all) > 1 else ""
-            self._background.start({name + suffix: run for name, run in shard.work.items()})
+            self.start(shard, shard.work)
+
+    def start(self, shard: W, work: dict[str, Callable[[], Any]]) -> None:
+        """Starts some background tasks of a partition, which their names say if there are several."""
+        suffix = f" of partition {self.all.index(shard)}" if len(self.all) > 1 else ""
+        self._background.start({name + suffix: run for name, run in work.items()})
 
 
 class Shard(Writing):
