@@ -137,10 +137,11 @@ class RedisLink:
                 await self.close()  # perhaps another server is the one to ask now
                 self._servers.failed()
                 raise RedisUnavailable(f"{type(reply).__name__}: {reply}")
-            if _is(reply, _MOVED, ()):
-                host = reply.host or self._connection.host  # without a host it is that of the server which says it
+            if _is(reply, _MOVED, ("MOVED ",)):  # in old versions only clients for clusters have the class
+                # Without a host it is that of the server which says it.
+                host, port = getattr(reply, "host", "") or self._connection.host, getattr(reply, "port", 0)
                 await self.close()
-                raise RedisUnavailable(self._servers.moved(host, reply.port))
+                raise RedisUnavailable(self._servers.moved(host, port))
         return replies
 
     async def _talk(self, packed: Any, count: int) -> list[Any]:
