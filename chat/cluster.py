@@ -110,17 +110,19 @@ class ClusterView:
 
     async def stop(self) -> None:
         """Stops the tasks and sends a last heartbeat that says "stopped"."""
+        # To cancel the tasks is not enough: redis-py sends commands through asyncio.wait_for(), which swallows that now
+        # and then in Python 3.11. Such a task ends when its command is done.
+        self.state, self.people.stopped = "stopped", True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.state = "stopped"
         try:
             await self._heartbeat()
         except UNAVAILABLE:
             self.journal("node.unheard", logging.WARNING, why="Redis does not answer")
 
     async def _heartbeat_loop(self) -> None:
-        while True:
+        while self.state != "stopped":
             self._wake.clear()
             try:
                 await self._heartbeat()

@@ -37,6 +37,8 @@ class People:
         self._show = show
         self._everybody: list[dict[str, Any]] = []
         self._changed = asyncio.Event()
+        #: Whether :meth:`follow` is to end.
+        self.stopped = False
         self.look_again()
         manager.on_participants(observer=lambda *_: self.look_again())
 
@@ -58,8 +60,8 @@ class People:
         self._changed.set()
 
     async def follow(self) -> None:
-        """Keeps the list as it is in the cluster, until the task is cancelled."""
-        while True:
+        """Keeps the list as it is in the cluster, until :attr:`stopped` is set and the task is cancelled."""
+        while not self.stopped:
             await self._changed.wait()
             self._changed.clear()
             try:

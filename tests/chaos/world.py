@@ -18,6 +18,7 @@ from typing import Any, Literal
 import redis.asyncio
 import redis.exceptions
 from redis.asyncio.sentinel import Sentinel
+from socketio_recovery.aio.tasks import cancelled
 from socketio_recovery.entries import EVENT, Entry, Offset, parse_entry
 from socketio_recovery.redis.keys import Keys
 
@@ -408,9 +409,7 @@ class LogReader:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancelled([self._task])
 
     async def _run(self) -> None:
         while True:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+
+from socketio_recovery.aio.tasks import cancelled
 
 
 @asynccontextmanager
@@ -19,7 +21,7 @@ async def running(*work: Awaitable[None]) -> AsyncIterator[None]:
         for task in tasks:
             assert not task.done(), task
     finally:
+        await cancelled(tasks)
         for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            if not task.cancelled():
+                task.result()

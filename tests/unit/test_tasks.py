@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from socketio_recovery.aio.tasks import STEADY, supervise
+from socketio_recovery.aio.tasks import STEADY, cancelled, supervise
 from socketio_recovery.metrics import NoMetrics
 
 from tests.support.simulated_loop import SimulatedLoop
@@ -60,3 +60,22 @@ def test_a_task_that_fails_is_started_again_and_seen_to_fail(
     loop.run_until_complete(watch())
     assert [record.getMessage() for record in caplog.records] == ["the reader failed; starting it again"] * 3
     assert metrics.tasks == ["reader"] * 3
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def run() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(run()), asyncio.create_task(asyncio.Event().wait())]
+    await asyncio.sleep(0)
+    await cancelled(tasks)
+    assert swallowed == 2
+    assert all(task.cancelled() for task in tasks)

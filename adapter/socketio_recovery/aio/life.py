@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..metrics import NO_METRICS, Metrics
 from .loop_delay import measure_loop_delay
-from .tasks import supervise
+from .tasks import cancelled, supervise
 
 if TYPE_CHECKING:
     from .shard import Shards, Writing
-
-#: How long a task may take to end until it is cancelled once more, in seconds: redis-py swallows that now and then.
-AGAIN = 0.2
 
 
 class Background:
@@ -49,11 +46,7 @@ class Background:
     async def stop(self) -> None:
         """Cancels the tasks, and waits for their end. No others start after that."""
         self._stopped = True
-        pending = set(self._tasks)
-        while pending:
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=AGAIN)
+        await cancelled(self._tasks)
         self._tasks.clear()
 
 

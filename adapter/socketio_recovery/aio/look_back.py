@@ -15,7 +15,7 @@ from ..read_size import ReadSize
 from ..redis.keys import Keys
 from ..redis.scripts import SEEK
 from .redis_link import RedisLink
-from .tasks import Backoff
+from .tasks import Backoff, cancelled
 from .upstream.engineio_transport import is_open
 
 #: Entries in one slice at most, and bytes roughly: other clients wait while a slice is parsed.
@@ -138,8 +138,7 @@ class LookBack:
         """Ends the reading; who waits is told."""
         self._closed = True
         if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+            await cancelled([self._worker])
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(RedisUnavailable("this manager is closed"))

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RedisUnavailable
 from ..redis.scripts import Argument, Call, Script
 from .redis_link import RedisLink, raised
-from .tasks import Backoff
+from .tasks import Backoff, cancelled
 
 
 class ScriptCalls:
@@ -102,8 +102,7 @@ class ScriptCalls:
         """Ends all calls that wait, with :class:`RedisUnavailable`, and closes the link."""
         self._closed = True
         if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+            await cancelled([self._worker])
         self._end(self._waiting)
         self._waiting.clear()
         await self._link.close()

@@ -5,10 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from typing import Any
 
 from ..metrics import Metrics
+
+#: How long a task may take to end until it is cancelled once more, in seconds.
+AGAIN = 0.2
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels endless tasks, and waits for their end.
+
+    A library may swallow a cancellation: redis-py sends commands through :func:`asyncio.wait_for`, which does so in
+    Python 3.11 if what it waits for ends in the same moment. So a task that goes on is cancelled once more.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN)
 
 
 class Backoff:

@@ -12,10 +12,10 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ..aio.life import AGAIN
 from ..aio.redis_client import client_for
 from ..aio.redis_link import RedisLink
 from ..aio.redis_servers import servers_of
+from ..aio.tasks import AGAIN
 from ..errors import RedisUnavailable
 from ..redis.keys import Keys, partition_of
 from . import emit, participants, sessions, stats, tail
