@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import pytest
 from socketio_recovery.aio import operations
 from socketio_recovery.aio.membership_log import MembershipLog
 from socketio_recovery.aio.node_heartbeat import NodeHeartbeat
@@ -109,6 +110,26 @@ async def test_a_session_that_is_ended_while_it_waits_leaves_all_its_rooms(store
     assert await states(store) == {}
     for room in ("red", 'a\n"b', 7):
         assert await questions(store).count("/", [room]) == (0, 0), room
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_session_that_is_ended_while_its_connection_is_seen_off_leaves_all_its_rooms(
+    store: RedisChannel, failed: bool
+) -> None:
+    """Its ``disconnect`` handler runs, for a lost transport, and the application disconnects the client."""
+    log, sessions = store.log(), store.sessions("A")
+    await heartbeat(store).send()
+    pid, _ = await created(sessions)
+    if failed:
+        assert await sessions.detach("s1", "t1")
+        await claimed(sessions, pid, "t2")
+    async with running(log.write()):
+        await log.append(moves(log, ENTER, "s1", "red"))
+        await log.append(forgets(log, "s1"))
+    assert await sessions.detach("s1", "t2" if failed else "t1", failed=failed)
+    assert await states(store) == {}
+    assert await questions(store).count("/", ["red"]) == (0, 0)
+    assert await store.record("s1") == {}
 
 
 async def test_several_rooms_count_everybody_once(store: RedisChannel) -> None:

@@ -29,6 +29,8 @@ from ..redis.scripts import ADOPT, CLAIM, CREATE, DETACH, DUE, FORGET, HEARTBEAT
 from ..session_record import Heartbeat, Orphan, Pid, Record, Refused, encode_data, read_claim, read_orphan
 from .script_calls import ScriptCalls
 
+#: What ``lua/detach.lua`` says if somebody has ended the session.
+ENDED = 3
 #: How often a script is told of more rooms of a session, at most.
 NAMING = 5
 #: Sessions in one heartbeat script: a long script keeps Redis from serving others.
@@ -132,26 +134,25 @@ class Sessions:
     async def detach(
         self, sid: str, token: str, namespace: str = "/", rooms: Iterable[Room] = (), failed: bool = False
     ) -> bool:
-        """The owner's transport is gone; the session waits.
+        """The owner's transport is gone; the session waits. If somebody has ended it meanwhile, it is forgotten.
 
         :param rooms: those that it is in, as far as this node knows.
         :param failed: the token's claim did not end in a recovery: the session goes back to how it found it.
         :returns: whether ``token`` was the owner's.
         """
         arguments = (token, self.max_disconnection, self.GRACE, int(failed), self.ORPHAN_GRACE)
-        return await self._over(DETACH, sid, namespace, rooms, *arguments)
+        done = await self._over(DETACH, sid, namespace, rooms, *arguments)
+        return await self.forget(sid, token, namespace, rooms) if done == ENDED else bool(done)
 
     async def forget(self, sid: str, token: str, namespace: str = "/", rooms: Iterable[Room] = ()) -> bool:
         """The session is over. Returns whether ``token`` was the owner's.
 
         :param rooms: those that it is in, as far as this node knows.
         """
-        return await self._over(FORGET, sid, namespace, rooms, token)
+        return bool(await self._over(FORGET, sid, namespace, rooms, token))
 
-    async def _over(
-        self, script: Script, sid: str, namespace: str, rooms: Iterable[Room], *arguments: Argument
-    ) -> bool:
-        """Tells Redis that a connection is over."""
+    async def _over(self, script: Script, sid: str, namespace: str, rooms: Iterable[Room], *arguments: Argument) -> int:
+        """Tells Redis that a connection is over, and returns what it says: 0, 1 or :data:`ENDED`."""
         keys, named = self.keys, [dump(room) for room in rooms]
         ends = keys.members_end(namespace)
         for attempt in range(NAMING):
@@ -164,7 +165,7 @@ class Sessions:
                 *(*arguments, control_head(CHANGED, namespace, sid), keys.members_of, ends, int(attempt == NAMING - 1)),
             )
             if int(done) != 2:
-                return bool(done)
+                return int(done)
             # It has entered them just now: this node has not heard of it.
             named += [room.decode(errors="replace") for room in others]
         raise AssertionError("the last attempt is not refused")

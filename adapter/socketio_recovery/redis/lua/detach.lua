@@ -7,7 +7,8 @@
 --       the head of an entry about the change, what the names of rooms' sets begin and end with,
 --       1 = do it although rooms are not named
 -- Returns 1; or 0 if the session is gone or belongs to another connection;
---      or 2 and the rooms of its record that are not named: nothing was changed
+--      or 2 and the rooms of its record that are not named: nothing was changed;
+--      or 3 if somebody ended the session meanwhile: nothing was changed, the caller then calls forget.lua
 
 local session, owned, token, failed = KEYS[1], KEYS[2], ARGV[1], ARGV[4] == '1'
 local before, after = around(session, token)
@@ -17,6 +18,7 @@ if redis.call('HGET', session, 'token') ~= token then
   redis.call('HSET', session, 'open', rest)
   return {0}
 end
+if rest == '' and redis.call('HGET', session, 'hash') == '' then return {3} end
 local more = unnamed(session, ARGV[7], ARGV[8], 6)
 if more[1] and ARGV[9] ~= '1' then return {2, unpack(more, 1, 1000)} end
 redis.call('HSET', session, 'open', rest)
