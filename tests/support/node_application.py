@@ -14,8 +14,8 @@ from .observed import Observed
 NAMESPACES = ("/", "/other")
 
 
-class PubSubManager(socketio.AsyncRedisManager):  # type: ignore[misc]
-    """python-socketio's own manager, with what the programs of nodes ask theirs."""
+class NoRecovery:
+    """What the programs of nodes ask their managers, for those of python-socketio."""
 
     healthy = True
     unhealthy_reasons: ClassVar[list[str]] = []
@@ -27,6 +27,10 @@ class PubSubManager(socketio.AsyncRedisManager):  # type: ignore[misc]
 
     def recovery_reason(self, sid: str, namespace: str) -> None:
         return None
+
+
+class PubSubManager(NoRecovery, socketio.AsyncRedisManager):  # type: ignore[misc]
+    """python-socketio's own manager, of an old node."""
 
     async def start(self) -> None:
         """It starts with the first client."""

@@ -27,9 +27,18 @@ from urllib.parse import parse_qs
 import socketio
 from socketio_recovery import Participant, RedisStreamsManager
 
-from .node_application import NAMESPACES
+from .node_application import NAMESPACES, NoRecovery
 from .node_control import from_json, shift_clock, to_json
 from .observed import Observed
+
+
+class PubSubManager(NoRecovery, socketio.RedisManager):  # type: ignore[misc]
+    """python-socketio's own manager, of an old node."""
+
+    def start(self) -> None:
+        """It starts with the first client."""
+
+    drain = close = start
 
 
 def background_tasks(server_kind: str) -> list[str]:
@@ -51,7 +60,8 @@ def run(config: dict[str, Any]) -> None:
     logging.basicConfig(level=level, format=f"{config['node']} %(levelname)s %(name)s: %(message)s")
     observed = Observed(config)
     options = {**config.get("manager", {}), **observed.options}
-    manager = RedisStreamsManager(config["redis"], logger=logging.getLogger("recovery"), **options)
+    kind: Any = PubSubManager if config.get("pubsub") else RedisStreamsManager
+    manager: RedisStreamsManager = kind(config["redis"], logger=logging.getLogger("recovery"), **options)
     sio = socketio.Server(
         async_mode=config["server_kind"],
         client_manager=manager,
@@ -161,11 +171,9 @@ def run(config: dict[str, Any]) -> None:
         def changed(change: str, participant: Participant) -> None:
             seen.append({"what": change, "sid": participant.sid, "state": participant.state, "node": participant.node})
 
-    @manager.on_server_side("note")
     def note(*args: Any) -> None:
         seen.append({"what": "server side", "args": args})
 
-    @manager.on_server_side("answer")
     def answer(who: str, seconds: float = 0) -> str:
         """Takes its time on the node ``who``, and fails there if that is no time."""
         note(who)
@@ -175,6 +183,9 @@ def run(config: dict[str, Any]) -> None:
             time.sleep(seconds)
         return f"{config['node']} got {who}"
 
+    if not config.get("pubsub"):
+        for handler in (note, answer):
+            manager.on_server_side(handler.__name__, handler)
     if "instrument" in config:
         sio.instrument(**config["instrument"])
 
