@@ -259,10 +259,11 @@ def test_a_client_that_can_not_be_sent_to_gets_nothing_more_and_others_do(caplog
     node = DispatchingNode()
     broken, well = node.connect(sid="broken", socket=Socket("t1")), node.connect(sid="well", socket=Socket("t2"))
 
-    def fail(messages: Any) -> None:
-        raise OSError("no way")
+    class Broken(SendQueue):
+        def send(self, messages: Any) -> None:
+            raise OSError("no way")
 
-    broken.socket.queue.send = fail
+    broken.socket.queue = Broken()
     node.take(event())
     broken.socket.queue = SendQueue()
     node.take(event())

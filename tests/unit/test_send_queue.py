@@ -248,3 +248,47 @@ def test_what_is_sent_arrives_in_order(steps: list[str]) -> None:
         assert b"".join(wire.got) == b"".join(sent)
 
     asyncio.run(run())
+
+
+async def _after(queue: Any, steps: list[str]) -> list[Any]:
+    """What becomes of some steps on a queue: who gets which packet, what waits, whether all is sent."""
+    getters: list[asyncio.Task[Any]] = []
+    joins: list[asyncio.Task[None]] = []
+    found: list[Any] = []
+    taken = 0
+    for number, step in enumerate(steps):
+        if step == "put":
+            await queue.put(number)
+        elif step == "get":
+            getters.append(asyncio.create_task(queue.get()))
+        elif step == "cancel" and getters:
+            getters[number % len(getters)].cancel()
+        elif step == "get_nowait":
+            try:
+                found.append(queue.get_nowait())
+                taken += 1
+            except asyncio.QueueEmpty:
+                found.append("empty")
+        elif step == "join":
+            joins.append(asyncio.create_task(queue.join()))
+        elif step == "run":
+            await asyncio.sleep(0)
+        elif step == "done":
+            got = sum(1 for getter in getters if getter.done() and not getter.cancelled()) + taken
+            while got > len([it for it in found if it == "done"]):
+                queue.task_done()
+                found.append("done")
+        found.append((queue.qsize(), queue.empty()))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    found += [getter.result() if getter.done() and not getter.cancelled() else getter.done() for getter in getters]
+    found += [join.done() for join in joins]
+    for task in (*getters, *joins):
+        task.cancel()
+    await asyncio.gather(*getters, *joins, return_exceptions=True)
+    return found
+
+
+@given(st.lists(st.sampled_from(["put", "get", "cancel", "get_nowait", "join", "run", "run", "done"]), max_size=30))
+def test_it_is_a_queue_as_that_of_asyncio(steps: list[str]) -> None:
+    assert asyncio.run(_after(SendQueue(), steps)) == asyncio.run(_after(asyncio.Queue(), steps))

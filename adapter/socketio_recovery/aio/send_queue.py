@@ -17,6 +17,7 @@ from :data:`COMPRESSED_FROM` on are queued for such clients, and the WebSocket c
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,11 +30,34 @@ CONGESTED = 128 << 10
 COMPRESSED_FROM = 1024
 
 
-class SendQueue(asyncio.Queue[Any]):
-    """The queue of an Engine.IO socket."""
+class SendQueue:
+    """The queue of an Engine.IO socket.
 
-    def __init__(self, maxsize: int = 0) -> None:
-        super().__init__(maxsize)
+    It has the methods of :class:`asyncio.Queue` that python-engineio uses. That class would take 3 kB for each client,
+    also for one that is idle; this one keeps nothing while nothing waits.
+    """
+
+    __slots__ = (
+        "_compresses",
+        "_drains",
+        "_getters",
+        "_idle",
+        "_is_open",
+        "_packets",
+        "_sent",
+        "_socket",
+        "_tcp",
+        "_unfinished",
+        "_writer_waits",
+        "bytes",
+    )
+
+    def __init__(self) -> None:
+        self._packets: deque[Any] | None = None
+        self._getters: tuple[asyncio.Future[None], ...] = ()
+        #: How many packets wait or are being sent; the future is done when there are none.
+        self._unfinished = 0
+        self._sent: asyncio.Future[None] | None = None
         self._socket: Any = None
         self._tcp: asyncio.Transport | None = None
         self._is_open: Callable[[], bool] = _no
@@ -79,20 +103,11 @@ class SendQueue(asyncio.Queue[Any]):
         assert self._tcp is not None
         return (
             self._writer_waits
-            and self.empty()
+            and self._packets is None
             and self._socket.upgraded
             and not self._tcp.is_closing()
             and self._is_open()
         )
-
-    async def get(self) -> Any:
-        self._writer_waits = True
-        if self.empty():
-            self._wake_idle()
-        try:
-            return await super().get()
-        finally:
-            self._writer_waits = False
 
     async def written(self, timeout: float) -> None:
         """Waits until the writing task has nothing left to send: then :meth:`send` writes at once.
@@ -111,6 +126,89 @@ class SendQueue(asyncio.Queue[Any]):
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
+
+    # -- as a queue ---------------------------------------------------------------------------------
+
+    def put_nowait(self, packet: Any) -> None:
+        """Adds a packet, or ``None``, which ends the writer. The queue has no bound of its own."""
+        if self._packets is None:
+            self._packets = deque()
+        self._packets.append(packet)
+        self._unfinished += 1
+        self.bytes += _size(packet)
+        self._wake_getter()
+
+    async def put(self, packet: Any) -> None:
+        """The same; it never waits."""
+        self.put_nowait(packet)
+
+    async def get(self) -> Any:
+        """Takes the next packet, once there is one."""
+        self._writer_waits = True
+        if self._packets is None:
+            self._wake_idle()
+        try:
+            while self._packets is None:
+                await self._packet()
+            return self.get_nowait()
+        finally:
+            self._writer_waits = False
+
+    async def _packet(self) -> None:
+        """Waits for its turn to take a packet."""
+        getter = asyncio.get_running_loop().create_future()
+        self._getters = (*self._getters, getter)
+        try:
+            await getter
+        except asyncio.CancelledError:
+            self._getters = tuple(other for other in self._getters if other is not getter)
+            if self._packets is not None and not getter.cancelled():  # it was this one's turn
+                self._wake_getter()
+            raise
+
+    def _wake_getter(self) -> None:
+        while self._getters:
+            getter, *others = self._getters
+            self._getters = tuple(others)
+            if not getter.done():
+                getter.set_result(None)
+                break
+
+    def get_nowait(self) -> Any:
+        """Takes the next packet.
+
+        :raises asyncio.QueueEmpty: if there is none.
+        """
+        if self._packets is None:
+            raise asyncio.QueueEmpty
+        packet = self._packets.popleft()
+        if not self._packets:
+            self._packets = None
+        self.bytes -= _size(packet)
+        for size, most_bytes, future in self._drains:
+            if self.holds(size, most_bytes) and not future.done():
+                future.set_result(None)
+        return packet
+
+    def task_done(self) -> None:
+        """A packet that was taken is sent."""
+        self._unfinished -= 1
+        if not self._unfinished and self._sent is not None:
+            self._sent.set_result(None)
+            self._sent = None
+
+    async def join(self) -> None:
+        """Waits until everything is sent."""
+        if self._unfinished:
+            if self._sent is None:
+                self._sent = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._sent])
+
+    def empty(self) -> bool:
+        return self._packets is None
+
+    def qsize(self) -> int:
+        return len(self._packets or ())
 
     # -- who waits for room -------------------------------------------------------------------------
 
@@ -135,20 +233,6 @@ class SendQueue(asyncio.Queue[Any]):
     def holds(self, size: int, most_bytes: int) -> bool:
         """Whether no more than ``size`` packets and ``most_bytes`` bytes wait."""
         return self.qsize() <= size and self.bytes <= most_bytes
-
-    # asyncio calls these for each packet that comes or goes; they are made to be overridden
-
-    def _put(self, item: Any) -> None:
-        super()._put(item)
-        self.bytes += _size(item)
-
-    def _get(self) -> Any:
-        packet = super()._get()
-        self.bytes -= _size(packet)
-        for size, most_bytes, future in self._drains:
-            if self.holds(size, most_bytes) and not future.done():
-                future.set_result(None)
-        return packet
 
 
 def _no() -> bool:

@@ -7,7 +7,8 @@ JavaScript clients do not come back from the latter, and only after seconds from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from engineio.packet import PING
@@ -60,7 +61,7 @@ class Transports:
 
     def watches(self, socket: Any) -> bool:
         """Whether an Engine.IO socket is as :meth:`watch` has left it."""
-        return isinstance(socket.queue, SendQueue) and "schedule_ping" in vars(socket)
+        return isinstance(socket.queue, SendQueue) and isinstance(socket, _Watched)
 
     def close(self, socket: Any) -> None:
         """Closes an Engine.IO socket so that its client comes back, at once and on either transport."""
@@ -94,35 +95,54 @@ class Transports:
 
     def watch(self, socket: Any) -> None:
         """Notes what was sent before each ping, and when its pong comes; opens the fast path for a WebSocket."""
-        send, schedule_ping, serve = socket.send, socket.schedule_ping, socket._websocket_handler
+        kind: Any = type(socket)
+        socket.__class__ = _watched(kind)
+        socket.transports = self
 
-        async def watched_websocket(websocket: Any) -> Any:
-            queue, wire = socket.queue, _wire(websocket)
-            if not isinstance(queue, SendQueue):  # something replaced create_queue; Hooks.check says so
-                return await serve(websocket)
-            if (
-                socket.sid in self._websockets
-            ):  # a client upgrades twice at once: which one it goes on with is not known
-                queue.close()
-            elif wire is not None:
-                queue.open(socket, wire.tcp, wire.is_open, wire.compresses)
-            mine = self._websockets[socket.sid] = (websocket, wire)
-            try:
-                return await serve(websocket)
-            finally:
-                if self._websockets.get(socket.sid) is mine:
-                    del self._websockets[socket.sid]
-                queue.close()
+    async def serve(self, socket: Any, websocket: Any, serve: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Serves a WebSocket of a socket, with the fast path open."""
+        queue, wire = socket.queue, _wire(websocket)
+        if not isinstance(queue, SendQueue):  # something replaced create_queue; Hooks.check says so
+            return await serve(websocket)
+        if socket.sid in self._websockets:  # a client upgrades twice at once: which one it goes on with is not known
+            queue.close()
+        elif wire is not None:
+            queue.open(socket, wire.tcp, wire.is_open, wire.compresses)
+        mine = self._websockets[socket.sid] = (websocket, wire)
+        try:
+            return await serve(websocket)
+        finally:
+            if self._websockets.get(socket.sid) is mine:
+                del self._websockets[socket.sid]
+            queue.close()
 
-        async def watched_send(packet: Any) -> None:
-            if packet.packet_type == PING:
-                self.connections.pinged(socket.sid)
-            await send(packet)
 
-        def watched_schedule_ping() -> None:  # python-engineio calls it when a pong comes
-            if socket.last_ping:
-                self.connections.ponged(socket.sid)
-            schedule_ping()
+class _Watched:
+    """What a watched Engine.IO socket does, beside what its own class does.
 
-        socket.send, socket.schedule_ping = watched_send, watched_schedule_ping
-        socket._websocket_handler = watched_websocket
+    The class of a socket is changed once it is there. Functions on each socket in place of methods would take 1 kB for
+    each client, and keep what a client leaves behind until the garbage collector comes.
+    """
+
+    sid: str
+    last_ping: float | None
+    transports: Transports
+
+    async def send(self, pkt: Any) -> None:
+        if pkt.packet_type == PING:
+            self.transports.connections.pinged(self.sid)
+        await super().send(pkt)  # type: ignore[misc]
+
+    def schedule_ping(self) -> None:  # python-engineio calls it when a pong comes
+        if self.last_ping:
+            self.transports.connections.ponged(self.sid)
+        super().schedule_ping()  # type: ignore[misc]
+
+    async def _websocket_handler(self, ws: Any) -> Any:
+        return await self.transports.serve(self, ws, super()._websocket_handler)  # type: ignore[misc]
+
+
+@functools.cache
+def _watched(kind: type) -> type:
+    """The class of watched sockets, for those of a class."""
+    return type(kind.__name__, (_Watched, kind), {})
