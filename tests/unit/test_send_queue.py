@@ -11,7 +11,7 @@ from aiohttp.http import WSMsgType
 from aiohttp.http_websocket import WebSocketWriter
 from engineio.packet import PING
 from engineio.packet import Packet as EngineIOPacket
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from socketio_recovery.aio.send_queue import COMPRESSED_FROM, CONGESTED, SendQueue
 from socketio_recovery.packets import Message
@@ -289,6 +289,8 @@ async def _after(queue: Any, steps: list[str]) -> list[Any]:
     return found
 
 
+@example(["get", "get", "run", "put", "cancel"])  # the first has its turn already
+@example(["get", "run", "put", "get_nowait", "run", "put"])  # somebody else takes what it was woken for
 @given(st.lists(st.sampled_from(["put", "get", "cancel", "get_nowait", "join", "run", "run", "done"]), max_size=30))
 def test_it_is_a_queue_as_that_of_asyncio(steps: list[str]) -> None:
     assert asyncio.run(_after(SendQueue(), steps)) == asyncio.run(_after(asyncio.Queue(), steps))
