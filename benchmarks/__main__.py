@@ -83,11 +83,8 @@ def main() -> None:
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if results["works"]:
         print(report.comparison(results))
-    for section in ("look_back", "participants", "partitions", "sync", "storms"):
-        if section in results:
-            print("\n" + report.SECTIONS[section](results))
-    if options.only is None and "node" in contestants and "redis" in contestants:
-        for section in ("costs", "killed", "limits"):
+    for section in ("look_back", "participants", "partitions", "sync", "storms", "costs", "killed", "limits"):
+        if report.SHOWS.get(section, section) in results:
             print("\n" + report.SECTIONS[section](results))
     written = plots.draw(results, PAGE.parent / "pictures" if options.page else options.out)
     if options.page:
@@ -106,9 +103,12 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
     """
     results: dict[str, Any] = {"machine": machine(bench), "works": {}, "growth": []}
     known = [work.name for work in works.works(bench)] + [curve.__name__ for curve in growth.CURVES]
-    known += ["look_back", "participants", "partitions", *sync.names(bench), *storms.storms()]
+    known += ["look_back", "participants", "partitions", "costs", *sync.names(bench), *storms.storms()]
     if unknown := set(only or ()) - set(known):
         sys.exit(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    beside = {"node", "redis"} <= set(contestants)
+    if "costs" in (only or ()) and not beside:
+        sys.exit("costs are measured beside others: --against redis node")
     began = time.monotonic()
     for work in works.works(bench):
         if only is None or work.name in only:
@@ -138,17 +138,17 @@ def run(bench: Bench, contestants: list[Kind], only: list[str] | None, events: i
         bench.say(f"[{time.monotonic() - began:4.0f} s] a killed node")
         line, results["killed"] = growth.concurrent(bench)
         results["growth"].append(dataclasses.asdict(line))
+    if beside and (only is None or "costs" in only):
         bench.say(f"[{time.monotonic() - began:4.0f} s] memory, idle clients, limits")
-        if {"node", "redis"} <= set(contestants):
-            results["costs"] = {
-                "idle": costs.idle(bench, bench.some(1000), 50 * bench.scale),
-                "stored": {kind: costs.stored(bench, kind, bench.some(5000)) for kind in ("recovery", "node")},
-                "heartbeats": costs.heartbeats(bench, bench.some(1000), 20),
-                "window": costs.window(bench, bench.some(50_000)),
-                "appended": limits.appended(bench, bench.some(20_000)),
-                "capacity": limits.capacity(bench),
-                "load": limits.receivers_alone(bench, bench.some(200), bench.some(20_000, 100)),
-            }
+        results["costs"] = {
+            "idle": costs.idle(bench, bench.some(1000), 50 * bench.scale),
+            "stored": {kind: costs.stored(bench, kind, bench.some(5000)) for kind in ("recovery", "node")},
+            "heartbeats": costs.heartbeats(bench, bench.some(1000), 20),
+            "window": costs.window(bench, bench.some(50_000)),
+            "appended": limits.appended(bench, bench.some(20_000)),
+            "capacity": limits.capacity(bench),
+            "load": limits.receivers_alone(bench, bench.some(200), bench.some(20_000, 100)),
+        }
     bench.say(f"[{time.monotonic() - began:4.0f} s] done")
     return results
 

@@ -201,7 +201,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 #: Which results a section shows, if they do not have its name. Only a whole run says with what machine it was measured.
-SHOWS = {"machine": "costs", "comparison": "works", "limits": "costs"}
+SHOWS = {"machine": "killed", "comparison": "works", "limits": "costs"}
 
 
 def fill(page: str, results: dict[str, Any]) -> str:

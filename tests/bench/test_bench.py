@@ -26,7 +26,7 @@ WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_a_small_load(tmp_path: Path) -> None:
@@ -106,10 +106,22 @@ def test_few_participants(tmp_path: Path) -> None:
     assert "| a room of 100: ms to count | " in done.stdout
 
 
+@pytest.mark.skipif(not (HERE / "node_modules").exists(), reason="Node's adapter is not installed")
+def test_small_costs(tmp_path: Path) -> None:
+    arguments = ("--scale", "0.01", "--only", "costs", "--out", str(tmp_path), "--against", "redis", "node")
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results.json").read_text())["costs"]
+    assert set(found["idle"]) == {"recovery", "redis", "node"}
+    assert "| idle clients: bytes per client | " in done.stdout
+    assert "| the first ÷ the second | " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--events", "0"], "--events must be at least 1"),
+        (["--only", "costs", "--against", "redis"], "beside others: --against redis node"),
         (["--only", "nothing"], "there is no nothing; there are fanout-200"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--scale", "2"], "--scale more than 0"),
@@ -197,7 +209,7 @@ PAGE = "# Speed\n\n<!-- machine -->\nold\n<!-- / -->\n\nwords\n\n<!-- comparison
 
 def test_the_page_gets_its_measured_parts() -> None:
     found = results()
-    found["costs"] = {"idle": 1}  # a whole run
+    found["killed"] = [{"clients": 1}]  # a whole run
     filled = report.fill(PAGE, found)
     assert "old" not in filled
     assert "a machine" in filled
