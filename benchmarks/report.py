@@ -21,7 +21,9 @@ def number(value: float) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Formats the median of some values, with the least and the greatest of them."""
+    """Formats the median of some values, with the least and the greatest of them; a dash if there are none."""
+    if not values:
+        return "-"  # ratios to what was too small to be measured
     middle = number(statistics.median(values))
     return middle if len(values) < 2 else f"{middle} ({number(min(values))} to {number(max(values))})"
 

@@ -194,6 +194,11 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert "| fan-out: deliveries/s | 95 (90 to 100) | 20; **6.50** (3.00 to 10.00) |" in table
 
 
+def test_what_was_too_small_to_be_measured_has_no_ratio() -> None:
+    found = {"divided": {"1": {"CPU": [0.0]}, "2": {"CPU": [1.0]}}, "followed": {"1": {"CPU": [2.0]}}}
+    assert "| CPU | 1 | - |" in report.partitions({"partitions": found})
+
+
 def test_on_uvicorn_it_is_compared_with_the_other_on_uvicorn() -> None:
     found = results()
     work = found["works"]["fan-out"]["result"]

@@ -828,9 +828,9 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         :raises RuntimeError: with ``write_only``, or before a server has this manager.
 
         Each node that has registered it calls it. Who is there already is not told: see :meth:`participants`. From when
-        :meth:`start` has returned, all changes are told. Changes of one participant that cancel each other out within
-        some milliseconds may be left out. If Redis loses data, or can't be reached for a while, what has changed
-        meanwhile is told after that.
+        :meth:`start` has returned, all changes are told. Changes of one participant within some milliseconds may be
+        told as one, or left out if they cancel each other out. If Redis loses data, or can't be reached for a while,
+        what has changed meanwhile is told after that.
         """
         room, namespace = check_room(room), check_namespace(namespace or "/")
         node = self._serving("watch")
