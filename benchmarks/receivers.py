@@ -21,15 +21,49 @@ from .event import MARK
 #: How long any wait may take before the benchmark fails, in seconds.
 PATIENCE = 120.0
 
+#: How many sockets with events are read before those that connect are looked at again.
+SLICE = 50
+
 _PING = b"\x81\x012"
 _TIME = re.compile(rb'"t":(\d+)')
 _OFFSET = re.compile(rb',"([^"]+)"\]')
 
 
+class Sockets:
+    """The sockets of all receivers, and what is read from them."""
+
+    def __init__(self) -> None:
+        #: Those of receivers that connect, and those of the others.
+        self.connecting = selectors.EpollSelector()
+        self.connected = selectors.EpollSelector()
+        self.connected.register(self.connecting, selectors.EVENT_READ)  # so that one wait is for all
+        self._buffer = memoryview(bytearray(1 << 20))
+
+    def read(self, socket: socket.socket) -> bytes:
+        """What a socket has received, up to 1 MiB."""
+        return bytes(self._buffer[: socket.recv_into(self._buffer)])
+
+    def turn(self, wait: float) -> None:
+        """Has receivers read what is there, and waits up to ``wait`` seconds if that is nothing.
+
+        Those that connect come first, also in the middle of many events: what they wait for is to be the server, not
+        this thread.
+        """
+        events = [(key, mask) for key, mask in self.connected.select(wait) if key.fileobj is not self.connecting]
+        for first in range(0, max(len(events), 1), SLICE):
+            for key, mask in [*self.connecting.select(0), *events[first : first + SLICE]]:
+                key.data.ready(mask)
+
+    def close(self) -> None:
+        """Waits for none any more."""
+        self.connected.close()
+        self.connecting.close()
+
+
 class Receiver:
     """One client. When it connects again, it sends its private session id and its offset, so that it can be recovered.
 
-    :param selector: waits for the sockets of all receivers.
+    :param sockets: those of all receivers.
     :param rooms: the rooms it asks to enter.
     :ivar received: how many events it has received.
     :ivar recovered: whether its last connect recovered its session.
@@ -38,8 +72,8 @@ class Receiver:
     :ivar latencies: the time from emit to arrival of each event, in seconds; ``None`` if that is not measured.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, rooms: Sequence[str]) -> None:
-        self.selector = selector
+    def __init__(self, sockets: Sockets, rooms: Sequence[str]) -> None:
+        self.sockets = sockets
         self.rooms = rooms
         self.received = 0
         self.sid = ""
@@ -65,7 +99,7 @@ class Receiver:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.socket.connect_ex(("127.0.0.1", port))
-        self.selector.register(self.socket, selectors.EVENT_WRITE, self)
+        self.sockets.connecting.register(self.socket, selectors.EVENT_WRITE, self)
 
     def ready(self, mask: int) -> None:
         """Handles what the selector reported for the socket: it is connected, or there are bytes to read."""
@@ -76,10 +110,10 @@ class Receiver:
                 b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
             )
-            self.selector.modify(self.socket, selectors.EVENT_READ, self)
+            self.sockets.connecting.modify(self.socket, selectors.EVENT_READ, self)
             return
         try:
-            data = self.socket.recv(1 << 20)
+            data = self.sockets.read(self.socket)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -123,6 +157,9 @@ class Receiver:
                 self.recovered = answer["sid"] == self.sid
                 self.sid, self.pid = answer["sid"], answer.get("pid")
                 self.live = True
+                assert self.socket is not None
+                self.sockets.connecting.unregister(self.socket)
+                self.sockets.connected.register(self.socket, selectors.EVENT_READ, self)
                 self.took = time.monotonic() - self._began
                 if self._buffer:
                     self._count(self._buffer)
@@ -160,7 +197,7 @@ class Receiver:
     def drop(self) -> None:
         """Closes the connection without a closing handshake, as if it were lost; keeps the last offset."""
         if self.socket is not None:
-            self.selector.unregister(self.socket)
+            (self.sockets.connected if self.live else self.sockets.connecting).unregister(self.socket)
             self.socket.close()
             self.socket = None
             self.live = False
@@ -176,7 +213,7 @@ class Receivers:
     """
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._sockets = Sockets()
         self.all: list[Receiver] = []
 
     def add(self, count: int, ports: Sequence[int], rooms: Callable[[int], Sequence[str]]) -> list[Receiver]:
@@ -188,7 +225,7 @@ class Receivers:
         :raises RuntimeError: if a node does not accept a receiver.
         :raises TimeoutError: if it takes too long.
         """
-        new = [Receiver(self._selector, rooms(i)) for i in range(count)]
+        new = [Receiver(self._sockets, rooms(i)) for i in range(count)]
         self.all += new
         for first in range(0, count, 100):
             self.connect(new[first : first + 100], ports)
@@ -228,8 +265,7 @@ class Receivers:
 
     def turn(self, wait: float = 0.02) -> None:
         """Receives what is there, and waits up to ``wait`` seconds if that is nothing."""
-        for key, mask in self._selector.select(wait):
-            key.data.ready(mask)
+        self._sockets.turn(wait)
 
     def until_received(self, least: int, pause: float = 0) -> float:
         """Receives until each receiver has ``least`` events, and returns the time then, by :func:`time.monotonic`.
@@ -261,4 +297,4 @@ class Receivers:
         for receiver in self.all:
             receiver.drop()
         self.all.clear()
-        self._selector.close()
+        self._sockets.close()

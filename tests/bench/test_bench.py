@@ -8,6 +8,7 @@ import selectors
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import plots, report
+from benchmarks import plots, receivers, report
 from benchmarks.event import MARK, event_argument
 from benchmarks.processes import HERE
-from benchmarks.receivers import Receiver
+from benchmarks.receivers import Receiver, Sockets
 from tests.support.paths import ROOT
 
 WORKS = ("fanout-20", "awaited", "latency", "recover-200", "recover-1k", "missed", "rooms")
@@ -134,10 +135,13 @@ def test_mistakes_are_told(arguments: list[str], says: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+NO_SOCKETS: Any = None
+
+
 @given(st.lists(st.integers(0, 200), max_size=20), st.lists(st.integers(1, 40), min_size=1, max_size=50))
 def test_receivers_count_events_however_they_arrive(gaps: list[int], chunks: list[int]) -> None:
     data = b"".join(b"x" * gap + MARK for gap in gaps) + b"y" * 10
-    receiver = Receiver(None, [])  # type: ignore[arg-type]
+    receiver = Receiver(NO_SOCKETS, [])
     at = 0
     while at < len(data):
         for size in chunks:
@@ -148,7 +152,7 @@ def test_receivers_count_events_however_they_arrive(gaps: list[int], chunks: lis
 
 
 def test_an_answer_to_a_ping_is_a_pong() -> None:
-    receiver = Receiver(None, [])  # type: ignore[arg-type]
+    receiver = Receiver(NO_SOCKETS, [])
     receiver.socket, server = socket.socketpair()
     with receiver.socket, server:
         receiver._count(b"\x81\x012")
@@ -156,13 +160,40 @@ def test_an_answer_to_a_ping_is_a_pong() -> None:
 
 
 def test_a_receiver_that_is_sent_away_has_no_connection() -> None:
-    with selectors.DefaultSelector() as selector:
-        receiver = Receiver(selector, [])
+    with closing(Sockets()) as sockets:
+        receiver = Receiver(sockets, [])
         receiver.socket, server = socket.socketpair()
         with server:
-            selector.register(receiver.socket, selectors.EVENT_READ, receiver)
+            sockets.connecting.register(receiver.socket, selectors.EVENT_READ, receiver)
             receiver._shake_hands(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x88\x02\x03\xe8")
             assert receiver.socket is None
+
+
+def test_those_who_connect_come_before_the_rest_of_many_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receivers, "SLICE", 2)
+    order: list[str] = []
+
+    class Ready:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def ready(self, mask: int) -> None:
+            order.append(self.name)
+            if self.name == "connected" and order.count("connected") == 3:
+                begins.send(b"x")
+
+    pairs = [socket.socketpair() for _ in range(6)]
+    with closing(Sockets()) as sockets:
+        *connected, (connecting, begins) = pairs
+        for receives, sends in connected:
+            sockets.connected.register(receives, selectors.EVENT_READ, Ready("connected"))
+            sends.send(b"x")
+        sockets.connecting.register(connecting, selectors.EVENT_READ, Ready("connecting"))
+        sockets.turn(1)
+        for pair in pairs:
+            for end in pair:
+                end.close()
+    assert order == [*["connected"] * 4, "connecting", "connected"]
 
 
 def test_an_event_has_the_size_it_is_said_to_have() -> None:
