@@ -34,7 +34,9 @@ CHANGED: Final = "changed"
 JSON, MSGPACK = "j", "m"
 
 #: Names that events of applications can't have.
-RESERVED: Final = ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
+RESERVED: Final = frozenset(
+    ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
+)
 
 #: How many heads of entries are kept ready, and how long they may be, in bytes.
 HEADS, HEAD = 2048, 512
@@ -194,6 +196,8 @@ def audience(room: object) -> list[Room] | None:
 
     :raises TypeError: if one of them can't be a room.
     """
+    if type(room) is str:  # as nearly always
+        return [room]
     rooms = check_rooms(room)
     if None in rooms:
         return []
@@ -202,6 +206,8 @@ def audience(room: object) -> list[Room] | None:
 
 def skipped(skip_sid: object) -> list[str]:
     """Who is left out: the ids among what an application gives. What is no str is nobody's id."""
+    if skip_sid is None:  # as nearly always
+        return []
     return [str.__str__(sid) for sid in _each(skip_sid) if isinstance(sid, str)]
 
 
@@ -224,15 +230,13 @@ def check_event(event: object) -> None:
     :raises TypeError: if it is neither a str nor a number.
     :raises ValueError: if it is a name that the protocol reserves.
     """
-    if event in RESERVED:
-        raise ValueError(f"{event!r} is reserved: clients take no event of that name, so use another")
     if not isinstance(event, (str, int)) or isinstance(event, bool):
         raise TypeError(f"the name of an event must be a str, not {type(event).__name__}: {event!r}")
+    if event in RESERVED:
+        raise ValueError(f"{event!r} is reserved: clients take no event of that name, so use another")
 
 
 def _each(value: object) -> Collection[object]:
-    if value is None or type(value) is str:
-        return (value,)  # as nearly always
     one = isinstance(value, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(value, Collection)
     return (value,) if one else value  # type: ignore[return-value]
 
@@ -250,7 +254,11 @@ def event_head(
     trace: str = "",
 ) -> str:
     again = callback is None and not trace  # else no other head is the same
-    small = again and len(rooms) + len(skip) < 8 and sum(len(r) for r in rooms if isinstance(r, str)) < HEAD
+    length = 0
+    for room in rooms:
+        if isinstance(room, str):
+            length += len(room)
+    small = again and len(rooms) + len(skip) < 8 and length < HEAD
     head = _event_head if small else _event_head.__wrapped__
     return head(namespace, tuple(rooms), tuple(skip), payload.format, payload.arity, volatile, callback, trace)
 

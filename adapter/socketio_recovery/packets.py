@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -66,8 +65,10 @@ class JsonCodec:
     def encode(self, arguments: Iterable[Any]) -> Payload:
         data: Any = list(arguments)
         if self._standard:
-            with suppress(TypeError):  # binary data, or data that can't be serialised at all, which raises below
+            try:
                 return Payload(JSON, dump(data).encode(), (), 0)
+            except TypeError:  # binary data, or data that can't be serialised at all, which raises below
+                pass
         attachments: Sequence[bytes] = ()
         if self.packet_class.data_is_binary(data):
             data, found = self.packet_class.deconstruct_binary(data)

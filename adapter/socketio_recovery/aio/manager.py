@@ -281,12 +281,14 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             raise RuntimeError("this manager is closed")
         life = self._life
         if life is not None:
-            if not life.here:
-                self._leave(life)
-            elif any(shard.log.ended for shard in life.shards):
-                raise RuntimeError("the event loop ends, and cancelled this manager's tasks: call it before that")
-            else:
+            if life.here:
+                for shard in life.shards.all:
+                    if shard.log.ended:
+                        raise RuntimeError(
+                            "the event loop ends, and cancelled this manager's tasks: call it before that"
+                        )
                 return life
+            self._leave(life)
         self._tracing.look()
         if (node := self.node) is not None:
             self._life = life = Life(node.shards, node.background)
