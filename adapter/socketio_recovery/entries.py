@@ -34,9 +34,7 @@ CHANGED: Final = "changed"
 JSON, MSGPACK = "j", "m"
 
 #: Names that events of applications can't have.
-RESERVED: Final = frozenset(
-    ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
-)
+RESERVED: Final = ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
 
 #: How many heads of entries are kept ready, and how long they may be, in bytes.
 HEADS, HEAD = 2048, 512

@@ -25,7 +25,7 @@ except ImportError:  # pragma: no cover - not on Windows
     resource = None  # type: ignore[assignment]
 
 _LOGGER: Final = logging.getLogger(__name__)
-#: Young collections between two of the middle generation: so few that what is looked at again is still in the cache.
+#: One of the middle generation comes after more young ones than this: few, so that objects are still in the cache.
 MIDDLE: Final = 3
 #: Collections of the middle generation before a full one.
 FULL: Final = 2500
@@ -47,7 +47,7 @@ def collect_less(full: int = FULL) -> None:
     them any more stay for longer. A client that has left leaves some 30 such objects; with some 280 objects for each
     that connects, a full collection comes after 25,000 of them.
 
-    :param full: collections of the middle generation; 2,500 by default, each after 3 young ones. Python has 10, and 10.
+    :param full: collections of the middle generation; 2,500 by default. Python has 10.
     :raises ValueError: if it is not above 0.
     """
     if full <= 0:
