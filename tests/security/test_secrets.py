@@ -20,17 +20,19 @@ VERBOSE: dict[str, Any] = {"verbose": True}
 
 async def everything_in(url: str) -> bytes:
     """All keys of a Redis, and all their values, as text."""
-    store: Any = redis.asyncio.Redis.from_url(url)
+    store: Any
     found: list[Any] = []
-    async for key in store.scan_iter(count=1000):
-        kind = await store.type(key)
-        read = {
-            b"hash": store.hgetall,
-            b"stream": store.xrange,
-            b"zset": lambda key: store.zrange(key, 0, -1),
-        }[kind]
-        found += (key, await read(key))
-    await store.aclose()
+    async with redis.asyncio.Redis.from_url(url) as store:
+        async for key in store.scan_iter(count=1000):
+            kind = await store.type(key)
+            if kind == b"none":  # it was there for the scan, and is gone
+                continue
+            read = {
+                b"hash": store.hgetall,
+                b"stream": store.xrange,
+                b"zset": lambda key: store.zrange(key, 0, -1),
+            }[kind]
+            found += (key, await read(key))
     return repr(found).encode()
 
 
