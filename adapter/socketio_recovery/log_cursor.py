@@ -96,7 +96,7 @@ class LogCursor:
 
         Each must be carried out before the next is asked for. The cursor moves on after it.
 
-        :param items: what Redis returned: pairs (id, fields).
+        :param items: what Redis returned, or :func:`written`: pairs (id, fields).
         :param since: the id behind which they were read.
         :raises LogBroken: if they do not follow what was read before.
         """
@@ -206,6 +206,24 @@ class LogCursor:
             raise LogBroken(at.epoch, f"it ends at {tail.n}, but nothing follows {at.n}: its clock went back")
         self._unread = at if tail.n > at.n else None
         return None
+
+
+def written(asked: Position, last: Position, ms: int, entries: Sequence[Sequence[str | bytes]]) -> list[Any] | None:
+    """Entries that this process has written, as :meth:`LogCursor.read` takes them, so that it need not read them back.
+
+    :param asked: where this node stood when it wrote.
+    :param last: the end of the log right after that.
+    :param ms: when the entries were stored; 0 if they were not, or by an earlier try.
+    :param entries: the fields of each.
+    :returns: ``None`` if that is not all that follows ``asked``: others have written, too.
+    """
+    if last != Position(asked.epoch, asked.n + len(entries)) or (entries and not ms):
+        return None
+    epoch = b"%d" % last.epoch
+    return [
+        [b"%d-%d" % (ms, n), [b"epoch", epoch, *(f.encode() if isinstance(f, str) else f for f in fields)]]
+        for n, fields in enumerate(entries, asked.n + 1)
+    ]
 
 
 def parsed(stamped: Stamped, logger: logging.Logger) -> Entry:

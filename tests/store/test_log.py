@@ -105,17 +105,59 @@ async def test_a_batch_sent_again_is_stored_once(store: RedisChannel) -> None:
         return arguments
 
     first = await link.run(APPEND, keys, batch(1, "a", "b"))
-    assert await link.run(APPEND, keys, batch(1, "a", "b")) == first
+    epoch = int(first[0])
+    assert await link.run(APPEND, keys, batch(1, "a", "b")) == [*first[:2], b"0"]
     await link.run(APPEND, keys, batch(2, "b", "c"))  # only the second is new
     await link.run(APPEND, keys, batch(4, "d"))
     assert [fields[5] for _, fields in (await store.entries())[1:]] == [b"a", b"b", b"c", b"d"]
     assert await store.numbers() == [1, 2, 3, 4, 5]
-    epoch = int(first[0])
     again = await link.run(APPEND, keys, batch(5, "e", epoch=epoch - 1))  # it was sent before this epoch began
-    assert again == [first[0], b"5", b"0", b"epoch"]
-    assert await link.run(APPEND, keys, batch(4, "d", epoch=epoch - 1)) == [first[0], b"5"], "it is stored already"
+    assert again == [first[0], b"5", b"0", b"0", b"epoch"]
+    assert await link.run(APPEND, keys, batch(4, "d", epoch=epoch - 1)) == [first[0], b"5", b"0"], (
+        "it is stored already"
+    )
     await link.run(APPEND, keys, batch(5, "e", epoch=epoch))
     assert await store.numbers() == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_lone_entry_is_stored_like_others(store: RedisChannel) -> None:
+    """The script has a short way for it, where nothing else is to be done."""
+    link = store.link()
+    await store.log().tail(link)  # says how many partitions there are
+    keys = [store.keys.log, store.keys.meta, store.keys.producer("p"), store.keys.closes, store.keys.closed]
+    sequence = 1
+
+    async def append(*names: str) -> list[int]:
+        arguments: list[Any] = [sequence, "", 60_000, 0, len(names), 1]
+        for name in names:
+            arguments += [4, "head", '["event","/"]', "data", name, ""]
+        return [int(word) for word in await link.run(APPEND, keys, arguments)]
+
+    async def left_behind() -> list[Any]:
+        fields = {"n": keys[1], "ms": keys[1], "sequence": keys[2], "refused": keys[2]}
+        return [await link.call("HGET", key, field) for field, key in fields.items()]
+
+    for i in range(120):
+        if i % 5 == 0:  # the batch before had something refused
+            await store.client.hset(keys[2], "refused", "1\nunknown")
+        many = [f"{i}"] if i % 3 else [f"{i}a", f"{i}b"]
+        epoch, n, ms = await append(*many)
+        entries = (await store.entries())[-len(many) :]
+        assert [id.decode() for id, _ in entries] == [f"{ms}-{n - k}" for k in reversed(range(len(many)))]
+        assert [fields[:2] + fields[5:] for _, fields in entries] == [
+            [b"epoch", str(epoch).encode(), name.encode()] for name in many
+        ]
+        sequence += len(many)
+        assert await left_behind() == [str(x).encode() for x in (n, ms, sequence - 1, "")]
+    numbers = await store.numbers()
+    assert numbers == list(range(1, len(numbers) + 1))
+    sequence -= 1
+    assert await append("119") == [epoch, n, 0], "it is stored already"
+    sequence += 1
+    await store.client.hset(store.keys.meta, "shards", 2)
+    refused = await link.run(APPEND, keys, [sequence, "", 60_000, 0, 1, 1, 2, "head", '["event","/"]', ""])
+    assert refused == [str(epoch).encode(), str(n).encode(), b"0", b"0", b"shards"]
+    assert await store.numbers() == numbers
 
 
 async def test_entries_of_two_producers_are_not_taken_for_each_other(store: RedisChannel) -> None:
@@ -215,6 +257,61 @@ async def test_the_writer_reads_what_it_writes_while_the_reader_rests(
         for i in range(1, 10):
             await log.append(event(f"e{i}"))
             assert names(follower.entries)[-1] == f'["e{i}"]'
+
+
+async def test_what_a_node_writes_alone_is_what_others_read(
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, other = store.log(), store.log()
+    follower, beside = Follower(log), Follower(other)
+    entries = [
+        *[event(f"e{i}") for i in range(30)],
+        event("\u0645\u0631\u062d\u0628\u0627 \U0001f600", b"\xff\x00\r\n", b""),
+        moves(log, "enter", "nobody", "room"),  # refused: it is not stored
+        event("after it"),
+    ]
+    async with running(log.write(), follower.run(), beside.run()):
+        await until(lambda: follower.starts and beside.starts)
+        await log.append(event("alone"))
+        monkeypatch.setattr(log, "_rest", asyncio.Event().wait)  # once the reader has read what is next
+        await log.append(event("alone"))
+        monkeypatch.setattr(log, "_read", None)  # nothing is read back
+        for entry in entries[:10]:
+            await log.append(entry)
+        await asyncio.gather(*map(log.append, entries[10:]))
+        await until(lambda: len(beside.entries) >= len(entries) + 1)
+    own, theirs = ([[getattr(e, name) for name in Entry.__slots__] for e in f.entries] for f in (follower, beside))
+    assert own == theirs
+    assert len(follower.entries) == len(entries) + 1
+    mark, newest = log.partition.cursor.mark(), (await store.entries())[-1]  # type: ignore[union-attr]
+    assert mark.id.encode() == newest[0]
+    assert mark.newest == [newest[0], newest[1]], "it is what a look back finds"
+
+
+async def test_a_node_that_did_not_write_alone_reads_what_others_wrote(
+    store: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, other = store.log(), store.log()
+    follower = Follower(log)
+    run_many = RedisLink.run_many
+    before: list[Append] = []
+
+    async def late(self: RedisLink, calls: Any, *more: Any, limit: int = 0) -> Any:
+        if calls and calls[0][0] is APPEND and calls[0][1][2] == log.keys.producer(log.producer.name):
+            while before:
+                await other.append(before.pop(0))
+        return await run_many(self, calls, *more, limit=limit)
+
+    monkeypatch.setattr(RedisLink, "run_many", late)
+    async with running(log.write(), follower.run(), other.write()):
+        await until(lambda: follower.starts)
+        for i in range(12):
+            before += [event(f"other {i}.{k}") for k in range(i % 4)]  # alone, and beside others, in turn
+            await log.append(event(f"own {i}"))
+            assert names(follower.entries)[-1] == f'["own {i}"]'
+    assert follower.numbers == list(range(2, 2 + len(follower.numbers)))
+    assert len(follower.numbers) == 12 + sum(i % 4 for i in range(12))
+    assert follower.reasons == ["boot"]
 
 
 async def test_what_writer_and_reader_have_both_read_counts_once(store: RedisChannel) -> None:

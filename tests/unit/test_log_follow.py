@@ -229,7 +229,7 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
             if script is RENEW:
                 renewed.append(arguments)
             if script is not TAIL:
-                return [b"8", b"3"]
+                return [b"8", b"3", b"0"]
             return [*(str(tail[name]).encode() for name in ("epoch", "n", "ms")), b"1", b"1"]
 
         async def run_many(self, calls: Any, *more: Any, limit: int = 0) -> Any:
@@ -239,7 +239,7 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
                 self.look_backs += 1
                 await look.wait()
                 return [[item(7, 1, 900)]]  # where it asks, the log lost entries 2 and 3
-            return [[b"8", b"3"], None]
+            return [[b"8", b"3", b"0"], None]
 
         async def call(self, *command: Any, timeout: float = 0, limit: int = 0) -> Any:
             self.reads += 1

@@ -12,9 +12,10 @@ reads can't be missed. It hands whole batches to synchronous code and never wait
 awaits ``emit`` would otherwise wait for the reader, which would wait for the handler.
 
 The writer reads, too: with each batch it asks for what follows the last entry read, so that an entry is stored and
-dispatched in one round trip, and the reader rests while the writer works. What both have read is dispatched once:
-entries have ids, and those that are not behind the last one are known already. Both ask for as many entries as fit into
-some bytes (``read_size.py``).
+dispatched in one round trip, and the reader rests while the writer works. Where nobody else writes, it does not ask:
+the script's reply shows that nothing is between the last entry read and those that it has just stored, which need not
+be read back. What both have read is dispatched once: entries have ids, and those that are not behind the last one are
+known already. Both ask for as many entries as fit into some bytes (``read_size.py``).
 
 What a node concludes from what it reads is in ``log_cursor.py``.
 
@@ -43,12 +44,12 @@ from ..errors import (
     UnsupportedFormat,
 )
 from ..identity import Producer
-from ..log_cursor import Restart
+from ..log_cursor import Restart, written
 from ..metrics import NO_METRICS, Metrics
 from ..partition import Partition
 from ..read_size import ReadSize
 from ..reasons import AppendResult, Fate, RestartReason
-from ..redis.actions import NO_ACTION, Action, left_rooms
+from ..redis.actions import NO_ACTION, Action, Appended, appended
 from ..redis.format import SUPPORTED
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, RENEW, TAIL, Argument
@@ -190,6 +191,8 @@ class Log:
         #: Set while the writer is idle or failing; the reader then reads.
         self._rests = asyncio.Event()
         self._rests.set()
+        #: Whether nobody else wrote beside this process's last batch.
+        self._alone = False
         #: Bytes of the batch that is being stored.
         self._batch_size = 0
         #: Appends that somebody waits for, in the order of their deadlines, and the timer for the first.
@@ -443,7 +446,7 @@ class Log:
         keys = [self.keys.log, self.keys.meta, producer, self.keys.closes, self.keys.closed]
         arguments = self.arguments(batch, keys, self.producer.sequence, again)
         try:
-            reply = await self._write_and_read(link, keys, arguments)
+            reply = await self._write_and_read(link, batch, keys, arguments)
         except RedisUnavailable:
             raise
         except Exception as error:  # Redis refuses (out of memory, no permission): this time it stored nothing
@@ -452,15 +455,15 @@ class Log:
                 self._fail(batch, Fate.FAILED, partial(type(error), *error.args))
                 return
             at, _ = await self.tail(link)  # an earlier try was stored, its reply lost
-            reply = [*at, *filter(None, remarks.split(b"\n"))]
-        if reply[2:] == [b"0", b"shards"]:
+            reply = appended([*at, 0, *filter(None, remarks.split(b"\n"))])
+        if reply.refused.get(0) == "shards":
             await self.tail(link)  # raises
-        self._epoch = int(reply[0])
-        if reply[2:] == [b"0", b"epoch"]:
+        self._epoch = reply.last.epoch
+        if reply.refused.get(0) == "epoch":
             self._fail(batch, Fate.ABANDONED, PublishAbandoned)
             return
         self.producer.stored(len(batch))
-        self._settle(batch, Position(int(reply[0]), int(reply[1])), reply[2:])
+        self._settle(batch, reply)
 
     def arguments(self, batch: Sequence[Append], keys: list[str], sequence: int, again: int | None) -> list[Argument]:
         """The arguments of the script ``append``. The keys that the entries need are added to ``keys``."""
@@ -489,15 +492,11 @@ class Log:
             append.fail(error())
         self.metrics.appended(fate, len(waiting))
 
-    def _settle(self, batch: Sequence[Append], position: Position, remarks: Sequence[bytes]) -> None:
-        """A batch is stored, up to ``position``. Its callers are told once this node has dispatched that."""
-        refused = {}
-        for i, remark in zip(map(int, remarks[::2]), remarks[1::2], strict=True):
-            text = remark.decode(errors="replace")
-            if (left := left_rooms(text)) is None:
-                refused[i] = text
-            else:
-                batch[i - 1].left = left
+    def _settle(self, batch: Sequence[Append], reply: Appended) -> None:
+        """A batch is stored. Its callers are told once this node has dispatched the log up to its end then."""
+        refused = reply.refused
+        for i, left in reply.left.items():
+            batch[i - 1].left = left
         for append in batch:
             append.stored = True
             if append.trace is not None:
@@ -527,34 +526,46 @@ class Log:
         if self.partition is None:
             tell()
         else:
-            self.partition.when(position, tell)
+            self.partition.when(reply.last, tell)
 
-    async def _write_and_read(self, link: RedisLink, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Runs the append script and reads, in one round trip, what follows the last entry read."""
+    async def _write_and_read(
+        self, link: RedisLink, batch: Sequence[Append], keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> Appended:
+        """Runs the append script and dispatches, after one round trip, what follows the last entry read.
+
+        If that was only the batch itself the last time, it is not read back: the script's reply says whether it is so
+        again. If it is not, the reader reads.
+        """
         cursor = None if self.partition is None else self.partition.cursor
         if cursor is None or cursor.at is None or cursor.broken:
-            return await link.run(APPEND, keys, arguments)
+            return appended(await link.run(APPEND, keys, arguments))
         self._rests.clear()
         asked, since, restarts = cursor.at, cursor.id, cursor.restarts
         size = self._read_size
-        reply, found = await link.run_many(
-            [(APPEND, keys, arguments)],
-            ("XREAD", "COUNT", size.count, "STREAMS", self.keys.log, since),
-            limit=size.limit,
-        )
+        read = () if self._alone else (("XREAD", "COUNT", size.count, "STREAMS", self.keys.log, since),)
+        reply, *found = await link.run_many([(APPEND, keys, arguments)], *read, limit=size.limit)
+        items = self._read(link, found[0]) if found and not isinstance(found[0], Exception) else ()
         if not isinstance(reply, Exception):
+            reply = appended(reply)
             try:
-                cursor.told(asked, Position(int(reply[0]), int(reply[1])))
+                cursor.told(asked, reply.last)
             except LogBroken as error:
                 self._suspect(error)
-        if cursor.restarts == restarts and not cursor.broken and not isinstance(found, Exception):
+            stored = [append.fields for i, append in enumerate(batch, 1) if i not in reply.refused]
+            own = written(asked, reply.last, reply.ms, stored)
+            if self._alone:
+                items = own or ()
+                if own is None:
+                    self._rests.set()
+            self._alone = own is not None
+        if cursor.restarts == restarts and not cursor.broken:
             try:
-                self._take_in(link, found, since)
+                self._take_in(items, since)
             except LogBroken as error:
                 cursor.break_(error)
             except Exception:  # the supervised reader finds a hole in place of these entries
                 self.logger.exception("what was read of the log could not be dispatched")
-        return raised(reply)
+        return raised(reply)  # type: ignore[no-any-return]
 
     async def _stored(self, link: RedisLink, producer: str) -> tuple[int, bytes]:
         """The last sequence number that is stored, and what the script said of its batch."""
@@ -701,7 +712,7 @@ class Log:
                         limit=size.limit,
                     )
                     if reply:
-                        self._take_in(link, reply, since)
+                        self._take_in(self._read(link, reply), since)
                     else:
                         await self._look_at_quiet_log(link)
                     backoff.reset()
@@ -738,17 +749,21 @@ class Log:
         self._epoch = verdict.position.epoch
         self._follower.restart(*verdict)
 
-    def _take_in(self, link: RedisLink, reply: Any, since: str) -> None:
-        """Dispatches what was read behind the id ``since``.
+    def _read(self, link: RedisLink, reply: Any) -> Sequence[Any]:
+        """The entries in a reply of ``XREAD``: pairs (id, fields)."""
+        if not reply:
+            return ()
+        items: Sequence[Any] = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
+        self._read_size.read(items, link.received)
+        return items
+
+    def _take_in(self, items: Sequence[Any], since: str) -> None:
+        """Dispatches what follows the id ``since``.
 
         :raises LogBroken: if it does not follow what was read before.
         """
-        if not reply:
-            return
         assert self.partition is not None
         assert self._follower is not None
-        items = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]  # RESP3, RESP2
-        self._read_size.read(items, link.received)
         for verdict in self.partition.cursor.read(items, since):
             if isinstance(verdict, Restart):
                 self._restart(verdict)

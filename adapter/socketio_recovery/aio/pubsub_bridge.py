@@ -40,7 +40,7 @@ from ..pubsub_messages import (
     read_message,
 )
 from ..read_size import ReadSize
-from ..redis.actions import left_rooms
+from ..redis.actions import appended
 from ..redis.keys import Keys
 from ..redis.scripts import APPEND, PUBLISH, Argument
 from . import lease
@@ -324,14 +324,13 @@ class PubSubBridge:
             keys = [self.keys.log, self.keys.meta, self._producer(some[0].mark), self.keys.closes, self.keys.closed]
             appends = [heard.append for heard in some if heard.append is not None]
             arguments = self.log.arguments(appends, keys, some[0].number, None)
-            reply = await link.run(APPEND, keys, arguments)
-            for i, remark in zip(map(int, reply[2::2]), reply[3::2], strict=True):
-                text = remark.decode(errors="replace")
-                if text.startswith("failed"):
-                    self.logger.error("a message of python-socketio's managers could not be stored: %s", text)
-                elif left := left_rooms(text):
-                    head = parse_head(str(appends[i - 1].fields[1]).encode())
-                    await self.participants.place(head.sid, head.namespace, left)
+            reply = appended(await link.run(APPEND, keys, arguments))
+            for why in reply.refused.values():
+                if why.startswith("failed"):
+                    self.logger.error("a message of python-socketio's managers could not be stored: %s", why)
+            for i, left in reply.left.items():
+                head = parse_head(str(appends[i - 1].fields[1]).encode())
+                await self.participants.place(head.sid, head.namespace, left)
 
     # -- from the log ---------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
-"""What an entry does to session records, in the step that stores it: the arguments of ``lua/append.lua``."""
+"""What an entry does to session records, in the step that stores it: arguments and reply of ``lua/append.lua``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ..entries import CLOSE, ENTER, Room, dump
+from ..entries import CLOSE, ENTER, Position, Room, dump
 from .keys import Keys
 
 #: What the script says of a session without a connection that it ended begins with this; the names of the rooms follow.
@@ -43,10 +43,28 @@ def ends(keys: Keys, namespace: str, sid: str) -> Action:
     return Action("end", ((keys.session(sid),), (keys.everyone(namespace),)))
 
 
-def left_rooms(remark: str) -> Sequence[str] | None:
-    """The rooms, as JSON, that a session without a connection was in when it was ended.
+class Appended(NamedTuple):
+    """What the script says of a batch. Entries are counted from 1."""
 
-    :param remark: what the script said of an entry.
-    :returns: ``None`` if the remark is another: why an entry was refused.
-    """
-    return remark.removeprefix(_LEFT).split("\x1f") if remark.startswith(_LEFT) else None
+    #: The last entry of the log.
+    last: Position
+    #: When the script stored the batch (Redis's time, ms); 0 if it stored nothing.
+    ms: int
+    #: Why an entry was refused; 0 stands for the whole batch.
+    refused: dict[int, str]
+    #: The rooms, as JSON, in which a session without a connection was when an entry ended it.
+    left: dict[int, Sequence[str]]
+
+
+def appended(reply: Sequence[Any]) -> Appended:
+    """Reads the script's reply."""
+    epoch, n, ms, *remarks = reply
+    refused: dict[int, str] = {}
+    left: dict[int, Sequence[str]] = {}
+    for i, remark in zip(map(int, remarks[::2]), remarks[1::2], strict=True):
+        text = remark.decode(errors="replace")
+        if text.startswith(_LEFT):
+            left[i] = text.removeprefix(_LEFT).split("\x1f")
+        else:
+            refused[i] = text
+    return Appended(Position(int(epoch), int(n)), int(ms), refused, left)

@@ -20,11 +20,12 @@ class Script:
     """A script of this package, with the functions that it shares with others put in front of it.
 
     :param name: the file's name without ``.lua``.
+    :param first: that of a file which runs before those functions are made.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *first: str) -> None:
         folder = resources.files(__package__) / "lua"
-        parts = ("_log", "_rooms", "_owned", "_members", name)
+        parts = (*first, "_log", "_rooms", "_owned", "_members", name)
         self.name = name
         constants = f"local OLDEST_FORMAT = {SUPPORTED.oldest}"
         self.source = "\n".join([constants, *((folder / f"{part}.lua").read_text() for part in parts)])
@@ -35,7 +36,7 @@ class Script:
 Call = tuple[Script, Sequence[str], Sequence[Argument]]
 
 # The log.
-APPEND: Final = Script("append")
+APPEND: Final = Script("append", "_lone")
 TAIL: Final = Script("tail")
 RENEW: Final = Script("renew")
 SEEK: Final = Script("seek")

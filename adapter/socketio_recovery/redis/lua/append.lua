@@ -17,7 +17,8 @@
 --                         everyone, the room's set (indexes in KEYS)
 --           close:        namespace, room, the room's set (index in KEYS)
 --           end:          record, everyone (indexes in KEYS)
--- Returns epoch, n of the last entry of the log, then pairs (index of a refused entry, reason):
+-- Returns epoch, n of the last entry of the log, the ms of the entries that it stored (0 = none), then pairs (index of a
+--   refused entry, reason):
 --   'unknown' no such session; 'sid' the room is a session's own; 'same' nothing to change; 'failed: ...';
 --   index 0, 'epoch' or 'shards': nothing was stored now, because the epoch, or the number of partitions, is another;
 --   or, of an entry that is stored: 'left', then the rooms in which the session that it ended is still counted, each
@@ -30,7 +31,7 @@ local retention, max_length = log.retention or tonumber(ARGV[3]), tonumber(ARGV[
 local closes, closed = KEYS[4], KEYS[5]
 local arguments = {[''] = 0, enter = 6, leave = 6, close = 3, ['end'] = 2}
 
-local reply = {log.epoch, integer(log.n)}
+local reply = {log.epoch, integer(log.n), '0'}
 local known = redis.call('HMGET', producer, 'sequence', 'refused', 'kept')
 local stored = tonumber(known[1] or 0)
 if stored >= sequence + count - 1 then
@@ -38,8 +39,8 @@ if stored >= sequence + count - 1 then
   return reply
 end
 
-if log.shards ~= ARGV[6] and log.shards ~= UNDIVIDED then return {log.epoch, integer(log.n), '0', 'shards'} end
-if ARGV[2] ~= '' and ARGV[2] ~= log.epoch then return {log.epoch, integer(log.n), '0', 'epoch'} end
+if log.shards ~= ARGV[6] and log.shards ~= UNDIVIDED then return {log.epoch, integer(log.n), '0', '0', 'shards'} end
+if ARGV[2] ~= '' and ARGV[2] ~= log.epoch then return {log.epoch, integer(log.n), '0', '0', 'epoch'} end
 
 -- Notes that a room was closed at n, unless nobody has entered it since it was closed before. Drops a few of the closings
 -- that are older than every record which they could still concern.
@@ -147,4 +148,4 @@ if log.now - tonumber(known[3] or 0) > lifetime / 4 then
   redis.call('PEXPIRE', producer, integer(lifetime + lifetime / 4))
 end
 trim(log, had, retention, max_length)
-return {log.epoch, integer(log.n), unpack(refusals)}
+return {log.epoch, integer(log.n), log.n > had and integer(log.ms) or '0', unpack(refusals)}
