@@ -75,7 +75,7 @@ async def make(redis_server: RedisServer, channel: str) -> AsyncIterator[Make]:
 def begun(manager: AsyncRedisStreamsManager) -> list[int]:
     """The partitions that a node follows."""
     assert manager.node is not None
-    return [shard.place.number for shard in manager.node.shards.begun]
+    return [shard.place.keys.partition for shard in manager.node.shards.begun]
 
 
 def sid(client: JsClient, namespace: str) -> str:

@@ -65,10 +65,6 @@ class Life:
         self.loop = asyncio.get_running_loop()
         self._pid = os.getpid()
 
-    def use(self, namespace: str) -> Writing:
-        """The partition that a namespace belongs to; it begins if it has not."""
-        return self.shards.use(namespace)
-
     @property
     def here(self) -> bool:
         """Whether it belongs to the event loop that runs now, in this process."""

@@ -202,7 +202,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         keys, servers = Keys(self.channel, number), self._first_servers
         if number and is_cluster(self._client):  # else all partitions are on one server
             servers = servers_of(self._client, keys.log)
-        return Place(number, self.settings.shards, keys, partial(RedisLink, servers))
+        return Place(self.settings.shards, keys, partial(RedisLink, servers))
 
     #: Makes what looks after the transports of a server.
     _transports: Callable[..., Transports] = Transports
@@ -247,7 +247,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     def _pubsub_bridge(self, codecs: Sequence[Codec]) -> Callable[[Log, Participants], PubSubBridge]:
         timeout, logger = self.settings.publish_timeout / ATTEMPTS, self._get_logger()
-        _, _, keys, link = self._places[0]
+        _, keys, link = self._places[0]
         return lambda log, participants: PubSubBridge(
             *(self._client.pubsub, self.channel, keys, log, participants, link, codecs, timeout, logger)
         )
@@ -255,7 +255,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     def _elsewhere(self) -> Callable[[Sequence[Move]], Awaitable[None]] | None:
         if not self.settings.pubsub_bridge:
             return None
-        _, _, keys, link = self._places[0]
+        _, keys, link = self._places[0]
         return Elsewhere(self.channel, keys, link, self.settings.publish_timeout).move
 
     def _pubsub_watch(self) -> PubSubWatch | None:
@@ -305,7 +305,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
 
     def _writing(self, place: Place, producer: Producer, first: Log | None) -> Writing:
         """What a process without a server needs of a partition."""
-        _, shards, keys, link = place
+        shards, keys, link = place
         settings = self.settings
         log = Log(
             *(keys, link, None, 0, settings.max_length, settings.publish_timeout, self._get_logger(), self.metrics),
@@ -585,7 +585,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         if encoded is None:
             return
         namespace, rooms, skip, payload = encoded
-        log = self._start().use(namespace).log
+        log = self._start().shards.use(namespace).log
         waits: tuple[str, int] | None = None
         if callback is not None:
             if self.node is None:
@@ -697,7 +697,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         """What is started, once the changes of rooms are stored that this task's ``connect`` handler has queued."""
         life = self._start()
         if (queued := scope.moves_of_handler()) and (own := scope.connecting()) is not None:
-            await life.use(own.namespace).membership.settle(queued)
+            await life.shards.use(own.namespace).membership.settle(queued)
         return life
 
     # -- rooms --------------------------------------------------------------------------------------
@@ -740,7 +740,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
             return
         if not rooms:
             return
-        membership = self._start().use(namespace).membership
+        membership = self._start().shards.use(namespace).membership
         if not isinstance(sid, str):
             self._get_logger().info("%r has no session: it can't %s a room", sid, kind)
             return
@@ -764,7 +764,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         room = check_room(room)
         if room is None or (isinstance(room, str) and self._find(room, namespace)):
             raise ValueError("cannot close a sid room")
-        await self._start().use(namespace).membership.close(room, namespace)
+        await self._start().shards.use(namespace).membership.close(room, namespace)
 
     # -- participants -------------------------------------------------------------------------------
 
@@ -904,7 +904,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
     async def _many(self, to: Any, namespace: str | None, skip_sid: Any) -> tuple[str, list[str], Writing]:
         namespace, skip = check_namespace(namespace or "/"), set(skipped(skip_sid))
         to = audience(to)
-        shard = (await self._settled()).use(namespace)
+        shard = (await self._settled()).shards.use(namespace)
         members = (await shard.participants.members(namespace, to)).standings if to is not None else {}
         return namespace, [sid for sid in members if sid not in skip], shard
 
@@ -1056,7 +1056,7 @@ class AsyncRedisStreamsManager(KeepsTimestamps, AsyncManager):  # type: ignore[m
         namespace = check_namespace(namespace)
         if not isinstance(sid, str):  # nobody has it
             return
-        shard = self._start().use(namespace)
+        shard = self._start().shards.use(namespace)
         await operations.disconnect(shard.membership, shard.participants, namespace, [sid])
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> str | None:

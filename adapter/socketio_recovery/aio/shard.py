@@ -59,7 +59,6 @@ SILENCE = 2 * READ_BLOCK + 1
 class Place(NamedTuple):
     """Where one partition is in Redis, and how a process gets there."""
 
-    number: int
     shards: int  #: how many partitions there are
     keys: Keys
     link: Callable[[float], RedisLink]  #: makes a dedicated connection, with its default timeout in seconds
@@ -192,7 +191,7 @@ class Shard(Writing):
         tracing: Tracing,
         elsewhere: Callable[[Sequence[Move]], Awaitable[None]] | None = None,
     ) -> None:
-        _, shards, keys, link = place
+        shards, keys, link = place
         self.place = place
         self.partition = connections.partition
         self.connections = connections
@@ -371,7 +370,9 @@ class Shard(Writing):
             reasons.append("the last heartbeat failed: sessions were not refreshed in Redis, it is tried again")
         if not self.log.appends:
             reasons.append("Redis did not take what was last appended to the log; it is tried again")
-        return [f"partition {self.place.number}: {why}" for why in reasons] if self.place.shards > 1 else reasons
+        if self.place.shards > 1:
+            reasons = [f"partition {self.place.keys.partition}: {why}" for why in reasons]
+        return reasons
 
     async def close(self) -> None:
         """Tells Redis what is still to be told."""

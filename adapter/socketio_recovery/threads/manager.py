@@ -61,7 +61,7 @@ class _Core(AsyncRedisStreamsManager):
 
     def log(self, namespace: str | None) -> Log:
         """The log of a namespace. It is for the event loop, and starts what is not started."""
-        return self._start().use(namespace or "/").log
+        return self._start().shards.use(namespace or "/").log
 
     async def connect(self, sid: str, namespace: str) -> str:
         """The client has its CONNECT. Unless its handler is yet to run, that is the end of its handshake."""
