@@ -285,7 +285,8 @@ class Delivery:
         connection.after = slice.upto
         connection.missed += len(slice.events)
         for entry in slice.events:
-            self._send_held(connection, entry.n)
+            if connection.held:
+                self._send_held(connection, entry.n)
             self._send(entry, (connection,), self._replayed)
         self._send_held(connection, slice.upto + 1)
         self._flush()
@@ -320,16 +321,16 @@ class Delivery:
         payload, skip, n = entry.payload, entry.skip, entry.n
         assert payload is not None
         ack = None if entry.callback is None else n
-        offset = None if ack else offset_text(self.partition.position.epoch, n, entry.ms)
         with_offset: list[Message] = []
         without: list[Message] = []
         for connection in members:
             if skip and connection.sid in skip:
                 continue
-            if offset and connection.pid is not None:
+            if ack is None and connection.pid is not None:
                 if not with_offset:
                     with_offset = replayed.get(n) if replayed is not None else []
                 if not with_offset:
+                    offset = offset_text(self.partition.position.epoch, n, entry.ms)
                     with_offset = self._messages(entry.namespace, payload, offset, None)
                     if replayed is not None:
                         replayed.keep(n, with_offset)

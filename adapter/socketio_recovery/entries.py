@@ -152,7 +152,10 @@ class Entry:
     def size(self) -> int:
         """Bytes of its payload."""
         payload = self.payload
-        return 0 if payload is None else len(payload.data) + sum(map(len, payload.attachments))
+        if payload is None:
+            return 0
+        size = len(payload.data)
+        return size + sum(map(len, payload.attachments)) if payload.attachments else size
 
     @property
     def replayed(self) -> bool:

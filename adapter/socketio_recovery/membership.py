@@ -11,8 +11,9 @@ its own ``sid``. They are not written down.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush, heapreplace
+from itertools import count
 from typing import NamedTuple
 
 from .entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Room
@@ -70,29 +71,35 @@ def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, l
     :raises LookupError: if the window no longer reaches back to ``after``.
 
     Every room has a sorted list of the entries that concern it. They are merged by a heap that holds, for
-    each room, its next entry. When the session enters a room, that room joins the merge there; an entry of
-    a room that it has left meanwhile is passed over.
+    each room, its next entry and those after it. When the session enters a room, that room joins the merge there;
+    a room that it has left meanwhile goes out of it.
     """
     if after < window.floor:
         raise LookupError(after)
 
-    heap: list[tuple[int, int, Room]] = []
+    heap: list[tuple[int, int, Room, Iterator[int]]] = []
+    ties = count()  # they decide between rooms of one entry: rooms themselves need not be comparable
 
-    def follow(room: Room, n: int) -> tuple[int, int, Room] | None:
-        next = window.after(namespace, room, n)
-        # the id decides between rooms of one entry: rooms themselves need not be comparable
-        return None if next is None else (next, id(room), room)
+    def follow(room: Room, after: int) -> None:
+        numbers = window.numbers(namespace, room, after)
+        for n in numbers:
+            heappush(heap, (n, next(ties), room, numbers))
+            break
 
-    heap = [item for room in (None, sid, *rooms) if (item := follow(room, after))]
-    heapify(heap)
+    for room in (None, sid, *rooms):
+        follow(room, after)
     events: list[Entry] = []
     done_to = after
     while heap:
-        n, _, room = heappop(heap)
+        n, tie, room, numbers = heap[0]
         if room is not None and room != sid and room not in rooms:
-            continue  # left meanwhile
-        if item := follow(room, n):
-            heappush(heap, item)
+            heappop(heap)  # left meanwhile
+            continue
+        for following in numbers:
+            heapreplace(heap, (following, tie, room, numbers))
+            break
+        else:
+            heappop(heap)
         if n == done_to:
             continue  # addressed to two of the session's rooms
         entry = window[n]
@@ -108,8 +115,8 @@ def replay(window: Window, namespace: str, sid: str, rooms: Rooms, after: int, l
         else:
             entering = entry.kind == ENTER and entry.room not in rooms
             move(rooms, entry)
-            if entering and (item := follow(entry.room, n)):
-                heappush(heap, item)
+            if entering:
+                follow(entry.room, n)
         done_to = n
     return Replay(events, window.last, True, False)
 

@@ -25,6 +25,8 @@ from .entries import CLOSE, DISCONNECT, ENTER, EVENT, LEAVE, Entry, Payload, Roo
 
 #: Trimming works on blocks of this many entries, so that its cost per entry is small.
 BLOCK = 256
+#: How many entries are kept as objects, for clients that come back at once and have missed the same.
+MADE = 512
 #: Bytes that an entry takes beside its data and its key, a key beside its text, and an attachment, roughly.
 ENTRY, KEY, ATTACHMENT = 90, 500, 60
 
@@ -57,6 +59,7 @@ class Window:
         self._shared: dict[Key, Key] = {}
         self._sharing: dict[Key, int] = {}
         self._index: dict[str, dict[Room, array[int]]] = {}
+        self._made: dict[int, Entry] = {}
 
     @property
     def last(self) -> int:
@@ -67,15 +70,22 @@ class Window:
         return len(self._ms)
 
     def __getitem__(self, n: int) -> Entry | None:
-        """Entry ``n``; ``None`` where it is one that no recovery needs.
+        """Entry ``n``, not to be changed; ``None`` where it is one that no recovery needs.
 
         :raises IndexError: outside ``floor < n <= last``.
         """
+        if n in self._made:
+            return self._made[n]
         i = n - self.floor - 1
         if i < 0:
             raise IndexError(n)
         key = self._keys[i]
-        return None if key is None else _entry(n, self._ms[i], key, self._bodies[i])
+        if key is None:
+            return None
+        if len(self._made) >= MADE:
+            self._made.clear()
+        entry = self._made[n] = _entry(n, self._ms[i], key, self._bodies[i])
+        return entry
 
     def append(self, entry: Entry) -> None:
         """Adds the entry that follows ``last``."""
@@ -122,21 +132,24 @@ class Window:
         if count >= BLOCK or (full and count > 0):
             self._drop(count)
 
-    def after(self, namespace: str, room: Room, n: int) -> int | None:
-        """The first entry after ``n`` that concerns ``room`` in ``namespace``; ``None`` if there is none."""
+    def numbers(self, namespace: str, room: Room, after: int) -> Iterator[int]:
+        """The numbers after ``after`` of the entries that concern ``room`` in ``namespace``, in order.
+
+        The window must not change meanwhile.
+        """
         numbers = self._index.get(namespace, {}).get(room)
-        if not numbers or numbers[-1] <= n:
-            return None
-        return numbers[bisect_right(numbers, n)]
+        if not numbers or numbers[-1] <= after:
+            return iter(())
+        return map(numbers.__getitem__, range(bisect_right(numbers, after), len(numbers)))
 
     def between(self, namespace: str, room: Room, after: int, upto: int) -> Iterator[Entry]:
         """The entries that concern ``room`` in ``namespace`` with ``after < n <= upto``, in order."""
-        n = self.after(namespace, room, after)
-        while n is not None and n <= upto:
+        for n in self.numbers(namespace, room, after):
+            if n > upto:
+                return
             entry = self[n]
             assert entry is not None
             yield entry
-            n = self.after(namespace, room, n)
 
     def _drop(self, count: int) -> None:
         stale: set[tuple[str, Room]] = set()
@@ -150,6 +163,7 @@ class Window:
                 self.bytes -= _size_of_key(key)
             stale.update((key[1], room) for room in _places(key))
         del self._ms[:count], self._keys[:count], self._bodies[:count]
+        self._made.clear()
         self.floor += count
         for namespace, room in stale:
             numbers = self._index[namespace][room]

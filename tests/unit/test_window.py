@@ -25,7 +25,7 @@ from socketio_recovery.entries import (
     Payload,
     Room,
 )
-from socketio_recovery.window import BLOCK, Window, needed
+from socketio_recovery.window import BLOCK, MADE, Window, needed
 
 ROOMS: tuple[Room, ...] = (None, "red", "blue", "s1", 7)
 
@@ -76,9 +76,9 @@ def test_what_moves_a_session_is_found_under_its_sid_and_a_closing_under_the_roo
     assert found(window, "red") == [4]
 
 
-def test_after_and_between_have_their_ends_right() -> None:
+def test_numbers_and_between_have_their_ends_right() -> None:
     window = filled(*(event(n, "red" if n % 2 else "blue") for n in range(1, 8)))
-    assert [window.after("/", "red", n) for n in range(8)] == [1, 3, 3, 5, 5, 7, 7, None]
+    assert [[*window.numbers("/", "red", n)] for n in (0, 1, 2, 6, 7)] == [[1, 3, 5, 7], [3, 5, 7], [3, 5, 7], [7], []]
     assert found(window, "red", 1, 5) == [3, 5]
     assert found(window, "red", 2, 4) == [3]
     assert found(window, "red", 3, 3) == []
@@ -102,6 +102,23 @@ def test_entries_outside_are_an_error() -> None:
     for n in (0, 4, 5, 7):
         with pytest.raises(IndexError):
             window[n]
+
+
+def test_few_entries_are_kept_as_objects_and_none_that_the_window_has_lost() -> None:
+    window = filled(*(event(n) for n in range(1, 2 * MADE)), max_bytes=0)
+    last = window.last
+    assert all(window[n] is window[n] for n in range(1, last + 1))
+    assert 0 < len(window._made) <= MADE
+    window.trim()
+    with pytest.raises(IndexError):
+        window[last]
+    window.append(event(last + 1))
+    assert window[last + 1] is not None
+    window.reset(last)
+    with pytest.raises(IndexError):
+        window[last + 1]
+    window.append(event(last + 1, "red"))
+    assert found(window, "red") == [last + 1]
 
 
 def test_what_is_too_old_is_trimmed() -> None:
@@ -312,8 +329,7 @@ class Compared(RuleBasedStateMachine):
         upto = data.draw(st.integers(floor, last))
         expected = self.plain.places(namespace, room, after, upto)
         assert found(self.window, room, after, upto, namespace) == expected
-        following = self.plain.places(namespace, room, after, last)
-        assert self.window.after(namespace, room, after) == (following[0] if following else None)
+        assert [*self.window.numbers(namespace, room, after)] == self.plain.places(namespace, room, after, last)
 
     @invariant()
     def same(self) -> None:
