@@ -363,7 +363,8 @@ def check_refusal(
     history: RunHistory, client: ClientHistory, old: ObservedSession, new: ObservedSession
 ) -> Iterable[Violation]:
     """Checks that there was a reason to give the client a new session, and that the server knew it."""
-    lossy = any(start <= new.start and end >= old.start for start, end in history.losses)
+    # The old session may have begun before the loss ended, and its client have noted that later.
+    lossy = any(start <= new.start and end + MARGIN >= old.start for start, end in history.losses)
     away = new.start - old.last
     if not lossy and away + MARGIN < history.max_disconnection:
         text = f"its session {old.sid} was refused ({new.reason}), though it was away for {away:.1f} s at most"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from .check import KINDS, Kind, Verdict, check
+from .check import KINDS, MARGIN, Kind, Verdict, check
 from .history import (
     ClientHistory,
     Connected,
@@ -377,6 +377,20 @@ def test_refused_though_it_was_in_time() -> None:
     run.control("enter", "dropper-2", ROOM)
     run.emit(greeting("dropper-2"), "dropper-2", reason="unknown")
     assert run.found() == {"wrongly refused": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "wrong"), [pytest.param(MARGIN / 2, 0, id="just before"), pytest.param(MARGIN * 2, 1, id="long before")]
+)
+def test_refused_since_a_loss_ended_before_the_client_noted_its_connect(before: float, wrong: int) -> None:
+    run = SampleRun()
+    run.lose("dropper")
+    run.fresh("dropper", "dropper-2")
+    run.control("enter", "dropper-2", ROOM)
+    run.emit(greeting("dropper-2"), "dropper-2", reason="unknown")
+    end = run.steps("dropper")[0].at - before
+    run.losses.append((end - 1, end))
+    assert run.verdict().count("wrongly refused") == wrong
 
 
 def test_refused_since_it_was_late() -> None:
