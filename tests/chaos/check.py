@@ -191,6 +191,7 @@ class Owed:
         self.epoch = lineage[-1].epoch if lineage else 0
         self.events: dict[str, list[str]] = {sid: [] for sid in sids}
         self.at = {entry.id: entry.at for entry in lineage}
+        self._positions = {entry.id: (entry.epoch, entry.n) for entry in lineage}
         #: Volatile events. They are not owed to a client that dropped, but may be received only once and in order.
         self.volatile = {entry.id for entry in lineage if entry.volatile}
         members: dict[Room | None, set[str]] = defaultdict(set)
@@ -208,6 +209,10 @@ class Owed:
                 for sid in to.difference(entry.skip):
                     self.events[sid].append(entry.id)
         self.rooms = {sid: frozenset(str(r) for r, inside in members.items() if sid in inside) for sid in sids}
+
+    def stored_at(self, event: Received) -> tuple[int, int]:
+        """Where the lineage has an event; where it was when it was received, if the lineage does not have it."""
+        return self._positions.get(event.id, event.position)
 
 
 # -- clients ----------------------------------------------------------------------------------------
@@ -282,13 +287,16 @@ def check_session(
     """Checks that a client received exactly what one session is owed."""
     events = owed.events[session.sid]
     place = {id: i for i, id in enumerate(events)}
-    got = [place[id] for id in session.ids if id in place]
     lossy = any(start <= session.last + MARGIN and end >= session.start for start, end in history.losses)
 
-    ids = session.ids
+    received = session.received
     if lossy and not session.final:
-        # Events may have been delivered before they were lost with the log's tail: the log no longer shows them.
-        ids = ids[: max((i for i, id in enumerate(ids, 1) if id in known), default=0)]
+        # Events may have been delivered before they were lost with the log's tail: the log no longer shows them, or at
+        # another place, since they were sent again.
+        stored = (i for i, e in enumerate(received, 1) if e.id in known and owed.stored_at(e) == e.position)
+        received = received[: max(stored, default=0)]
+    ids = [event.id for event in received]
+    got = [place[id] for id in ids if id in place]
     foreign = [id for id in ids if id not in place]
     if foreign:
         yield Violation("foreign", client.name, session.sid, len(foreign), f"not meant for it: {_some(foreign)}")

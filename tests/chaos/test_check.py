@@ -448,6 +448,22 @@ def test_the_lost_tail_may_have_been_delivered() -> None:
     assert run.found() == {}
 
 
+@pytest.mark.parametrize("again", [pytest.param(True, id="stored again later"), pytest.param(False, id="stored once")])
+def test_an_event_of_the_lost_tail_may_be_stored_again(again: bool) -> None:
+    """To who had received it, what is before its new place is not owed: that session ended with the lost tail."""
+    run = SampleRun()
+    began = run.now
+    number = len(run.log) + (1 if again else 2)
+    run.steps("steady").append(Received(run.now, "once more", (1000, number)))
+    for name in run.clients:
+        run.lose(name)
+    run.emit("instead", ROOM)
+    run.emit("once more", ROOM)
+    run.losses.append((began, run.now))
+    run.begin_anew()
+    assert run.found() == ({} if again else {"lost": 1})
+
+
 @pytest.mark.parametrize("volatile", [True, False])
 def test_a_volatile_event_is_not_owed_to_who_is_about_to_connect(volatile: bool) -> None:
     """Its session is born, and sees other events already; but it was not greeted yet."""
