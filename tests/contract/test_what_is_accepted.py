@@ -31,7 +31,7 @@ class Writer:
         first.log.queue = self.queue  # type: ignore[method-assign, assignment]
         asks = SimpleNamespace(find=self.nobody, place=self.nobody)
         writing: Any = SimpleNamespace(log=first.log, membership=first.membership, participants=asks)
-        life: Any = SimpleNamespace(use=lambda namespace: writing)
+        life: Any = SimpleNamespace(shards=SimpleNamespace(use=lambda namespace: writing))
         self.manager._start = lambda: life  # type: ignore[method-assign]
 
     async def nobody(self, *arguments: Any) -> dict[str, Any]:
