@@ -13,13 +13,14 @@ import pytest
 import redis.asyncio
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, RedisStreamsManager
+from socketio_recovery.pubsub_messages import mark_of
 from socketio_recovery.redis.keys import Keys
 
 from local.redis_server import RedisServer
 from tests.support.js_clients import POLLING, WEBSOCKET, JsClient, JsClients
 from tests.support.node_process import NodeProcess, StartNode
 from tests.support.paths import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 BRIDGE = {"pubsub_bridge": True}
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
@@ -30,6 +31,38 @@ async def store(redis_server: RedisServer) -> AsyncIterator[Any]:
     client: Any = redis.asyncio.Redis.from_url(redis_server.url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+async def before(redis_server: RedisServer, channel: str) -> AsyncIterator[socketio.AsyncRedisManager]:
+    """A process that emits as it did before the change to this library."""
+    manager = socketio.AsyncRedisManager(redis_server.url, channel=channel, write_only=True)
+    yield manager
+    if manager.redis is not None:
+        await manager.redis.aclose()
+
+
+class Marks:
+    """Listens to the channel for the nodes of the bridge that begin to hear it: each says so there, with a mark."""
+
+    def __init__(self, subscriber: Any) -> None:
+        self.subscriber = subscriber
+
+    async def come(self, count: int = 1) -> None:
+        """Waits for so many more."""
+        async with asyncio.timeout(PATIENCE):
+            async for message in self.subscriber.listen():
+                count -= mark_of(json.loads(message["data"])) is not None
+                if not count:
+                    return
+
+
+@pytest.fixture
+async def marks(redis_server: RedisServer, channel: str) -> AsyncIterator[Marks]:
+    client: Any = redis.asyncio.Redis.from_url(redis_server.url, client_name="marks")
+    async with client, client.pubsub(ignore_subscribe_messages=True) as subscriber:
+        await subscriber.subscribe(channel)
+        yield Marks(subscriber)
 
 
 async def hears(store: Any, channel: str, nodes: int = 1) -> None:
@@ -189,7 +222,13 @@ async def test_changes_of_rooms_that_come_with_other_messages(
 
 
 async def test_each_once_while_new_nodes_are_killed(
-    start_node: StartNode, clients: JsClients, redis_server: RedisServer, store: Any, channel: str
+    start_node: StartNode,
+    clients: JsClients,
+    redis_server: RedisServer,
+    store: Any,
+    channel: str,
+    before: socketio.AsyncRedisManager,
+    marks: Marks,
 ) -> None:
     """The node that is the bridge is killed, and replaced; old and new emitters go on meanwhile."""
     old = await start_node(pubsub=True)
@@ -200,16 +239,16 @@ async def test_each_once_while_new_nodes_are_killed(
         nodes[(await node.do(("host_id",), on="manager"))[0]] = node
         return node
 
-    first = await add()
     there = await clients.open(old, options=WEBSOCKET)
-    await hears(store, channel, 2)
+    await until(partial(_hears_all, store, channel, 2))  # and this test
+    await add()
     await add()
     last = await add()
-    await hears(store, channel, 4)
+    await marks.come(3)
+    await hears(store, channel)
     here = await clients.open(last, options=WEBSOCKET, urls=[node.url for node in nodes.values()])
     emitted = {"old": 0, "new": 0}
     stop = asyncio.Event()
-    before = socketio.AsyncRedisManager(redis_server.url, channel=channel, write_only=True)
 
     async def emit_old() -> None:
         while not stop.is_set():
@@ -240,7 +279,7 @@ async def test_each_once_while_new_nodes_are_killed(
             nodes = {name: node for name, node in nodes.items() if node is not victim}
             await until(bridge)
             await add()
-            await until(partial(_hears_all, store, channel, 4))
+            await marks.come()
     finally:
         stop.set()
         await asyncio.gather(*working)
@@ -253,10 +292,8 @@ async def test_each_once_while_new_nodes_are_killed(
             numbers = [event[1] for event in client.events() if event[0] == kind]
             assert numbers == list(range(emitted[kind])), (client.name, kind)
     assert not [connect for connect in here.connects()[1:] if not connect["recovered"]]
-    assert first is not None
     for node in nodes.values():
         assert "is lost" not in node.log()
-    await before.redis.aclose()
 
 
 async def _hears_all(store: Any, channel: str, nodes: int) -> bool:
@@ -265,14 +302,18 @@ async def _hears_all(store: Any, channel: str, nodes: int) -> bool:
 
 
 async def test_a_roll_out(
-    start_node: StartNode, clients: JsClients, redis_server: RedisServer, store: Any, channel: str
+    start_node: StartNode,
+    clients: JsClients,
+    redis_server: RedisServer,
+    store: Any,
+    channel: str,
+    before: socketio.AsyncRedisManager,
 ) -> None:
     """The steps of the page, under traffic: two old nodes, two new ones with the bridge, two without it."""
     nodes = [await start_node(pubsub=True) for _ in range(2)]
     listeners = [await clients.open(node, options=WEBSOCKET) for node in nodes]
     await until(partial(_hears_all, store, channel, 2))
     stop, emitted = asyncio.Event(), 0
-    before = socketio.AsyncRedisManager(redis_server.url, channel=channel, write_only=True)
 
     async def emit_by(manager: Any, until_stopped: asyncio.Event) -> None:
         nonlocal emitted
@@ -281,8 +322,12 @@ async def test_a_roll_out(
             emitted += 1
             await asyncio.sleep(0.005)
 
-    async def replace(at: int, **config: Any) -> None:
-        """Starts another node, and sends the client of the old one there before the old one is stopped."""
+    async def replace(at: int, **config: Any) -> list[bool]:
+        """Starts another node, and sends the client of the old one there before the old one is stopped.
+
+        Returns whether it recovered, for each time that it connected.
+        """
+        connects = len(listeners[at].connects())
         node = await start_node(**config)
         await listeners[at].move(node)
         if config.get("manager"):
@@ -290,28 +335,23 @@ async def test_a_roll_out(
         nodes[at].terminate()
         nodes[at] = node
         count = len(listeners[at].events())
-        await until(lambda: len(listeners[at].connects()) > 1 and len(listeners[at].events()) > count + 20)
+        await until(lambda: len(listeners[at].connects()) > connects and len(listeners[at].events()) > count + 20)
+        return [connect["recovered"] for connect in listeners[at].connects()[connects:]]
 
     emitting = asyncio.create_task(emit_by(before, stop))
     try:
-        for at in range(2):  # step 2
-            connects = len(listeners[at].connects())
-            await replace(at, manager=BRIDGE)
-            assert [connect["recovered"] for connect in listeners[at].connects()[connects:]] == [False]
-        stop.set()
-        await emitting
-        stop = asyncio.Event()
-        after = AsyncRedisStreamsManager(redis_server.url, channel, write_only=True)
-        emitting = asyncio.create_task(emit_by(after, stop))  # step 3
-        for at in range(2):  # step 4
-            connects = len(listeners[at].connects())
-            await replace(at)
-            assert [connect["recovered"] for connect in listeners[at].connects()[connects:]] == [True]
+        assert [await replace(at, manager=BRIDGE) for at in range(2)] == [[False], [False]]  # step 2
     finally:
         stop.set()
         await emitting
-    await after.close()
-    await before.redis.aclose()
+    stop = asyncio.Event()
+    async with AsyncRedisStreamsManager(redis_server.url, channel, write_only=True) as after:
+        emitting = asyncio.create_task(emit_by(after, stop))  # step 3
+        try:
+            assert [await replace(at) for at in range(2)] == [[True], [True]]  # step 4
+        finally:
+            stop.set()
+            await emitting
     for listener in listeners:
         await until(lambda listener=listener: ("e", emitted - 1) in listener.events())  # type: ignore[misc]
         numbers = [event[1] for event in listener.events()]
@@ -325,16 +365,21 @@ async def test_a_roll_out(
 
 
 async def test_a_connection_that_is_lost_is_noticed(
-    start_node: StartNode, clients: JsClients, redis_server: RedisServer, store: Any, channel: str
+    start_node: StartNode,
+    clients: JsClients,
+    store: Any,
+    channel: str,
+    before: socketio.AsyncRedisManager,
+    marks: Marks,
 ) -> None:
     """A node whose own subscription was cut lets another go on, which has heard all."""
     nodes = {}
     for _ in range(2):
         node = await start_node(manager=BRIDGE)
         nodes[(await node.do(("host_id",), on="manager"))[0]] = node
-    await hears(store, channel, 2)
+    await marks.come(2)
+    await hears(store, channel)
     client = await clients.open(next(iter(nodes.values())), options=WEBSOCKET)
-    before = socketio.AsyncRedisManager(redis_server.url, channel=channel, write_only=True)
 
     async def emit(first: int, count: int) -> None:
         for number in range(first, first + count):
@@ -346,13 +391,12 @@ async def test_a_connection_that_is_lost_is_noticed(
     for turn in range(3):
         await emit(turn * 40, 20)
         await received(turn * 40 + 20)
-        subscribers = await store.client_list(_type="pubsub")
+        subscribers = [one for one in await store.client_list(_type="pubsub") if one["name"] != "marks"]
         await store.client_kill_filter(_id=subscribers[turn % len(subscribers)]["id"])
         await emit(turn * 40 + 20, 20)
         await received(turn * 40 + 40)
-        await until(partial(_hears_all, store, channel, 2))
+        await marks.come()  # the one that was cut hears again
     assert client.events() == [("e", number) for number in range(120)]
-    await before.redis.aclose()
 
 
 async def test_what_is_not_json_is_left_out_and_said(
