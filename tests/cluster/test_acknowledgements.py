@@ -206,7 +206,7 @@ async def test_a_client_that_asks_and_drops(pair: NodePair, clients: JsClients) 
     """The handler runs to its end; its answer is lost with the connection, and the client is told so."""
     a, b = pair
     client = await clients.open(a, options=WEBSOCKET)
-    asking = asyncio.create_task(client.call("work", 1, 0.5))
+    asking = asyncio.create_task(client.call("work", 1, 10))
     await until(lambda: tasks(a))
     await client.move(b)
     await client.run("cut")
@@ -221,7 +221,7 @@ async def test_a_client_that_retries(pair: NodePair, clients: JsClients) -> None
     """With the client's own ``retries`` an event arrives at least once: its handler may run again, elsewhere."""
     a, b = pair
     client = await clients.open(a, options=WEBSOCKET, socketOptions={"retries": 5, "ackTimeout": 5000})
-    asking = asyncio.create_task(client.call("work", 1, 0.5))
+    asking = asyncio.create_task(client.call("work", 1, 3))
     await until(lambda: tasks(a))
     await client.move(b)
     await client.run("cut")

@@ -20,7 +20,7 @@ from tests.support.waiting import until
 MODES = ["development", "production"]
 #: Sessions whose node died end soon.
 SHORT = {"max_disconnection_duration": 0.3, "heartbeat_interval": 0.1}
-PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
+PINGS = {"ping_interval": 1, "ping_timeout": 2}
 #: As many pings, but a busy machine may be late with the answers.
 PATIENT = {**PINGS, "ping_timeout": 10}
 #: The events that tell of single clients. Only ``mode="development"`` has them.
@@ -182,8 +182,8 @@ async def test_the_handler_of_an_orphan_runs_on_a_node_that_never_saw_it(
     start_node: StartNode, clients: JsClients
 ) -> None:
     """Upstream's ``disconnect`` wrapper forgets when the client connected, which this node never knew."""
-    config: dict[str, Any] = {"manager": SHORT, "server": PINGS, "instrument": instrument("development")}
-    a, b = [await start_node(**config) for _ in "ab"]
+    config: dict[str, Any] = {"manager": SHORT, "instrument": instrument("development")}
+    a, b = [await start_node(server=pings, **config) for pings in (PINGS, PATIENT)]
     admin = await open_admin(clients, b)
     client = await clients.open(a, options={**WEBSOCKET, "reconnection": False})
     sid = client.connects()[0]["sid"]

@@ -239,7 +239,12 @@ async def test_stats(start_node: StartNode, clients: JsClients, shell: Shell, st
     await a.emit("e", 1)
     await store.xadd(Keys(shell.channel).inbox, {"event": ""})
     await until(lambda: store.exists(Keys(shell.channel).rejected))
-    found = json.loads((await shell("stats", "--json"))[0])
+
+    async def with_taker() -> Any:  # it has a lease
+        found = json.loads((await shell("stats", "--json"))[0])
+        return found if found["inbox"]["taker"] else None
+
+    found = await until(with_taker)
     assert found["channel"] == shell.channel
     assert found["log"]["entries"] == found["log"]["n"] == 2
     assert found["log"]["bytes"] > 100

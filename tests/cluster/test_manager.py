@@ -11,7 +11,7 @@ from socketio_recovery import AsyncRedisStreamsManager
 
 from tests.support.js_clients import WEBSOCKET, JsClients, settle
 from tests.support.node_process import NodeProcess, StartNode
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 async def test_call_and_callbacks_across_nodes(start_node: StartNode, clients: JsClients) -> None:
@@ -79,9 +79,12 @@ async def test_rooms_and_disconnect_from_another_node(start_node: StartNode, cli
     one, two = await clients.open(a, options=WEBSOCKET), await clients.open(a, options=WEBSOCKET)
     sids = [c.connects()[0]["sid"] for c in (one, two)]
     await b.do(*[("enter_room", [sid, "room"]) for sid in sids], ("leave_room", [sids[1], "room"]))
+    for client in (one, two):
+        await settle(b, client)  # its own node has the changes of rooms by then, too
     assert (await one.state())["rooms"] == sorted([sids[0], "room"])
     assert (await two.state())["rooms"] == [sids[1]]
     await b.do(("close_room", ["room"]))
+    await settle(b, one)
     assert (await one.state())["rooms"] == [sids[0]]
     with pytest.raises(RuntimeError, match="cannot enter a sid room"):
         await b.do(("enter_room", [sids[0], sids[1]]))
@@ -106,9 +109,8 @@ async def test_a_process_that_only_writes(start_node: StartNode, clients: JsClie
         await manager.disconnect(sid, "/")
     await until(lambda: client.of("disconnect"))
     assert client.events() == [("e", 1), ("e", 2, {"bytes": "00"}), ("e", 4)]
-    manager = AsyncRedisStreamsManager(a.config["redis"], channel=channel, write_only=True)
-    await manager.emit("e", 6)
-    await manager.close()
+    async with AsyncRedisStreamsManager(a.config["redis"], channel=channel, write_only=True) as manager:
+        await manager.emit("e", 6)
 
 
 async def test_a_json_writer_and_msgpack_nodes(start_node: StartNode, clients: JsClients, channel: str) -> None:
@@ -147,7 +149,7 @@ async def test_python_socketio_async_client(start_node: StartNode, transports: l
     a = await start_node(server=FAST_PINGS)
     client = socketio.AsyncClient()
     handlers = Handlers(client)
-    await client.connect(a.url, transports=transports)
+    await client.connect(a.url, transports=transports, wait_timeout=PATIENCE)
     try:
         await handlers.expect(a)
         assert await client.call("state") == {
@@ -169,7 +171,7 @@ async def test_python_socketio_sync_client(start_node: StartNode, transports: li
     a = await start_node(server=FAST_PINGS)
     client = socketio.Client()
     handlers = Handlers(client)
-    await asyncio.to_thread(client.connect, a.url, transports=transports)
+    await asyncio.to_thread(client.connect, a.url, transports=transports, wait_timeout=PATIENCE)
     try:
         await handlers.expect(a)
     finally:

@@ -16,7 +16,7 @@ from tests.support.node_process import StartNode
 from tests.support.waiting import until
 
 SHORT = {"max_disconnection_duration": 0.3, "heartbeat_interval": 0.1}
-PINGS = {"ping_interval": 0.5, "ping_timeout": 1}
+PINGS = {"ping_interval": 1, "ping_timeout": 2}
 SYNCHRONOUS = pytest.mark.parametrize("kind", ["threading", "gevent"])
 
 

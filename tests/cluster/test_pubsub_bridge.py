@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 import socketio
 from socketio_recovery import AsyncRedisStreamsManager, RedisStreamsManager
+from socketio_recovery.aio import pubsub_bridge
 from socketio_recovery.pubsub_messages import mark_of
 from socketio_recovery.redis.keys import Keys
 
@@ -78,10 +79,15 @@ async def hears(store: Any, channel: str, nodes: int = 1) -> None:
 
 async def settled(nodes: Sequence[NodeProcess], clients: Sequence[JsClient]) -> list[list[tuple[Any, ...]]]:
     """Emits one more event from each node to all, waits for them, and returns what each client got before, by event."""
+    before = [[client.events().count(("settled", node.name)) for node in nodes] for client in clients]
     for node in nodes:
         await node.emit("settled", node.name)
     await until(
-        lambda: all(client.events().count(("settled", node.name)) for client in clients for node in nodes),
+        lambda: all(
+            client.events().count(("settled", node.name)) > count
+            for client, counts in zip(clients, before, strict=True)
+            for node, count in zip(nodes, counts, strict=True)
+        ),
         lambda: str([client.events()[-5:] for client in clients]),
     )
     return [[event for event in client.events() if event[0] != "settled"] for client in clients]
@@ -134,6 +140,7 @@ async def test_callbacks_rooms_and_disconnects_cross(
         await other.do(("enter_room", [sid, "blue"]))
         await until(partial(_in_room, client, "blue"))
         await other.emit("first", to="blue")
+        await until(lambda client=client: ("first",) in client.events())  # type: ignore[misc]
         await other.do(("leave_room", [sid, "blue"]))
         await until(partial(_not_in_room, client, "blue"))
         await other.emit("second", to="blue")
@@ -157,7 +164,12 @@ async def _not_in_room(client: JsClient, room: str) -> bool:
 
 
 async def test_processes_that_only_write(
-    start_node: StartNode, clients: JsClients, redis_server: RedisServer, store: Any, channel: str
+    start_node: StartNode,
+    clients: JsClients,
+    redis_server: RedisServer,
+    store: Any,
+    channel: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, new = await start_node(pubsub=True), await start_node(manager=BRIDGE, server_kind="threading")
     there, here = await clients.open(old, options=WEBSOCKET), await clients.open(new, options=WEBSOCKET)
@@ -166,6 +178,9 @@ async def test_processes_that_only_write(
     before = socketio.RedisManager(redis_server.url, channel=channel, write_only=True)
     await asyncio.to_thread(before.emit, "e", "old")
     await until(lambda: all(("e", "old") in client.events() for client in (there, here)))
+
+    # the writer waits for the node to publish what came before
+    monkeypatch.setattr(pubsub_bridge, "BEHIND", PATIENCE)
 
     def write() -> None:
         with RedisStreamsManager(redis_server.url, channel, write_only=True, pubsub_bridge=True) as writer:
@@ -202,9 +217,12 @@ async def test_changes_of_rooms_that_come_with_other_messages(
             before.emit("but", number, room="blue")
         before.enter_room(sids[1], "/", "green")
         before.close_room("green", "/")
+        before.emit("end", None)
 
     await asyncio.to_thread(write)
-    (got_one, got_two) = await settled([new], [one, two])
+    for client in (one, two):
+        await until(lambda client=client: ("end",) in client.events(), lambda client=client: str(client.events()[-3:]))  # type: ignore[misc]
+    got_one, got_two = [client.events()[:-1] for client in (one, two)]
     assert got_one == [event for number in range(20) for event in (("e", number), ("but", number))]
     assert got_two == [("e", number) for number in range(20)]
     manager = RedisStreamsManager(redis_server.url, channel, write_only=True)
@@ -314,13 +332,19 @@ async def test_a_roll_out(
     listeners = [await clients.open(node, options=WEBSOCKET) for node in nodes]
     await until(partial(_hears_all, store, channel, 2))
     stop, emitted = asyncio.Event(), 0
+    emits = asyncio.Lock()
 
     async def emit_by(manager: Any, until_stopped: asyncio.Event) -> None:
         nonlocal emitted
         while not until_stopped.is_set():
-            await manager.emit("e", emitted)
-            emitted += 1
+            async with emits:
+                await manager.emit("e", emitted)
+                emitted += 1
             await asyncio.sleep(0.005)
+
+    async def carried_over() -> bool:
+        last = await store.xrevrange(Keys(channel).log, count=20)
+        return f'["e",{emitted - 1}]'.encode() in [fields.get(b"data") for _, fields in last]
 
     async def replace(at: int, **config: Any) -> list[bool]:
         """Starts another node, and sends the client of the old one there before the old one is stopped.
@@ -332,7 +356,9 @@ async def test_a_roll_out(
         await listeners[at].move(node)
         if config.get("manager"):
             await hears(store, channel, 1)
-        nodes[at].terminate()
+        async with emits:  # what an old node's client has got already must not come after its new session has begun
+            await until(carried_over)
+            nodes[at].terminate()
         nodes[at] = node
         count = len(listeners[at].events())
         await until(lambda: len(listeners[at].connects()) > connects and len(listeners[at].events()) > count + 20)
@@ -344,6 +370,7 @@ async def test_a_roll_out(
     finally:
         stop.set()
         await emitting
+    await until(carried_over)
     stop = asyncio.Event()
     async with AsyncRedisStreamsManager(redis_server.url, channel, write_only=True) as after:
         emitting = asyncio.create_task(emit_by(after, stop))  # step 3

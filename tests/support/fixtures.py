@@ -13,7 +13,7 @@ from local.processes import die_with_parent
 from local.redis_server import RedisServer
 
 from .js_clients import JsClients
-from .node_process import NodePair, NodeProcess, StartNode
+from .node_process import PATIENT, NodePair, NodeProcess, StartNode
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def server_kind(request: pytest.FixtureRequest) -> str:
 
 
 def divided(shards: int) -> dict[str, object]:
-    """The option of a manager; none for one partition, because python-socketio's own managers don't know it."""
+    """The option of a manager; none for one partition."""
     return {"shards": shards} if shards > 1 else {}
 
 
@@ -61,10 +61,11 @@ async def start_node(
     nodes: list[NodeProcess] = []
 
     async def start(name: str = "", *, manager: dict[str, object] | None = None, **config: object) -> NodeProcess:
+        ours = {} if config.get("pubsub") else {**PATIENT, **divided(shards)}
         node = NodeProcess(
             name or "abcdefgh"[len(nodes)],
             str(config.pop("redis", redis_server.url)),
-            manager={"channel": channel, **divided(shards), **(manager or {})},
+            manager={"channel": channel, **ours, **(manager or {})},
             **{"server_kind": server_kind, **config},
         )
         nodes.append(node)
@@ -78,7 +79,7 @@ async def start_node(
 @pytest.fixture(scope="module")
 def shared_nodes(redis_server: RedisServer, server_kind: str, shards: int) -> Iterator[list[NodeProcess]]:
     """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
-    manager = {"channel": "test-" + uuid.uuid4().hex[:12], **divided(shards)}
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12], **PATIENT, **divided(shards)}
     nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=server_kind) for name in "ab"]
 
     async def start() -> None:

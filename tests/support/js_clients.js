@@ -6,6 +6,7 @@
 const { Manager } = require("socket.io-client");
 const msgpackParser = require("socket.io-msgpack-parser");
 
+const PATIENCE = 40000; // ms
 const NOWHERE = "http://127.0.0.1:1"; // nobody listens there
 const clients = new Map();
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
@@ -123,7 +124,7 @@ const operations = {
   // Emits an event, and answers with its acknowledgement.
   async call({ name, nsp = "/", event, args = [] }) {
     const decoded = args.map((a) => (a && a.bytes !== undefined ? Buffer.from(a.bytes, "hex") : a));
-    const reply = await clients.get(name).sockets[nsp].timeout(10000).emitWithAck(event, ...decoded);
+    const reply = await clients.get(name).sockets[nsp].timeout(PATIENCE).emitWithAck(event, ...decoded);
     return plain(reply);
   },
   // Gives the acknowledgements that were held.

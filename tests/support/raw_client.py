@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from .waiting import PATIENCE
+
 
 class HasUrl(Protocol):
     """A server that clients can connect to."""
@@ -31,7 +33,7 @@ class RawClient:
 
         :returns: the packet; or ``"<CLOSED>"``, ``"<BINARY>"`` and so on for a WebSocket message that is not text.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 message = await self.ws.receive()
                 if message.type != aiohttp.WSMsgType.TEXT:
