@@ -18,6 +18,7 @@ from local.redis_server import RedisServer
 from tests.support.js_clients import JsClient
 from tests.support.node_process import NodeProcess
 from tests.support.proxy import Proxy
+from tests.support.redis_cluster import FAILS_OVER
 from tests.support.redis_commands import run, send
 from tests.support.waiting import until
 
@@ -418,7 +419,7 @@ async def slow_link(world: World, emitters: Emitters) -> None:
 # -- Redis Cluster, and Sentinels -------------------------------------------------------------------
 
 
-@scenario(Setup(redis_kind="cluster"))
+@scenario(Setup(redis_kind="cluster", redis=FAILS_OVER))
 async def cluster_failover(world: World, emitters: Emitters) -> None:
     """In Redis Cluster, the master of the log's slot gets SIGKILL or SIGSTOP; a replica takes over, or is killed."""
     async for number in world.rounds():

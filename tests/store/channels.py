@@ -50,6 +50,10 @@ async def opened(
         server = servers(name)
         client = redis.asyncio.Redis.from_url(server.url)
     store = RedisChannel(client, server)
-    yield store
-    await store.close()
-    await client.aclose()
+    try:
+        yield store
+    finally:
+        try:
+            await store.close()
+        finally:
+            await client.aclose()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from socketio_recovery.aio import inbox as module
-from socketio_recovery.aio import lease
+from socketio_recovery.aio import lease, tasks
 from socketio_recovery.aio.inbox import Inbox
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.metrics import NO_METRICS
@@ -21,7 +21,7 @@ from tests.support.background import running
 from tests.support.follower import Follower, partition
 from tests.support.logger import LOGGER
 from tests.support.redis_channel import RedisChannel
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture(params=["fakeredis", *SERVERS])
@@ -33,7 +33,10 @@ async def store(request: pytest.FixtureRequest, servers: Callable[[str], RedisSe
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that takes over the inbox has its lease for the whole test, or until it has given it up."""
     monkeypatch.setattr(lease, "LOOK", 0.05)
+    monkeypatch.setattr(lease, "LEASE_TIME", 60)
+    monkeypatch.setattr(tasks, "AGAIN", PATIENCE)
 
 
 class Node:
@@ -43,7 +46,7 @@ class Node:
         self.log = store.log()
         self.log.partition = partition()
         self.follower = Follower(self.log)
-        self.inbox = Inbox(store.keys, self.log, store.link, 5, NO_METRICS, logger)
+        self.inbox = Inbox(store.keys, self.log, store.link, PATIENCE, NO_METRICS, logger)
         self.inbox.lease.node = name
 
     @property
@@ -103,6 +106,7 @@ async def test_malformed_entries_are_set_aside_with_the_reason(
     node = Node(store, "a", logging.getLogger("test.inbox"))
     async with running(*node.work()):
         await until(lambda: len(node.events) == 2)
+        await until(lambda: "are set aside" in caplog.text)
     assert node.events == named(1, 2)
     first, second = await store.client.xrange(store.keys.rejected)
     assert first[1][b"id"] == bad
@@ -222,7 +226,7 @@ async def test_a_batch_whose_reply_is_lost_is_stored_once(store: RedisChannel) -
     async with running(*node.work()):
         await put(store, *range(5, 8))
         await until(lambda: len(node.events) == 8)
-    assert lost
+        await until(lambda: lost)
     assert node.events == named(*range(8))
 
 

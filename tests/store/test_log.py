@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from socketio_recovery.aio.redis_servers import RedisServers
 from socketio_recovery.aio.tasks import Backoff
 from socketio_recovery.entries import ENTER, EPOCH, EVENT, Entry, Payload, Position, event_head, payload_fields
 from socketio_recovery.errors import PublishTimeout
-from socketio_recovery.reasons import AppendResult
+from socketio_recovery.reasons import AppendResult, Fate
 from socketio_recovery.redis.keys import Keys
 from socketio_recovery.redis.scripts import APPEND, RENEW, SEEK
 from socketio_recovery.session_record import Pid
@@ -28,7 +28,7 @@ from tests.support.appends import event, forgets, moves
 from tests.support.background import running
 from tests.support.follower import Follower, partition
 from tests.support.proxy import Proxy
-from tests.support.redis_channel import RedisChannel
+from tests.support.redis_channel import TIMEOUT, RedisChannel
 from tests.support.waiting import until
 
 
@@ -37,7 +37,7 @@ def names(entries: list[Entry]) -> list[str]:
 
 
 @asynccontextmanager
-async def proxied(real: RedisChannel, timeout: float = 5) -> AsyncIterator[tuple[Proxy, Log]]:
+async def proxied(real: RedisChannel, timeout: float = TIMEOUT) -> AsyncIterator[tuple[Proxy, Log]]:
     """A log that reaches its server through a proxy.
 
     :param timeout: how long an append may take, in seconds.
@@ -270,19 +270,26 @@ async def test_what_a_node_writes_alone_is_what_others_read(
         moves(log, "enter", "nobody", "room"),  # refused: it is not stored
         event("after it"),
     ]
+    rests = asyncio.Event()
+
+    async def rest() -> None:
+        rests.set()
+        await asyncio.Event().wait()
+
     async with running(log.write(), follower.run(), beside.run()):
         await until(lambda: follower.starts and beside.starts)
-        await log.append(event("alone"))
-        monkeypatch.setattr(log, "_rest", asyncio.Event().wait)  # once the reader has read what is next
-        await log.append(event("alone"))
+        monkeypatch.setattr(log, "_rest", rest)
+        while not rests.is_set():
+            await log.append(event("alone"))
+        alone = len(follower.entries)
         monkeypatch.setattr(log, "_read", None)  # nothing is read back
         for entry in entries[:10]:
             await log.append(entry)
         await asyncio.gather(*map(log.append, entries[10:]))
-        await until(lambda: len(beside.entries) >= len(entries) + 1)
+        await until(lambda: len(beside.entries) >= alone + len(entries) - 1)
     own, theirs = ([[getattr(e, name) for name in Entry.__slots__] for e in f.entries] for f in (follower, beside))
     assert own == theirs
-    assert len(follower.entries) == len(entries) + 1
+    assert len(follower.entries) == alone + len(entries) - 1
     mark, newest = log.partition.cursor.mark(), (await store.entries())[-1]  # type: ignore[union-attr]
     assert mark.id.encode() == newest[0]
     assert mark.newest == [newest[0], newest[1]], "it is what a look back finds"
@@ -347,13 +354,22 @@ async def test_an_append_that_is_cancelled_before_it_is_sent_is_withdrawn(store:
     assert len(await store.heads()) == 1
 
 
+async def fate_at_deadline(log: Log, append: Append, when: Callable[[Append], bool]) -> Fate:
+    """Queues an entry whose time is over as soon as ``when`` is true for it, and returns what its caller is told."""
+    log.queue(append)
+    await until(lambda: when(append))
+    append.deadline = 0
+    log._expire()
+    with pytest.raises(PublishTimeout) as error:
+        await log.answer(append)
+    return error.value.fate
+
+
 async def test_an_entry_that_this_node_has_not_dispatched_in_time_is_stored(store: RedisChannel) -> None:
-    log = store.log(publish_timeout=0.2)
+    log = store.log()
     log.partition = partition()  # nobody follows the log
     async with running(log.write()):
-        with pytest.raises(PublishTimeout) as error:
-            await log.append(event("e"))
-    assert error.value.fate == "stored"
+        assert await fate_at_deadline(log, event("e"), lambda append: append.stored) == "stored"
     assert len(await store.heads()) == 1
 
 
@@ -380,20 +396,16 @@ async def test_without_redis_an_entry_is_withdrawn() -> None:
 
 
 async def test_what_is_withdrawn_is_never_stored_and_what_is_unknown_once(real: RedisChannel) -> None:
-    async with proxied(real, 0.3) as (proxy, log):
+    async with proxied(real) as (proxy, log):
         proxy.open.clear()
         async with running(log.write()):
-            fates = []
-            for name in ("never sent", "opens the connection", "first", "second"):
-                if name.startswith("opens"):
-                    proxy.open.set()
-                    await log.append(event(name))
-                    proxy.open.clear()
-                    continue
-                with pytest.raises(PublishTimeout) as error:
-                    await log.append(event(name))
-                fates.append(error.value.fate)
-            assert fates == ["withdrawn", "unknown", "withdrawn"]
+            assert await fate_at_deadline(log, event("never sent"), lambda append: True) == "withdrawn"
+            proxy.open.set()
+            await proxy.cut()  # what opens the connection is not waited for any longer
+            await log.append(event("opens the connection"))
+            proxy.open.clear()
+            assert await fate_at_deadline(log, event("first"), lambda append: append.sent) == "unknown"
+            assert await fate_at_deadline(log, event("second"), lambda append: True) == "withdrawn"
             proxy.open.set()
             await proxy.cut()
             await until(lambda: log.idle)
@@ -735,7 +747,7 @@ async def test_the_reader_goes_on_when_the_connection_breaks(real: RedisChannel)
 
 async def test_a_connection_that_died_without_a_word_does_not_cost_an_emit(real: RedisChannel) -> None:
     """Neither the writer's nor the reader's: an attempt takes a part of the time that callers wait."""
-    async with proxied(real, 4) as (proxy, log):
+    async with proxied(real, 20) as (proxy, log):
         follower = Follower(log)
         async with running(log.write(), follower.run()):
             await until(lambda: follower.starts)

@@ -18,8 +18,11 @@ from tests.support.redis_channel import RedisChannel
 
 
 async def expire(store: RedisChannel, sid: str = "s1") -> None:
-    """Waits until the session's deadline has passed."""
-    await store.until(int((await store.record(sid))[b"deadline"]))
+    """The session's deadline passes."""
+    link, key, past = store.link(), store.keys.session(sid), await store.now() - 1
+    await link.call("HSET", key, "deadline", past)
+    if await link.call("ZSCORE", store.keys.owned, key) is not None:
+        await link.call("ZADD", store.keys.owned, past, key)
 
 
 async def due(store: RedisChannel, sessions: Sessions, most: int = 10) -> list[str]:
@@ -178,7 +181,7 @@ async def test_a_session_ended_by_the_application_after_its_node_died_is_adopted
 
 async def test_a_claim_that_failed_leaves_the_orphan_to_be_adopted(store: RedisChannel) -> None:
     """The one before is dead: its handler has not run."""
-    pid, _ = await created(store.sessions("dead", ttl=200))
+    pid, _ = await created(store.sessions("dead"))
     living = store.sessions("B")
     await claimed(living, pid, "t2")
     assert await living.detach("s1", "t2", failed=True)
@@ -201,8 +204,8 @@ async def test_a_claim_that_failed_can_be_repeated(store: RedisChannel) -> None:
 
 
 async def test_claims_that_fail_in_any_order_forget_nothing(store: RedisChannel) -> None:
-    pid, _ = await created(store.sessions("dead", ttl=200))
-    living = store.sessions("B", ttl=200)
+    pid, _ = await created(store.sessions("dead"))
+    living = store.sessions("B")
     await claimed(living, pid, "t2")
     await claimed(living, pid, "t3")
     assert not await living.detach("s1", "t2", failed=True)
@@ -213,7 +216,7 @@ async def test_claims_that_fail_in_any_order_forget_nothing(store: RedisChannel)
 
 
 async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing_to_adopt(store: RedisChannel) -> None:
-    sessions = store.sessions(ttl=200, max_disconnection=1)
+    sessions = store.sessions(max_disconnection=1)
     pid, _ = await created(sessions)
     await claimed(sessions, pid, "t2")
     assert not await sessions.detach("s1", "t1")  # evicted, and its disconnect handler has run
@@ -225,7 +228,7 @@ async def test_a_claim_that_failed_after_the_owner_before_is_done_leaves_nothing
 
 async def test_who_recovers_answers_for_those_before(store: RedisChannel) -> None:
     """The handler runs once for a session that moved on from a node that died."""
-    pid, _ = await created(store.sessions("dead", ttl=200))
+    pid, _ = await created(store.sessions("dead"))
     living = store.sessions("B", max_disconnection=1)
     await claimed(living, pid, "t2")
     assert await living.detach("s1", "t2")

@@ -28,7 +28,7 @@ from tests.support.background import running
 from tests.support.follower import Follower
 from tests.support.paths import ROOT
 from tests.support.redis_channel import RedisChannel
-from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_cluster import FAILS_OVER, RedisCluster
 from tests.support.redis_commands import clients_of, run
 from tests.support.waiting import until
 
@@ -43,7 +43,7 @@ async def channel(servers: Any, cluster: RedisCluster) -> AsyncIterator[RedisCha
 @pytest.fixture(params=list(SERVERS))
 async def own(request: pytest.FixtureRequest) -> AsyncIterator[RedisCluster]:
     """A cluster for one test alone."""
-    async with RedisCluster(SERVERS[request.param]) as cluster:
+    async with RedisCluster(SERVERS[request.param], FAILS_OVER) as cluster:
         yield cluster
 
 
@@ -127,7 +127,7 @@ async def test_a_server_that_hangs_does_not_keep_the_others_from_being_asked(clu
     await cluster.start()
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         places = [f"127.0.0.1:{port}" for port in (hangs.getsockname()[1], cluster.servers[0].port)]
-        link = RedisLink(servers_of(client_for("redis+cluster://" + ",".join(places), {}, ""), "k"), 1)
+        link = RedisLink(servers_of(client_for("redis+cluster://" + ",".join(places), {}, ""), "k"), 6)
         assert await link.call("PING") == b"PONG"
         await link.close()
 

@@ -172,7 +172,7 @@ async def test_a_late_reply_does_not_answer_the_next_command(real: RedisChannel)
     link = real.link()
     await link.call("PING")
     with pytest.raises(RedisUnavailable, match=r"0\.05 s"):
-        await link.call("XREAD", "BLOCK", 300, "STREAMS", real.keys.log, "0-0", timeout=0.05)
+        await link.call("XREAD", "BLOCK", 4000, "STREAMS", real.keys.log, "0-0", timeout=0.05)
     assert await link.call("ECHO", "mine") == b"mine"
 
 

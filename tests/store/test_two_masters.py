@@ -26,7 +26,7 @@ from tests.support.appends import event
 from tests.support.background import running
 from tests.support.follower import Follower
 from tests.support.redis_commands import clients_of, run
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 class Masters:
@@ -44,13 +44,13 @@ class Masters:
     def log(self) -> Log:
         """Makes a log whose links share these servers."""
         link = partial(RedisLink, self.servers)
-        return Log(self.keys, link, None, 60_000, 0, 5, logging.getLogger("test.log"))
+        return Log(self.keys, link, None, 60_000, 0, PATIENCE, logging.getLogger("test.log"))
 
     async def store(self, server: RedisServer, name: str) -> None:
         """Appends an event on one of the servers, as another process."""
         client = self._clients[(self.old, self.new).index(server)]
         link = partial(RedisLink, RedisServers(client))
-        log = Log(self.keys, link, None, 60_000, 0, 5, logging.getLogger("test.log"))
+        log = Log(self.keys, link, None, 60_000, 0, PATIENCE, logging.getLogger("test.log"))
         async with running(log.write()):
             await log.append(event(name))
 
@@ -84,9 +84,12 @@ def names(follower: Follower) -> list[str]:
 
 async def end(masters: Masters, reader: bool) -> None:
     """Ends the reader's connection to the old master, which waits for entries; or the others."""
-    for client in await clients_of(masters.old):
-        if ("b" in client["flags"]) == reader:
-            await run(masters.old, f"CLIENT KILL ID {client['id']}")
+
+    async def found() -> list[str]:
+        return [client["id"] for client in await clients_of(masters.old) if ("b" in client["flags"]) == reader]
+
+    for id in await until(found):  # the reader may be between two looks
+        await run(masters.old, f"CLIENT KILL ID {id}")
 
 
 @pytest.mark.parametrize("who", ["writer", "reader"])
@@ -136,8 +139,8 @@ async def test_a_session_that_begins_with_what_only_the_old_master_has_begins_a_
     async with running(log.write(), follower.run()):
         await until(lambda: follower.starts)
         await log.append(event("before"))
-    calls = ScriptCalls(RedisLink(masters.servers, 5))
-    sessions = Sessions(calls, masters.keys, "A", 60_000, 60_000, 60_000, 5, log.witness)
+    calls = ScriptCalls(RedisLink(masters.servers, PATIENCE))
+    sessions = Sessions(calls, masters.keys, "A", 60_000, 60_000, 60_000, PATIENCE, log.witness)
     await created(sessions, "first")
     await masters.part()
     await masters.store(masters.old, "lost")
@@ -154,7 +157,7 @@ async def test_a_session_that_begins_with_what_only_the_old_master_has_begins_a_
 
 async def test_an_exchange_that_is_under_way_on_the_old_master_is_given_up(masters: Masters) -> None:
     """Its answer would be that of a server that is not the one to ask."""
-    first, second = (RedisLink(masters.servers, 5) for _ in range(2))
+    first, second = (RedisLink(masters.servers, PATIENCE) for _ in range(2))
     await first.call("PING")
     waits = asyncio.create_task(first.call("XREAD", "BLOCK", 0, "STREAMS", "nothing", "0"))
     await until(lambda: clients_of(masters.old))
@@ -171,7 +174,7 @@ async def test_an_exchange_that_is_under_way_on_the_old_master_is_given_up(maste
 
 async def test_an_idle_link_says_once_that_it_leads_elsewhere(masters: Masters) -> None:
     """Who uses it must look at the log anew before the next command, so it does not just connect again."""
-    first, second = (RedisLink(masters.servers, 5) for _ in range(2))
+    first, second = (RedisLink(masters.servers, PATIENCE) for _ in range(2))
     await first.call("PING")
     masters.servers._pool = masters._clients[1].connection_pool
     await second.call("PING")

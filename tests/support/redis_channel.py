@@ -18,7 +18,10 @@ from socketio_recovery.redis.keys import Keys
 
 from local.redis_server import RedisServer
 
-TIMEOUT = 5.0
+from .waiting import PATIENCE
+
+#: How long Redis may take, in seconds.
+TIMEOUT = PATIENCE
 
 
 def no_witness() -> Callable[[Position, int], None]:
