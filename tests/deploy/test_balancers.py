@@ -93,12 +93,13 @@ async def test_open_websockets_survive_an_outage_of_redis(
     opened = [await open_client(clients, balancer, options=WEBSOCKET) for balancer in balancers.values()]
     await nodes[0].emit("before")
     own_redis.kill()
-    during = [asyncio.create_task(node.emit("during")) for node in nodes]
-    for name, balancer in balancers.items():
-        if name != "nginx":  # it does not ask
-            await until(partial(_status, balancer.url, 503), balancer.log)
-    own_redis.start()
-    await asyncio.gather(*during)
+    async with asyncio.TaskGroup() as during:
+        for node in nodes:
+            during.create_task(node.emit("during"))
+        for name, balancer in balancers.items():
+            if name != "nginx":  # it does not ask
+                await until(partial(_status, balancer.url, 503), balancer.log)
+        own_redis.start()
     await nodes[0].emit("after")
     for client in opened:
         assert await client.received(5) == [("before",), ("during",), ("during",), ("during",), ("after",)]

@@ -18,6 +18,7 @@ from tests.support.chat_clients import open_client
 from tests.support.emitter import Emitter
 from tests.support.js_clients import WEBSOCKET, JsClients, settle
 from tests.support.node_process import StartNode
+from tests.support.waiting import until
 
 from .workers import Example
 
@@ -56,6 +57,8 @@ async def test_workers_die_and_stop(
         assert (again["recovered"], again["sid"]) == (True, sid)
         await client.received(emitter.sent + 10)
     assert (await client.state())["process"] != worker
+    # The signal that follows would else find the new worker while it starts.
+    await until(lambda: workers.log().count("Application startup complete") == 3, workers.log)
 
     await client.move(node)
     async with Emitter(node, sid, emitter.sent) as emitter:

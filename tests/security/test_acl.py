@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.support.js_clients import WEBSOCKET, JsClient, JsClients, settle
 from tests.support.node_process import NodeProcess, StartNode
 from tests.support.paths import ROOT
 from tests.support.redis_channel import RedisChannel
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 CHANNEL = "socketio"
 #: What the publish/subscribe bridge needs besides; docs/migrating.md has it.
@@ -49,11 +50,11 @@ def url_of(server: RedisServer) -> str:
 
 async def set_user(server: RedisServer, *more: str) -> None:
     """Makes the user, with some rules more."""
-    admin: Any = redis.asyncio.Redis.from_url(server.url)
-    await admin.execute_command("ACL", "DELUSER", acl()[0])
-    await admin.execute_command("ACL", "SETUSER", *acl(), *more)
-    await admin.execute_command("ACL", "LOG", "RESET")
-    await admin.aclose()
+    admin: Any
+    async with redis.asyncio.Redis.from_url(server.url) as admin:
+        await admin.execute_command("ACL", "DELUSER", acl()[0])
+        await admin.execute_command("ACL", "SETUSER", *acl(), *more)
+        await admin.execute_command("ACL", "LOG", "RESET")
 
 
 @pytest.fixture(scope="module", params=list(SERVERS))
@@ -62,6 +63,14 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server = RedisServer(SERVERS[request.param], preexec=die_with_parent)
     yield server
     server.stop()
+
+
+@pytest.fixture
+async def admin(guarded: RedisServer) -> AsyncIterator[Any]:
+    """Redis's default user, who may do everything."""
+    client: Any
+    async with redis.asyncio.Redis.from_url(guarded.url) as client:
+        yield client
 
 
 def used_by_scripts() -> set[str]:
@@ -82,7 +91,9 @@ def test_it_names_the_commands_in_the_source() -> None:
     assert commands() | PUBSUB_BRIDGE == used_by_scripts()
 
 
-async def test_a_cluster_works_with_it(guarded: RedisServer, clients: JsClients, start_node: StartNode) -> None:
+async def test_a_cluster_works_with_it(
+    guarded: RedisServer, admin: Any, clients: JsClients, start_node: StartNode
+) -> None:
     """A node connects clients, emits, moves them between rooms, recovers them, drains; and nothing is refused."""
     await set_user(guarded)
     manager = {"channel": CHANNEL, "heartbeat_interval": 0.1, "max_length": 10_000}
@@ -90,7 +101,6 @@ async def test_a_cluster_works_with_it(guarded: RedisServer, clients: JsClients,
     client = await clients.open(a, options=WEBSOCKET)
     sid = client.connects()[0]["sid"]
     await client.call("save", {"n": 1})
-    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
     for name in ("e", ""):
         await admin.xadd("{" + CHANNEL + "}:inbox", {"event": name, "rooms": sid})
     await client.received(1)
@@ -106,16 +116,19 @@ async def test_a_cluster_works_with_it(guarded: RedisServer, clients: JsClients,
     await b.emit("e", 2, to="room 0")
     assert (await client.connected(2))["recovered"] is True
     assert [e for e in await settle(b, client) if e[0] == "e"] == [("e",), ("e", 1), ("e", 2)]
-    assert (await b.look())["healthy"]
+    await until(lambda: _healthy(b), b.log)
     for node in (a, b):
         warnings = [line for line in node.log().splitlines() if f"{node.name} INFO " not in line]
         assert all("set aside" in line for line in warnings), warnings
     other = await clients.open(b, options=WEBSOCKET)
     await other.run("disconnect")
     refused = {entry[b"object"] for entry in await admin.execute_command("ACL", "LOG")}
-    await admin.aclose()
     told_on_the_page = {b"client", b"client|setinfo", b"subscribe"}
     assert refused <= told_on_the_page, "the library does not mind, nor does that of Redis"
+
+
+async def _healthy(node: NodeProcess) -> bool:
+    return bool((await node.look())["healthy"])
 
 
 async def test_the_bridge_works_with_what_its_page_adds(
@@ -139,17 +152,15 @@ async def test_the_bridge_works_with_what_its_page_adds(
 
 
 @pytest.fixture
-async def store(guarded: RedisServer) -> AsyncIterator[RedisChannel]:
+async def store(guarded: RedisServer, admin: Any) -> AsyncIterator[RedisChannel]:
     client = redis.asyncio.Redis.from_url(url_of(guarded), protocol=3)
     store = RedisChannel(client, guarded)
     store.keys = type(store.keys)(CHANNEL)
     yield store
     await store.close()
     await client.aclose()
-    admin: Any = redis.asyncio.Redis.from_url(guarded.url)
     await admin.flushall()
     await admin.execute_command("SCRIPT", "FLUSH")
-    await admin.aclose()
 
 
 async def everything(store: RedisChannel) -> None:
@@ -157,27 +168,28 @@ async def everything(store: RedisChannel) -> None:
 
     :raises Exception: what Redis refuses.
     """
-    log, sessions = store.log(max_length=1000, publish_timeout=2), store.sessions()
+    log, sessions = store.log(max_length=1000, publish_timeout=PATIENCE), store.sessions()
     link = store.link()
     await log.tail(link, 60_000)
     assert eviction_policy(await link.call("INFO", "memory")) == ("noeviction", 0)
     pid = Pid.new("sid")
     await sessions.create("sid", pid, "/", "one", "t")
     follower = Follower(log)
-    async with running(log.write(), follower.run()):
+    following = asyncio.ensure_future(follower.run())
+    async with running(log.write(), following):
         await until(lambda: follower.starts)
         for i in range(60):
             for kind in (ENTER, LEAVE):
-                await log.append(moves(log, kind, "sid", i))
-        await log.append(closes(log, "x"))
-        await log.append(event("e"))
+                await _unless(following, log.append(moves(log, kind, "sid", i)))
+        await _unless(following, log.append(closes(log, "x")))
+        await _unless(following, log.append(event("e")))
     await sessions.heartbeat([Heartbeat("sid", "one", (1, 1), ["x"])])
     await sessions.save("sid", "one", {"n": 1})
     claimed = await sessions.claim(pid, "/", "two", "t")
     assert isinstance(claimed, Record)
     assert await sessions.detach("sid", "two")
     assert await sessions.due(1) == ([], False)
-    asks = Participants(store.calls(), store.keys, 2)
+    asks = Participants(store.calls(), store.keys, PATIENCE)
     assert (await asks.count("/", [])).reconnecting
     assert set((await asks.members("/", ["sid"])).standings) == {"sid"}
     start = await link.run(SEEK, [store.keys.log, store.keys.meta], [claimed.last.epoch, 1])
@@ -190,6 +202,16 @@ async def everything(store: RedisChannel) -> None:
     await link.call("XREAD", "STREAMS", store.keys.inbox, "0")
     inbox = [store.keys.log, store.keys.meta, store.keys.inbox, store.keys.rejected]
     assert (await link.run(TAKE, inbox, [0, 0, 10, 10, 1, id, 0, "malformed"]))[2:] == [0, 1, b""]
+
+
+async def _unless(other: asyncio.Task[None], work: Awaitable[Any]) -> None:
+    """Waits for ``work``, or raises what ends the ``other`` task: an append is over only when the log was read."""
+    working = asyncio.ensure_future(work)
+    await asyncio.wait([working, other], return_when=asyncio.FIRST_COMPLETED)
+    if other.done():
+        working.cancel()
+        other.result()
+    await working
 
 
 async def test_it_is_enough(guarded: RedisServer, store: RedisChannel) -> None:

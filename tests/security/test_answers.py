@@ -54,7 +54,7 @@ async def test_what_is_no_answer(target: NodeProcess) -> None:
     async with connected(target) as (honest, mine), connected(target) as (by, _), AsyncExitStack() as stack:
         liars = [await stack.enter_async_context(connected(target)) for _ in NO_ANSWERS]
         sids = [others["sid"] for _, others in liars]
-        asked = {"to": [mine["sid"], *sids], "timeout": 3}
+        asked = {"to": [mine["sid"], *sids], "timeout": 8}
         call = asyncio.create_task(target.do(("emit_with_ack", ["question"], asked), on="manager"))
         for (liar, _), packet in zip(liars, NO_ANSWERS, strict=True):
             await liar.send(packet.replace("%d", str(await question(liar))))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgpack
 import pytest
-import redis.asyncio
 from socketio_recovery.inbox import FIELDS
 from socketio_recovery.redis.keys import Keys
 
@@ -30,13 +28,6 @@ PACKETS: list[Any] = [
     {"packet": {"data": ["e"]}, "opts": {"rooms": [], "except": ["a room"]}},
     {"packet": {"data": ["e"]}, "opts": {"rooms": [], "except": [], "flags": []}},
 ]
-
-
-@pytest.fixture
-async def store(target: NodeProcess) -> AsyncIterator[Any]:
-    client: Any = redis.asyncio.Redis.from_url(target.config["redis"])
-    yield client
-    await client.aclose()
 
 
 def entries() -> list[dict[Any, Any]]:
@@ -101,14 +92,16 @@ async def test_keys_of_another_type(target: NodeProcess, store: Any, name: str) 
     key = getattr(keys, name)
     async with connected(target) as (client, mine):
         await store.delete(key)
-        await store.set(key, PICKLE)
-        if name == "rejected":
-            await store.xadd(keys.inbox, {"event": ""})
-        failures = target.log().count("the inbox failed; starting it again")
-        await until(lambda: target.log().count("the inbox failed; starting it again") > failures, target.log)
-        await target.emit("e", 1, to=mine["sid"])
-        assert (await client.read()).startswith('42["e",1')
-        await serves(target, client, 1)
-        await store.delete(key)
+        try:
+            await store.set(key, PICKLE)
+            if name == "rejected":
+                await store.xadd(keys.inbox, {"event": ""})
+            failures = target.log().count("the inbox failed; starting it again")
+            await until(lambda: target.log().count("the inbox failed; starting it again") > failures, target.log)
+            await target.emit("e", 1, to=mine["sid"])
+            assert (await client.read()).startswith('42["e",1')
+            await serves(target, client, 1)
+        finally:  # also because other tests read all keys of this Redis
+            await store.delete(key)
         await store.xadd(keys.inbox, {"event": "end", "rooms": mine["sid"]})
         assert (await client.read()).startswith('42["end"')

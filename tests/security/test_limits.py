@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import redis.asyncio
 from socketio_recovery.aio.upstream.socketio_server import MESSAGES_PER_PACKET
 
 from tests.security.node_log import library_errors
@@ -60,9 +59,8 @@ async def test_a_large_packet_of_attachments(start_node: StartNode) -> None:
     assert not library_errors(a)
 
 
-async def test_many_namespaces_on_one_transport(target: NodeProcess) -> None:
+async def test_many_namespaces_on_one_transport(target: NodeProcess, store: Any) -> None:
     """Those without handlers are refused, and leave nothing: neither here nor in Redis."""
-    store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     pattern = "{" + target.config["manager"]["channel"] + "}:session:*"
     async with connected(target) as (bystander, _):
         before = len(await store.keys(pattern))
@@ -73,13 +71,11 @@ async def test_many_namespaces_on_one_transport(target: NodeProcess) -> None:
             assert len(await store.keys(pattern)) == before
             assert await target.do(("get_namespaces",), on="manager") == [["/"]]
         await serves(target, bystander, 1)
-    await store.aclose()
     assert not library_errors(target)
 
 
-async def test_coming_and_going_on_one_transport(target: NodeProcess) -> None:
+async def test_coming_and_going_on_one_transport(target: NodeProcess, store: Any) -> None:
     """Sessions that were left on purpose are gone at once."""
-    store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     pattern = "{" + target.config["manager"]["channel"] + "}:session:*"
     async with raw(target) as client:
         before = len(await store.keys(pattern))
@@ -90,13 +86,11 @@ async def test_coming_and_going_on_one_transport(target: NodeProcess) -> None:
         await client.send("40")
         await client.read()
         assert len(await store.keys(pattern)) == before + 1
-    await store.aclose()
     assert not library_errors(target)
 
 
-async def test_what_a_session_takes_in_redis(target: NodeProcess) -> None:
+async def test_what_a_session_takes_in_redis(target: NodeProcess, store: Any) -> None:
     """As SECURITY.md says: about 1 kB, until it expires."""
-    store: Any = redis.asyncio.Redis.from_url(target.config["redis"])
     async with connected(target) as (client, mine):
         await client.send('421["join","room"]')
         await client.read()
@@ -107,4 +101,3 @@ async def test_what_a_session_takes_in_redis(target: NodeProcess) -> None:
             pass
     assert 0 < await store.memory_usage(key) < 1500
     assert 0 < await store.pttl(key) < 1000 * 3600
-    await store.aclose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ import redis.asyncio
 from socketio_recovery.continuity import Request, requested
 from socketio_recovery.session_record import Pid
 
+from tests.support.background import running
 from tests.support.js_clients import POLLING, WEBSOCKET, JsClients
 from tests.support.node_process import NodeProcess, StartNode
 from tests.support.raw_client import payload, raw
@@ -79,25 +79,25 @@ async def every_way(a: NodeProcess, b: NodeProcess, clients: JsClients) -> list[
     return pids
 
 
+async def watch(monitor: Any, seen: list[str]) -> None:
+    async for command in monitor.listen():
+        seen.append(str(command))
+
+
 async def test_neither_in_logs_nor_in_redis(start_node: StartNode, clients: JsClients) -> None:
     """At every level, with the loggers of python-socketio and python-engineio on, and with MONITOR."""
     a, b = await start_node(**VERBOSE), await start_node(**VERBOSE)
     seen: list[str] = []
-    watcher = redis.asyncio.Redis.from_url(a.config["redis"], decode_responses=True)
-    async with watcher.monitor() as monitor:
-
-        async def watch() -> None:
-            async for command in monitor.listen():
-                seen.append(str(command))
-
-        watching = asyncio.create_task(watch())
+    url = a.config["redis"]
+    async with (  # without the 5 s for which Redis may be silent by default
+        redis.asyncio.Redis.from_url(url, decode_responses=True, socket_timeout=None) as watcher,
+        watcher.monitor() as monitor,
+        running(watch(monitor, seen)),
+    ):
         pids = await every_way(a, b, clients)
-        stored = await everything_in(a.config["redis"])
+        stored = await everything_in(url)
         looks = [json.dumps(await node.look()) for node in (a, b)]
         await until(lambda: any("SCAN" in command for command in seen))
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-    await watcher.aclose()
     logs = [node.log() for node in (a, b)]
     assert all("Received packet MESSAGE" in log and "DEBUG" in log for log in logs)
     assert any("connects to /: recovered" in log for log in logs)

@@ -197,10 +197,10 @@ async def test_a_client_that_stops_reading_for_a_while(
     server = await start_uvicorn(start_server, ws, loop)
     client = await open_client(clients, server, options={**WEBSOCKET, **PLAIN}, auth={"quiet": True}, brief=True)
     await client.run("pause")
-    flood = asyncio.create_task(server.get("/flood"))
-    await until(lambda: queued(server), "a queue")
-    await client.run("resume")
-    await flood
+    async with asyncio.TaskGroup() as flood:
+        flood.create_task(server.get("/flood"))
+        await until(lambda: queued(server), "a queue")
+        await client.run("resume")
     events = await client.received(FLOOD)
     assert [event[1] for event in events] == [*range(FLOOD)]
 
