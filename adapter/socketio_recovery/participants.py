@@ -110,6 +110,8 @@ class Found(NamedTuple):
     participant: Participant
     #: Until when it can come back, while it is reconnecting: ms since 1970, Redis's time.
     deadline: int
+    #: Whether it is reconnecting because its node died.
+    lost: bool
 
 
 def node_number(name: str) -> int:
@@ -178,7 +180,7 @@ def _read_participant(sid: str, record: Sequence[bytes], nodes: Mapping[int, Nod
         changed = max(int(since), how.dead.at if how.dead is not None else 0)
         entered = tuple(check_room(json.loads(room)) for room in rooms)
         participant = Participant(sid, str(node), how.state, changed / 1000, entered, dict(json.loads(data)))
-        return Found(participant, int(deadline))
+        return Found(participant, int(deadline), how.dead is not None)
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
 

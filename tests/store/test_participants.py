@@ -10,15 +10,20 @@ import pytest
 from socketio_recovery.aio import operations
 from socketio_recovery.aio.membership_log import MembershipLog
 from socketio_recovery.aio.node_heartbeat import NodeHeartbeat
+from socketio_recovery.aio.participant_changes import ParticipantChanges
 from socketio_recovery.aio.participants import STEP, Participants
-from socketio_recovery.entries import CHANGED, ENTER, LEAVE, parse_head
+from socketio_recovery.aio.tasks import KeyedQueue
+from socketio_recovery.entries import CHANGED, ENTER, LEAVE, Entry, parse_head
 from socketio_recovery.participants import Count, Participant, node_number
 from socketio_recovery.settings import Durations
 
 from tests.store.session_steps import claimed, created
 from tests.support.appends import closes, forgets, moves
 from tests.support.background import running
+from tests.support.follower import partition
+from tests.support.logger import LOGGER
 from tests.support.redis_channel import TIMEOUT, RedisChannel
+from tests.support.waiting import until
 
 
 def questions(store: RedisChannel) -> Participants:
@@ -249,6 +254,27 @@ async def test_silence_does_not_count_while_redis_is_away(store: RedisChannel) -
     await silence(store, B=61_000)
     await nodes[0].send()
     assert await states(store) == {"sA": "connected", "sB": "reconnecting", "sC": "reconnecting"}
+
+
+async def test_a_node_that_was_late_for_a_moment_is_told_as_back(store: RedisChannel) -> None:
+    """Only a question was answered while it was late. The next heartbeat of the node that asked finds it alive."""
+    mine, other = heartbeat(store, "A", watches=True), heartbeat(store, "B", ttl=600_000)
+    for node in (other, mine):
+        await node.send()
+    await created(store.sessions("B"))
+    changes = ParticipantChanges(questions(store), mine, partition(), KeyedQueue(LOGGER), LOGGER)
+    told: list[str] = []
+    changes.observe("/", None, lambda what, participant: told.append(what.value))
+    async with running(changes.run()):
+        await changes.begun.wait()
+        await silence(store, B=60_001)
+        entry = Entry(CHANGED)
+        entry.namespace, entry.sid = "/", "s1"
+        changes.changed(entry)
+        await until(lambda: told == ["reconnecting"], lambda: str(told))
+        for node in (other, mine):
+            await node.send()
+        await until(lambda: told == ["reconnecting", "returned"], lambda: str(told))
 
 
 async def test_a_node_says_that_it_lives_before_it_asks(store: RedisChannel) -> None:

@@ -39,7 +39,7 @@ class Redis:
     async def find(self, namespace: str, sids: Sequence[str]) -> dict[str, Found]:
         self.asked += 1
         found = {
-            sid: Found(Participant(sid, "A", ParticipantState.CONNECTED, 0, self.rooms[sid], {}), 0)
+            sid: Found(Participant(sid, "A", ParticipantState.CONNECTED, 0, self.rooms[sid], {}), 0, False)
             for sid in sids
             if sid in self.rooms
         }

@@ -88,7 +88,8 @@ class ParticipantChanges:
         self.begun.set()
         #: Entries have told all changes in this epoch, since the reader lost its place the last time, and since then.
         self._since = (0, 0, 0)
-        self._alive: set[str] = set()
+        self._alive: set[str] = set()  # the nodes that lived when this was last looked at
+        self._now = 0  # Redis's time at the heartbeat that was looked at (ms)
 
     def __bool__(self) -> bool:
         return bool(self._watches)
@@ -134,15 +135,19 @@ class ParticipantChanges:
         """What has no entry: what changed while entries were lost or not written; nodes that die; deadlines."""
         partition = self.partition
         since = (partition.position.epoch, partition.cursor.restarts, self.heartbeat.watched_since)
-        alive = set(self.heartbeat.alive)
+        now, alive = self.heartbeat.now, set(self.heartbeat.alive)
         for watch in self._watches.values():
             # Of a node that was not known, nobody was there yet, or not any more.
             watch.all |= since != self._since or not alive <= self._alive
-            for sid, (participant, deadline) in watch.known.items():
-                over = participant.state is ParticipantState.RECONNECTING and deadline < self.heartbeat.now
-                if over or (participant.node in alive) != (participant.node in self._alive):
+            if now == self._now:
+                continue
+            for sid, (participant, deadline, lost) in watch.known.items():
+                waits = participant.state is ParticipantState.RECONNECTING
+                over = waits and deadline < now
+                # Redis may have been asked when the node was late with a heartbeat, of which this node never knew.
+                if over or (lost if participant.node in alive else not waits):
                     watch.touched[sid] = None
-        self._since, self._alive = since, alive
+        self._since, self._alive, self._now = since, alive, now
 
     async def _read(self, watch: _Watch) -> None:
         whole, touched = watch.all, watch.touched
