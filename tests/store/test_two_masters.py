@@ -17,6 +17,7 @@ from socketio_recovery.aio.script_calls import ScriptCalls
 from socketio_recovery.aio.sessions import Sessions
 from socketio_recovery.errors import RedisUnavailable
 from socketio_recovery.redis.keys import Keys
+from socketio_recovery.redis.scripts import APPEND
 
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
@@ -130,6 +131,34 @@ async def test_what_only_the_old_master_has_begins_a_new_epoch(masters: Masters)
         await log.append(event("after"))
     assert names(follower) == ["before", "lost", "after"]
     assert follower.reasons[1] == "epoch"
+
+
+async def test_an_emit_whose_answer_was_lost_with_the_old_master_is_stored_again(
+    masters: Masters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a later place. Who had it from the old master may get it again in a new session, which begins before that."""
+    run_many = RedisLink.run_many
+    log = masters.log()
+
+    async def loses(self: RedisLink, calls: Any, *more: Any, limit: int = 0) -> Any:
+        replies = await run_many(self, calls, *more, limit=limit)
+        if calls[0][0] is APPEND:
+            monkeypatch.setattr(RedisLink, "run_many", run_many)
+            await self.close()
+            await masters.store(masters.new, "theirs")
+            raise RedisUnavailable("the answer was lost")
+        return replies
+
+    async with running(log.write()):
+        await log.append(event("before"))
+        await masters.part()
+        monkeypatch.setattr(RedisLink, "run_many", loses)
+        await log.append(event("mine"))
+    stored = [
+        [fields[5][2:-2] for _, fields in (await run(s, "XRANGE", masters.keys.log, "-", "+"))[1:]]
+        for s in (masters.old, masters.new)
+    ]
+    assert stored == [["before", "mine"], ["before", "theirs", "mine"]]
 
 
 async def test_a_session_that_begins_with_what_only_the_old_master_has_begins_a_new_epoch(masters: Masters) -> None:
