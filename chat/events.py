@@ -39,9 +39,6 @@ from .store import UNAVAILABLE, ChatStore, RoomHistory
 
 #: The name of the cluster, which all its nodes share.
 CHANNEL = "chat"
-#: How often nodes refresh their sessions, in seconds. A node that is killed is noticed after three fifths of it and a
-#: second: its people are shown as reconnecting then.
-SESSION_HEARTBEAT = 2.5
 
 
 class Chat:
@@ -62,7 +59,7 @@ class Chat:
             logger=logging.getLogger("socketio_recovery"),
             max_disconnection_duration=settings.recover_within,
             metrics=PrometheusMetrics(self.registry),
-            heartbeat_interval=SESSION_HEARTBEAT,
+            heartbeat_interval=settings.session_heartbeat,
         )
         self.sio = socketio.AsyncServer(async_mode="aiohttp", client_manager=self.manager, max_http_buffer_size=100_000)
         self.people = People(self.manager, self._show_people)

@@ -1,22 +1,24 @@
 """A node's configuration, which it reads from environment variables and checks. README.md has the same list.
 
-===================  =============================================================  ==============================
-``NODE_NAME``        the node's name on the pages; each node needs its own          the machine's name
-``HOST``             the address the node listens on                                ``127.0.0.1``
-``PORT``             the port it listens on                                         ``8000``
-``REDIS_URL``        the Redis that all nodes share                                 ``redis://localhost:6379/0``
-``CLIENT_JS``        the ``dist`` folder of ``socket.io-client``                    where ``make chat`` installs it
-``DEMO``             ``1`` lets anybody kill nodes from the page                    ``0``
-``RECOVER_WITHIN``   how long after losing its connection a client can recover      ``120``
-                     its session, in seconds
-``DRAIN_OVER``       how long the node takes to close its connections after         ``0.5``
-                     SIGTERM, in seconds
-``MAX_LAG``          the node is not ready while it is further behind the log       ``5``
-                     than this, in seconds
-``MESSAGE_RATE``     how many messages per second one client may send on            ``10``
-                     average; three times as many at once
-``LOG_LEVEL``        ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``                  ``INFO``
-===================  =============================================================  ==============================
+=====================  =============================================================  ==============================
+``NODE_NAME``          the node's name on the pages; each node needs its own          the machine's name
+``HOST``               the address the node listens on                                ``127.0.0.1``
+``PORT``               the port it listens on                                         ``8000``
+``REDIS_URL``          the Redis that all nodes share                                 ``redis://localhost:6379/0``
+``CLIENT_JS``          the ``dist`` folder of ``socket.io-client``                    where ``make chat`` installs it
+``DEMO``               ``1`` lets anybody kill nodes from the page                    ``0``
+``RECOVER_WITHIN``     how long after losing its connection a client can recover      ``120``
+                       its session, in seconds
+``SESSION_HEARTBEAT``  how often the node refreshes its sessions, in seconds. A node  ``2.5``
+                       that dies is noticed after three fifths of it and a second
+``DRAIN_OVER``         how long the node takes to close its connections after         ``0.5``
+                       SIGTERM, in seconds
+``MAX_LAG``            the node is not ready while it is further behind the log       ``5``
+                       than this, in seconds
+``MESSAGE_RATE``       how many messages per second one client may send on            ``10``
+                       average; three times as many at once
+``LOG_LEVEL``          ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``                  ``INFO``
+=====================  =============================================================  ==============================
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class ChatSettings:
     client_js: Path
     demo: bool
     recover_within: float
+    session_heartbeat: float
     drain_over: float
     max_lag: float
     message_rate: float
@@ -84,6 +87,7 @@ class ChatSettings:
             client_js=Path(environ.get("CLIENT_JS") or CLIENT_JS),
             demo=demo == "1",
             recover_within=number("RECOVER_WITHIN", 120, 1, 86400),
+            session_heartbeat=number("SESSION_HEARTBEAT", 2.5, 0.1, 3600),
             drain_over=number("DRAIN_OVER", 0.5, 0, 3600),
             max_lag=number("MAX_LAG", 5, 0.1, 3600),
             message_rate=number("MESSAGE_RATE", 10, 0.1, 1000000),

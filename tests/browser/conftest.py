@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ async def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterat
         await supervisor.started()
         yield supervisor
     finally:
+        supervisor.process.send_signal(signal.SIGCONT)  # a test that failed may have stopped it
         supervisor.stop()
     assert "Traceback" not in supervisor.said(), supervisor.said()
 

@@ -103,6 +103,10 @@ class StreamingPage:
         """Waits until the page is in this state: ``"here"``, ``"lost"`` or ``"offline"``."""
         await self.page.wait_for_selector(f"body[data-state={state}]")
 
+    async def lost(self) -> None:
+        """Waits until the page says that it lost its connection. It goes on saying so; the state may be over by now."""
+        await self.page.wait_for_selector(".mark.lost")
+
     async def sid(self) -> str:
         return await self.page.inner_text("#sid")
 

@@ -65,7 +65,7 @@ async def test_the_film_of_an_answer(streaming: Streaming, browser: Browser) -> 
         await right.page.click("#offline")
         await left.has(38)
         await left.page.click("#kill")
-        await left.state("lost")
+        await left.lost()
         await left.state("here")
         await left.has(76)
         await right.page.click("#offline")

@@ -7,7 +7,7 @@ from tests.support.supervisor import Supervisor
 from tests.support.waiting import until
 
 #: How long a killed node stays away, in seconds: long enough to be seen.
-RESTART_AFTER = 4
+RESTART_AFTER = 10
 PHONE = {"viewport": {"width": 390, "height": 780}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 
 
@@ -30,6 +30,7 @@ async def test_rooms(pair: WindowPair) -> None:
     await ann.say("only here")
     await bob.say("in the lobby")
     await ann.page.wait_for_selector("#rooms [data-room=lobby] .badge:text('1')")
+    await bob.shows("in the lobby")
     assert await bob.texts() == ["in the lobby"]
 
     await ann.click("#drop")  # rooms are kept

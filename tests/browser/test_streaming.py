@@ -12,7 +12,7 @@ from local.processes import running_processes
 from .streaming import EXAMPLE, Streaming, StreamingPage
 
 #: Faster than anybody could read.
-ENVIRON = {"PACE": "0.05"}
+ENVIRON = {"PACE": "0.1"}
 QUESTION = "What if my server dies?"
 
 
@@ -35,7 +35,7 @@ async def test_a_page_whose_node_is_killed_and_one_that_was_away(streaming: Stre
     await away.state("lost")
     await killed.has(len(await away.words()) + 5)
     await killed.page.click("#kill")
-    await killed.state("lost")
+    await killed.lost()
     before = len(await killed.words())
     assert 0 < before < len(expected)
     assert int(node.split()[1]) not in {pid for pid, (_, command) in running_processes() if command}

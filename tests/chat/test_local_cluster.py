@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chat import CLIENT_FILE, CLIENT_JS
+from chat.store import ORDER_FOR
 from local.ports import free_port
 from local.processes import running_processes
 from tests.support.chat_clients import (
@@ -33,10 +36,10 @@ from tests.support.chat_clients import (
     texts,
     welcomed,
 )
-from tests.support.js_clients import WEBSOCKET, JsClients
+from tests.support.js_clients import WEBSOCKET, JsClient, JsClients
 from tests.support.paths import ROOT
 from tests.support.supervisor import Supervisor
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(
     not (CLIENT_JS / CLIENT_FILE).exists(), reason="socket.io-client is not installed: make chat/node_modules/ready"
@@ -53,7 +56,25 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Supervisor]]:
 
     yield run
     for supervisor in started:
+        supervisor.process.send_signal(signal.SIGCONT)  # a test that failed may have stopped it
         supervisor.stop()
+
+
+async def taken(client: JsClient, text: str) -> Any:
+    """Says something, again while Redis is too slow for the chat; returns the answer to what was taken."""
+    id = uuid.uuid4().hex
+
+    async def answer() -> Any:
+        found = await say(client, text, id=id)
+        return None if "error" in found else found
+
+    return await until(answer, lambda: f"{text!r} is taken")
+
+
+def was(client: JsClient, since: int, name: str, state: str) -> bool:
+    """Tells whether somebody was in this state in a list of people, after the client's first ``since`` events."""
+    lists = [event[1] for event in client.events()[since:] if event[0] == "people"]
+    return any((person["name"], person["state"]) == (name, state) for people in lists for person in people)
 
 
 @pytest.mark.parametrize("options", [BROWSER, BROWSER_POLLING, WEBSOCKET], ids=["browser", "polling", "websocket"])
@@ -67,20 +88,39 @@ async def test_a_killed_node_costs_nothing(
     assert (hello["name"], hello["recovered"], hello["reason"]) == ("ann", False, "new")
     sid = ann.connects()[0]["sid"]
     bob = await elsewhere(clients, cluster, hello["node"])
+    at = (await welcomed(bob, 1))["node"]
 
-    sent = [await say(bob, "before")]
+    sent = [await taken(bob, "before")]
     await until(lambda: texts(ann) == ["before"], lambda: ann.reports)
-    await ann.run("emit", event="kill")
-    await until(lambda: ann.of("disconnect"), lambda: ann.reports)
-    sent.append(await say(bob, "meanwhile"))
 
-    back = await ann.connected(2)
+    async def apart() -> bool:
+        """Whether Ann is heard on another node than Bob."""
+        with suppress(RuntimeError):  # she lost her connection: Caddy sends polls elsewhere if her node is slow
+            await ann.call("rename", {"name": "ann"})
+            if (await welcomed(ann, len(ann.connects())))["node"] != at:
+                return True
+            await ann.run("cut")
+        return False
+
+    await until(apart, lambda: ann.reports)
+    times = len(ann.connects())
+    hello = await welcomed(ann, times)
+    cluster.process.send_signal(signal.SIGSTOP)  # it does not start the node again before she is back
+    await ann.run("move", url="http://127.0.0.1:1")  # she is not back before "meanwhile"
+    seen = len(ann.events())
+    await ann.run("emit", event="kill")
+    await until(lambda: len(ann.of("disconnect")) == times, lambda: ann.reports)
+    sent.append(await taken(bob, "meanwhile"))
+    await ann.run("move", url=cluster.url)
+
+    back = await ann.connected(times + 1)
     assert (back["sid"], back["recovered"]) == (sid, True)
-    again = await welcomed(ann, 2)
+    again = await welcomed(ann, times + 1)
     assert again["recovered"] is True
     assert again["node"] != hello["node"]
     assert again["name"] == "ann"
-    sent.append(await say(ann, "after"))
+    cluster.process.send_signal(signal.SIGCONT)
+    sent.append(await taken(ann, "after"))
     for client in (ann, bob):
         await until(partial(has, client, "after"), lambda: (ann.reports, bob.reports))
         assert texts(client) == ["before", "meanwhile", "after"]
@@ -88,8 +128,8 @@ async def test_a_killed_node_costs_nothing(
         assert [message["seq"] for message in messages(client)] == [answer["seq"] for answer in sent]
     assert [message["name"] for message in messages(ann)] == ["bob", "bob", "ann"]
     # What was missed comes before the welcome.
-    kinds = [event[0] for event in ann.events() if event[0] != "people"]
-    assert kinds == ["welcome", "message", "message", "welcome", "message"]
+    kinds = [event[0] for event in ann.events()[seen:] if event[0] != "people"]
+    assert kinds == ["message", "welcome", "message"]
 
     await cluster.line(f"{hello['node']} was killed (SIGKILL); starting it again in 1 s")
     await cluster.line(f"{hello['node']} is back")
@@ -109,7 +149,7 @@ async def scraped(port: int) -> dict[str, float]:
 
 
 async def test_the_metrics_of_a_kill(start: Callable[..., Supervisor], clients: JsClients) -> None:
-    cluster = start("--nodes", "2")
+    cluster = start("--nodes", "2", "--restart-after", "60")  # the client finds only the other node
     await cluster.started()
     ports = {
         name: int(re.search(rf"{name}: on port (\d+)", cluster.said())[1])  # type: ignore[index]
@@ -128,7 +168,8 @@ async def test_the_metrics_of_a_kill(start: Callable[..., Supervisor], clients: 
 
     async def recovered() -> bool:
         found = await scraped(ports[other])
-        return found["socketio_recovery_recovery_duration_seconds_count"] == 1
+        measured = 'socketio_recovery_retention_seconds{source="stream"}' in found  # by a look at the log now and then
+        return measured and found["socketio_recovery_recovery_duration_seconds_count"] == 1
 
     await until(recovered)
     after = await scraped(ports[other])
@@ -154,7 +195,7 @@ async def test_it_stops_and_leaves_nothing(
     assert len(children) >= 5, children  # Redis, three nodes, Caddy
 
     cluster.process.send_signal(how)
-    assert cluster.process.wait(10) == 0
+    assert cluster.process.wait(PATIENCE) == 0
     await until(
         lambda: not children.keys() & dict(running_processes()).keys(), lambda: f"all gone: {children}", patience=1
     )
@@ -164,7 +205,7 @@ async def test_it_stops_and_leaves_nothing(
 
 async def test_a_node_that_is_stopped_drains(start: Callable[..., Supervisor], clients: JsClients) -> None:
     """Its client goes elsewhere, recovered; each step is one line of the log."""
-    cluster = start("--nodes", "2")
+    cluster = start("--nodes", "2", "--restart-after", "60")  # what the node says when it is back is no step of these
     await cluster.started()
     ann = await open_client(clients, cluster, options=BROWSER, auth={"name": 'ann "a=b"'})
     node = (await welcomed(ann, 1))["node"]
@@ -200,7 +241,7 @@ async def test_it_stops_while_it_starts(start: Callable[..., Supervisor]) -> Non
     await cluster.line("Redis: ")
     children = cluster.descendants()
     cluster.process.send_signal(signal.SIGINT)
-    assert cluster.process.wait(10) == 0
+    assert cluster.process.wait(PATIENCE) == 0
     assert not children.keys() & dict(running_processes()).keys()
     assert "Traceback" not in cluster.said()
 
@@ -217,7 +258,7 @@ async def test_redis_and_caddy_are_started_again(start: Callable[..., Supervisor
 
     cluster.signal("redis", signal.SIGKILL)
     await cluster.line("redis is back")
-    answer = await say(ann, "hello again")
+    answer = await taken(ann, "hello again")
     await until(lambda: texts(ann) == ["hello again"], lambda: (answer, ann.reports))
     state = await ann.run("get")
     assert state["id"] == sid  # what Redis had taken is on its disk
@@ -324,15 +365,17 @@ async def test_who_is_here_is_right_also_after_a_kill(
     now_on = (await welcomed(ann, 2))["node"]
     await until(lambda: people(bob) == {"ann": (now_on, "here"), "bob": (at, "here")}, lambda: people(bob))
     await ann.run("move", url="http://127.0.0.1:1")
+    seen = len(bob.events())
     await ann.run("cut")
-    await until(lambda: people(bob).get("ann", ("", ""))[1] == "reconnecting", lambda: people(bob))
+    await until(lambda: was(bob, seen, "ann", "reconnecting"), lambda: people(bob))  # for 4 s
     await until(lambda: people(bob) == {"bob": (at, "here")}, lambda: people(bob))  # it did not come back in time
     # One that leaves is gone at once; one that loses its connection is waited for.
     eve = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "eve", "client": "e" * 16})
     await until(lambda: "eve" in people(bob), lambda: people(bob))
     await eve.run("move", url="http://127.0.0.1:1")
+    seen = len(bob.events())
     await eve.run("cut")
-    await until(lambda: people(bob).get("eve", ("", ""))[1] == "reconnecting", lambda: people(bob))
+    await until(lambda: was(bob, seen, "eve", "reconnecting"), lambda: people(bob))
     await eve.run("move", url=cluster.url)
     await eve.connected(2)
     await until(lambda: people(bob).get("eve", ("", ""))[1] == "here", lambda: people(bob))
@@ -365,10 +408,13 @@ async def test_the_list_of_people_has_their_names_and_rooms(
 
 @pytest.mark.parametrize("how", ["Redis is killed", "a node is frozen"])
 async def test_who_never_left_is_not_reconnecting(
-    start: Callable[..., Supervisor], clients: JsClients, how: str
+    start: Callable[..., Supervisor], clients: JsClients, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Nodes that can't tell that they live are taken for dead. Their clients keep their connections all the same."""
-    cluster = start("--restart-after", "4")
+    if how == "Redis is killed":
+        # Nodes count as dead after 7 s. Redis is away for longer. Then each node has some seconds to say that it lives.
+        monkeypatch.setenv("SESSION_HEARTBEAT", "10")
+    cluster = start("--restart-after", "8")
     await cluster.started()
     ann = await open_client(clients, cluster, options=WEBSOCKET, auth={"name": "ann", "rooms": {"garden": 0}})
     node = (await welcomed(ann, 1))["node"]
@@ -448,7 +494,11 @@ async def test_the_cluster_page_and_who_may_kill(
         assert await kill(node, "http://elsewhere.example") == 403
         assert await kill("no-such-node", cluster.url) == 404
         assert await kill({"odd": 1}, cluster.url) in (400, 404)
-        assert await kill(node, cluster.url) == 202
+        for _ in range(8):
+            assert await kill(node, cluster.url) == 202
+            with suppress(AssertionError):  # a node that is busy may come to the order when it is not valid any more
+                await until(lambda: f"{node} was killed" in cluster.said(), patience=ORDER_FOR)
+                break
         assert (await ann.connected(2))["recovered"] is True
 
         async def told() -> Any:

@@ -28,12 +28,14 @@ async def test_a_node_stops_while_it_sends_a_heartbeat(steps: int, monkeypatch: 
             begun.set()
             return await heartbeat(*arguments)
 
-        await chat.start()
-        monkeypatch.setattr(chat.store, "heartbeat", observed)
-        await begun.wait()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        async with asyncio.timeout(20):
-            await chat.stop()
+        try:
+            await chat.start()
+            monkeypatch.setattr(chat.store, "heartbeat", observed)
+            await begun.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        finally:
+            async with asyncio.timeout(20):
+                await chat.stop()
     finally:
         redis.stop()

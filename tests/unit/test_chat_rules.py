@@ -123,6 +123,7 @@ def test_settings() -> None:
         ("LOG_LEVEL", "loud"),
         ("MAX_LAG", "nan"),
         ("RECOVER_WITHIN", "-1"),
+        ("SESSION_HEARTBEAT", "0"),
     ):
         with pytest.raises(ValueError, match=name):
             ChatSettings.of({name: value})

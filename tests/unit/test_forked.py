@@ -41,10 +41,12 @@ async def test_a_forked_process_ends_with_the_one_that_was_killed(tmp_path: Path
     )
     assert parent.stdout is not None
     with parent.stdout:
-        child = int(parent.stdout.readline())
-        assert lives(child)
-        parent.kill()
-        parent.wait()
+        try:
+            child = int(parent.stdout.readline())
+            assert lives(child)
+        finally:
+            parent.kill()
+            parent.wait()
     await until(lambda: not lives(child))
 
 

@@ -17,6 +17,7 @@ from socketio_recovery.redis.keys import Keys
 from socketio_recovery.redis.scripts import RENEW, TAIL, Script
 
 from tests.support.follower import partition
+from tests.support.waiting import PATIENCE
 
 Item = tuple[bytes, list[bytes]]
 
@@ -86,7 +87,7 @@ class Followed:
     async def run(self) -> Followed:
         """Follows until all replies are used up."""
         task = asyncio.ensure_future(self.log.follow(self))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while self.link.reads or self.link.tails[1:]:
                 await asyncio.sleep(0)
                 if task.done():
@@ -254,11 +255,11 @@ async def test_a_look_back_that_comes_late_does_not_break_the_next_epoch() -> No
     two = Two()
     told: list[Any] = []
     follower = Told(told)
-    log = Log(Keys("x"), lambda timeout: two, follower.partition, 1000, 0, 1, logging.getLogger("test.late"))  # type: ignore[arg-type,return-value]
+    log = Log(Keys("x"), lambda timeout: two, follower.partition, 1000, 0, 60, logging.getLogger("test.late"))  # type: ignore[arg-type,return-value]
     follow = asyncio.create_task(log.follow(follower))
     write = asyncio.create_task(log.write())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not told:
                 await asyncio.sleep(0)
             append = asyncio.create_task(log.append(Append('["event","/"]', ("data", '["e"]'))))
