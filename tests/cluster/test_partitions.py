@@ -287,7 +287,7 @@ async def test_a_process_that_only_writes_notices_at_its_next_event(make: Make) 
         await writer.emit("e", 3, namespace=namespace)
 
 
-async def test_who_is_refused_does_not_win_when_redis_is_wiped(make: Make, own_redis: RedisServer) -> None:
+async def test_who_is_refused_does_not_win_when_redis_is_wiped(own_redis: RedisServer, make: Make) -> None:
     good, bad = (serving(make(url=own_redis.url, shards=shards)) for shards in (4, 3))
     await good.start()
     with pytest.raises(OtherPartitions):
