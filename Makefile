@@ -87,8 +87,8 @@ coverage: .venv/ready  ## branch coverage: 100 % of the rules by their unit test
 	$(BIN)/coverage run --append -m pytest -q tests/contract tests/store tests/simulation/test_regressions.py
 	$(BIN)/coverage report -m --skip-covered --fail-under=$(COVERAGE)
 
-flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium proxies  ## all tests, five times
-	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal || exit 1; done
+flaky: .venv/ready chat/node_modules/ready tests/node_modules/ready benchmarks/node_modules/ready chromium proxies  ## all tests, five times, with other random examples each time
+	for i in 1 2 3 4 5; do $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile=search || exit 1; done
 
 versions: .venv/ready tests/node_modules/ready  ## the lowest and newest dependencies, on each Python here; ARGS="--help"
 	@$(BIN)/python -m tests.versions --workers $(WORKERS) $(ARGS)

@@ -8,8 +8,10 @@ pytest.register_assert_rewrite("tests.support", "tests.security", "tests.store")
 #: Fixtures that tests of several folders use.
 pytest_plugins = ("tests.support.fixtures",)
 
-# Hypothesis has no deadline: a test may be slow on a busy machine.
-settings.register_profile("tests", deadline=None)
+# Hypothesis has no deadline: a test may be slow on a busy machine. It tries the same examples each time, so that a run
+# says something of what was changed; `make flaky` looks for others (--hypothesis-profile=search).
+settings.register_profile("tests", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, derandomize=False)
 settings.load_profile("tests")
 
 
