@@ -20,11 +20,9 @@ from local.ports import free_port
 from local.processes import die_with_parent
 from local.redis_server import RedisServer
 from tests.support.proxy import Proxy
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 FORK = multiprocessing.get_context("fork")
-#: How long a process or a thread may take, in seconds, before the test fails.
-PATIENCE = 40
 
 
 @pytest.fixture

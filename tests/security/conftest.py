@@ -9,13 +9,15 @@ import pytest
 import redis.asyncio
 
 from local.redis_server import RedisServer
-from tests.support.node_process import PATIENT, NodeProcess
+from tests.support.node_process import WAITS_FOR_REDIS, NodeProcess
 
 
 @pytest.fixture(scope="module")
 def target(redis_server: RedisServer) -> Iterator[NodeProcess]:
     """One node for all tests of a module: if one of them breaks the node, the following ones notice it."""
-    node = NodeProcess("target", redis_server.url, manager={"channel": "test-" + uuid.uuid4().hex[:12], **PATIENT})
+    node = NodeProcess(
+        "target", redis_server.url, manager={"channel": "test-" + uuid.uuid4().hex[:12], **WAITS_FOR_REDIS}
+    )
     asyncio.run(node.start())
     yield node
     node.stop()

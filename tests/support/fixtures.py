@@ -13,7 +13,7 @@ from local.processes import die_with_parent
 from local.redis_server import RedisServer
 
 from .js_clients import JsClients
-from .node_process import PATIENT, NodePair, NodeProcess, StartNode
+from .node_process import WAITS_FOR_REDIS, NodePair, NodeProcess, StartNode
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ async def start_node(
     nodes: list[NodeProcess] = []
 
     async def start(name: str = "", *, manager: dict[str, object] | None = None, **config: object) -> NodeProcess:
-        ours = {} if config.get("pubsub") else {**PATIENT, **divided(shards)}
+        ours = {} if config.get("pubsub") else {**WAITS_FOR_REDIS, **divided(shards)}
         node = NodeProcess(
             name or "abcdefgh"[len(nodes)],
             str(config.pop("redis", redis_server.url)),
@@ -79,7 +79,7 @@ async def start_node(
 @pytest.fixture(scope="module")
 def shared_nodes(redis_server: RedisServer, server_kind: str, shards: int) -> Iterator[list[NodeProcess]]:
     """Two nodes of one cluster for all tests of a module. Tests use them by the fixture ``pair``."""
-    manager = {"channel": "test-" + uuid.uuid4().hex[:12], **PATIENT, **divided(shards)}
+    manager = {"channel": "test-" + uuid.uuid4().hex[:12], **WAITS_FOR_REDIS, **divided(shards)}
     nodes = [NodeProcess(name, redis_server.url, manager=manager, server_kind=server_kind) for name in "ab"]
 
     async def start() -> None:

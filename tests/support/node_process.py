@@ -23,7 +23,7 @@ from .waiting import PATIENCE, until
 
 #: Options of the managers of nodes under test. With the defaults, a node whose Redis is off the processor for 2.5 s
 #: says so in its log, where tests look for warnings.
-PATIENT = {"publish_timeout": PATIENCE / 2, "handshake_timeout": PATIENCE / 2}
+WAITS_FOR_REDIS = {"publish_timeout": PATIENCE / 2, "handshake_timeout": PATIENCE / 2}
 THREADS = "tests.support.thread_node_program"
 #: The programs of synchronous nodes. Tests control them on the port of the clients.
 PROGRAMS = {

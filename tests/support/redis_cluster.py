@@ -20,8 +20,6 @@ from tests.support.waiting import until
 NODE_TIMEOUT = 30_000
 #: Options of servers whose replicas take over soon.
 FAILS_OVER = ("--cluster-node-timeout", "1000")
-#: How many seconds the cluster may take to begin, or to be whole again.
-PATIENCE = 40.0
 #: The distance between a server's port and that of its cluster bus.
 BUS = 10_000
 OPTIONS = (
@@ -87,7 +85,7 @@ class RedisCluster:
         for i, server in enumerate(self.servers, 1):
             await run(server, "CLUSTER SET-CONFIG-EPOCH", i)
             await run(self.servers[0], "CLUSTER MEET", "127.0.0.1", server.port)
-        await until(self._all_know_all, "servers that know each other", PATIENCE)
+        await until(self._all_know_all, "servers that know each other")
         for replica, master in zip(replicas, masters, strict=False):
             await run(replica, "CLUSTER REPLICATE", await self._id(master))
         await self.whole()
@@ -104,7 +102,7 @@ class RedisCluster:
 
     async def whole(self) -> None:
         """Waits until all slots have a master, and each master a replica that has its data."""
-        await until(self._is_whole, "a whole cluster", PATIENCE)
+        await until(self._is_whole, "a whole cluster")
 
     async def _is_whole(self) -> bool:
         with suppress(OSError, redis.exceptions.RedisError):

@@ -18,8 +18,6 @@ from tests.support.waiting import until
 SERVICE = "chaos"
 #: How long the master may be silent until the Sentinels take it for dead, in ms.
 DOWN_AFTER = 1000
-#: How many seconds a failover, or the beginning, may take.
-PATIENCE = 40.0
 #: The passwords of clients, and of the Sentinels and replicas.
 PASSWORD = "of-clients"
 SECRET = "of-the-others"
@@ -105,7 +103,7 @@ class RedisSentinels:
                     return bool((await self.run(await self.master(), "ROLE"))[0] == "master")
             return False
 
-        await until(done, "another master", PATIENCE)
+        await until(done, "another master")
 
     async def cut_off(self, server: RedisServer) -> None:
         """Parts a server from the Sentinels and the other servers. Clients that know it reach it as before."""
@@ -125,7 +123,7 @@ class RedisSentinels:
 
     async def whole(self) -> None:
         """Waits until both replicas follow the master, and the Sentinels know all of that."""
-        await until(self._is_whole, "a whole deployment", PATIENCE)
+        await until(self._is_whole, "a whole deployment")
 
     async def _is_whole(self) -> bool:
         with suppress(OSError, redis.exceptions.RedisError):

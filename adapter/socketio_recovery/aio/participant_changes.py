@@ -144,7 +144,8 @@ class ParticipantChanges:
             for sid, (participant, deadline, lost) in watch.known.items():
                 waits = participant.state is ParticipantState.RECONNECTING
                 over = waits and deadline < now
-                # Redis may have been asked when the node was late with a heartbeat, of which this node never knew.
+                # Not only if a node has died or come back since the last look: Redis may have been asked in a moment
+                # in which the node was late with a heartbeat, and which lies between two of this node's own.
                 if over or (lost if participant.node in alive else not waits):
                     watch.touched[sid] = None
         self._since, self._alive, self._now = since, alive, now
